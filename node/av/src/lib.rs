@@ -1,0 +1,1 @@
+//! libav, safe to call.

@@ -1,0 +1,4 @@
+//! The node.
+#![allow(dead_code)]
+mod ipc;
+fn main() {}

@@ -1,0 +1,27 @@
+//! Jobs and the tasks that they are made of.
+
+use serde::{Deserialize, Serialize};
+
+/// Where a job is, as callers see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JobState {
+    /// Waiting for a node. From creation, from a failure that the system tries again, and from the caller's retry.
+    Queued,
+    /// A node reads what the input is.
+    Probing,
+    /// A node decides what to do.
+    Planning,
+    /// A node decodes and encodes, uploads or verifies.
+    Transcoding,
+    /// A node joins chunks.
+    Merging,
+    /// The output is verified and published. Terminal.
+    Completed,
+    /// Something went wrong that was not the request's fault alone. Terminal, until the caller retries.
+    Failed,
+    /// Refused before processing. Terminal.
+    Rejected,
+    /// The caller stopped it. Terminal, until the caller retries.
+    Cancelled,
+}

@@ -1,0 +1,197 @@
+//! What a caller wants made: recipes, formats and their parameters, already checked.
+//!
+//! Requests are turned into these types by [`crate::request`]; the node plans from them. Times that callers give as
+//! fractional seconds are held as integer microseconds from here on.
+
+use serde::{Deserialize, Serialize};
+
+/// A container format that a recipe can write, named as in `output.format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// MPEG-4 part 14, index first.
+    Mp4,
+    /// WebM (VP8/VP9 with Opus or Vorbis).
+    Webm,
+    /// QuickTime, index first.
+    Mov,
+    /// Animated GIF.
+    Gif,
+    /// MPEG audio layer III.
+    Mp3,
+    /// AAC in ADTS frames.
+    Aac,
+    /// PCM in RIFF/WAVE.
+    Wav,
+    /// JPEG picture.
+    Jpg,
+    /// PNG picture.
+    Png,
+    /// AAC in MPEG-4 (audio only).
+    M4a,
+    /// Opus in Ogg.
+    Opus,
+    /// FLAC.
+    Flac,
+    /// WebP picture.
+    Webp,
+}
+
+/// What kind of thing a file is, as `file_type` says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileType {
+    /// Moving pictures, with or without sound.
+    Video,
+    /// Sound only.
+    Audio,
+    /// One picture, or an animation of pictures.
+    Image,
+}
+
+impl Format {
+    /// Every format, in the order of the API's table.
+    pub const ALL: [Self; 13] = [
+        Self::Mp4,
+        Self::Webm,
+        Self::Mov,
+        Self::Gif,
+        Self::Mp3,
+        Self::Aac,
+        Self::Wav,
+        Self::Jpg,
+        Self::Png,
+        Self::M4a,
+        Self::Opus,
+        Self::Flac,
+        Self::Webp,
+    ];
+
+    /// The name on the wire, which is also the file name's extension.
+    pub const fn extension(self) -> &'static str {
+        match self {
+            Self::Mp4 => "mp4",
+            Self::Webm => "webm",
+            Self::Mov => "mov",
+            Self::Gif => "gif",
+            Self::Mp3 => "mp3",
+            Self::Aac => "aac",
+            Self::Wav => "wav",
+            Self::Jpg => "jpg",
+            Self::Png => "png",
+            Self::M4a => "m4a",
+            Self::Opus => "opus",
+            Self::Flac => "flac",
+            Self::Webp => "webp",
+        }
+    }
+
+    /// The format with this name, if there is one.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.extension() == name)
+    }
+
+    /// The media type of a file in this format, from the IANA registry (or its usual name where that has none).
+    pub const fn mime_type(self) -> &'static str {
+        match self {
+            Self::Mp4 => "video/mp4",
+            Self::Webm => "video/webm",
+            Self::Mov => "video/quicktime",
+            Self::Gif => "image/gif",
+            Self::Mp3 => "audio/mpeg",
+            Self::Aac => "audio/aac",
+            Self::Wav => "audio/wav",
+            Self::Jpg => "image/jpeg",
+            Self::Png => "image/png",
+            Self::M4a => "audio/mp4",
+            Self::Opus => "audio/ogg",
+            Self::Flac => "audio/flac",
+            Self::Webp => "image/webp",
+        }
+    }
+
+    /// What a file in this format normally is.
+    pub const fn file_type(self) -> FileType {
+        match self {
+            Self::Mp4 | Self::Webm | Self::Mov => FileType::Video,
+            Self::Mp3 | Self::Aac | Self::Wav | Self::M4a | Self::Opus | Self::Flac => FileType::Audio,
+            Self::Gif | Self::Jpg | Self::Png | Self::Webp => FileType::Image,
+        }
+    }
+}
+
+/// A video codec that a caller can ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VideoCodec {
+    /// ITU-T H.264.
+    H264,
+    /// ITU-T H.265.
+    Hevc,
+    /// VP9, what WebM holds.
+    Vp9,
+}
+
+/// How many bits a lossy video encoder spends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RateControl {
+    /// Constant quality, 0 (best) to 51.
+    Crf(u8),
+    /// Average rate in kbit/s.
+    BitrateKbps(u32),
+}
+
+/// `compress`: a smaller file of the same picture size.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Compress {
+    /// Quality or rate.
+    pub rate: RateControl,
+    /// Codec; the default depends on the format.
+    pub codec: VideoCodec,
+}
+
+/// `thumbnail`: one picture.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Thumbnail {
+    /// The picture shown at this time, in microseconds from the start of the file.
+    pub seek_us: u64,
+    /// Width in pixels; alone it keeps the aspect.
+    pub width: Option<u32>,
+    /// Height in pixels; alone it keeps the aspect.
+    pub height: Option<u32>,
+    /// JPEG quality, 1 to 100 (100 is best).
+    pub quality: u8,
+}
+
+/// What is wanted, after all checks: one recipe with its parameters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "camelCase")]
+pub enum Recipe {
+    /// See [`Compress`].
+    Compress(Compress),
+    /// See [`Thumbnail`].
+    Thumbnail(Thumbnail),
+}
+
+impl Recipe {
+    /// The recipe's name on the wire.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Compress(_) => "compress",
+            Self::Thumbnail(_) => "thumbnail",
+        }
+    }
+}
+
+/// A recipe and the format of its output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Wanted {
+    /// What to do.
+    pub recipe: Recipe,
+    /// What to write.
+    pub format: Format,
+}
