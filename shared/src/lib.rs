@@ -2,7 +2,15 @@
 //!
 //! Pure Rust for both targets: no I/O, async, clock or randomness. Time and random bytes are arguments.
 
+pub mod delivery;
 pub mod failure;
+pub mod id;
 pub mod job;
 pub mod media;
+pub mod net;
+pub mod protocol;
 pub mod report;
+pub mod request;
+pub mod settings;
+pub mod sign;
+pub mod time;

@@ -1,5 +1,9 @@
 //! Jobs and the tasks that they are made of.
 
+pub mod lease;
+pub mod machine;
+pub mod view;
+
 use serde::{Deserialize, Serialize};
 
 /// Where a job is, as callers see it.
@@ -24,4 +28,14 @@ pub enum JobState {
     Rejected,
     /// The caller stopped it. Terminal, until the caller retries.
     Cancelled,
+}
+
+impl JobState {
+    /// Whether the job is over. Only the caller's retry leads out of such a state.
+    pub const fn is_terminal(self) -> bool {
+        match self {
+            Self::Queued | Self::Probing | Self::Planning | Self::Transcoding | Self::Merging => false,
+            Self::Completed | Self::Failed | Self::Rejected | Self::Cancelled => true,
+        }
+    }
 }

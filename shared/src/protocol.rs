@@ -1,0 +1,292 @@
+//! What nodes and the edge say to each other, as JSON over HTTP under `/v1/node`.
+//!
+//! Tolerant on both sides: unknown fields are ignored, because the two deploy at different times. A message about a
+//! task carries its [`Hold`]; a stale one is answered 409 with the job's state, and the node drops the work at once.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    failure::{Failure, Stage},
+    id::Id,
+    job::lease::{Clock, Hold},
+    media::{Format, Wanted},
+    report::{OutputFacts, Strategy, StreamFate, VerifyReport},
+    request::Headers,
+};
+
+/// `POST /v1/node/lease`
+pub const LEASE: &str = "/v1/node/lease";
+/// `POST /v1/node/heartbeat`
+pub const HEARTBEAT: &str = "/v1/node/heartbeat";
+/// `POST /v1/node/outputs/begin`
+pub const OUTPUT_BEGIN: &str = "/v1/node/outputs/begin";
+/// `POST /v1/node/outputs/targets`
+pub const OUTPUT_TARGETS: &str = "/v1/node/outputs/targets";
+/// `POST /v1/node/outputs/finish`
+pub const OUTPUT_FINISH: &str = "/v1/node/outputs/finish";
+/// `POST /v1/node/complete`
+pub const COMPLETE: &str = "/v1/node/complete";
+/// `POST /v1/node/fail`
+pub const FAIL: &str = "/v1/node/fail";
+/// `POST /v1/node/release`
+pub const RELEASE: &str = "/v1/node/release";
+/// `GET /v1/node/wake`, a WebSocket: every text message means "heartbeat now, then look for work".
+pub const WAKE: &str = "/v1/node/wake";
+
+/// Largest part that the edge takes, in bytes.
+pub const MAX_PART: u64 = 90 << 20;
+
+/// Who a node is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeInfo {
+    /// Chosen by the operator, or the host's name and a random part. Stands in `attempts`.
+    pub name: String,
+    /// Version of the node's software.
+    pub version: String,
+    /// Encoders that were opened for real at start, by libav's names.
+    pub encoders: Vec<String>,
+}
+
+/// Asks for one task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LeaseRequest {
+    /// Who asks.
+    pub node: NodeInfo,
+}
+
+/// The answer: a task, or none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LeaseAnswer {
+    /// The task, if there was one.
+    pub lease: Option<Lease>,
+    /// How many shards there are: the node keeps one wake-up socket to each.
+    pub shards: u16,
+}
+
+/// A task and the right to do it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lease {
+    /// What to show with every message.
+    pub hold: Hold,
+    /// The job, for logs.
+    pub job_id: Id,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+    /// The rules of time.
+    pub clock: Clock,
+    /// Where the input is.
+    pub input: InputAt,
+    /// What is wanted.
+    pub wanted: Wanted,
+}
+
+/// Where an input is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InputAt {
+    /// Absolute URL; the node judges it again, and every hop and address behind it.
+    pub url: String,
+    /// Headers for the origin. Secret: never logged.
+    #[serde(default)]
+    pub headers: Headers,
+}
+
+/// All leases of one node, at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Heartbeat {
+    /// Who speaks.
+    pub node: NodeInfo,
+    /// What it holds.
+    pub leases: Vec<Beat>,
+}
+
+/// One lease in a heartbeat.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Beat {
+    /// The lease.
+    pub hold: Hold,
+    /// Where the work is.
+    pub stage: Stage,
+    /// 0 to 99, by media time.
+    pub progress: u8,
+}
+
+/// The answer: one word for each lease, in the order asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeartbeatAnswer {
+    /// See [`Word`].
+    pub words: Vec<Word>,
+}
+
+/// What a node does with a lease from here on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Word {
+    /// Renewed.
+    Continue,
+    /// The caller cancelled the job: kill the work.
+    Cancel,
+    /// Someone else's now, or over: kill the work.
+    Lost,
+}
+
+/// Opens the output of a task. Repeated under the same fence it starts a new upload and drops the earlier one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OutputBegin {
+    /// The lease.
+    pub hold: Hold,
+    /// What is written.
+    pub format: Format,
+    /// Bytes of every part but the last, 5 MiB to [`MAX_PART`].
+    pub part_size: u64,
+}
+
+/// Where the first parts go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OutputBegun {
+    /// Parts 1 to n.
+    pub targets: Vec<PartTarget>,
+}
+
+/// Asks for targets of further parts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OutputTargets {
+    /// The lease.
+    pub hold: Hold,
+    /// First part number wanted, from 1.
+    pub from: u32,
+}
+
+/// Where one part goes: `PUT` its bytes there, with a `Content-Length`; the answer's `ETag` goes into [`OutputFinish`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PartTarget {
+    /// Part number, from 1.
+    pub number: u32,
+    /// Absolute URL, good for an hour.
+    pub url: String,
+    /// Headers to send with it.
+    pub headers: Headers,
+}
+
+/// Every part is there: put the object together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OutputFinish {
+    /// The lease.
+    pub hold: Hold,
+    /// Size of the object, in bytes.
+    pub bytes: u64,
+    /// The parts, in order.
+    pub parts: Vec<PartDone>,
+}
+
+/// One uploaded part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PartDone {
+    /// Part number, from 1.
+    pub number: u32,
+    /// As storage answered.
+    pub etag: String,
+}
+
+/// The object stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OutputFinished {
+    /// Where to read it back for verification. The job does not refer to it yet.
+    pub read_url: String,
+}
+
+/// The work is done and verified: make the job refer to the output.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Complete {
+    /// The lease.
+    pub hold: Hold,
+    /// What was made.
+    pub result: NodeResult,
+}
+
+/// What a completed task leaves.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeResult {
+    /// For `output_files`.
+    pub facts: OutputFacts,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Lower-case hex SHA-256: of the object up to 64 MiB, above that of the concatenated digests of its parts.
+    pub sha256: String,
+    /// Part size under [`Self::sha256`] in bytes, when it is over parts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256_part_size: Option<u64>,
+    /// Which way, and why.
+    pub strategy: Strategy,
+    /// What became of every stream.
+    pub streams: Vec<StreamFate>,
+    /// What the caller should know.
+    pub warnings: Vec<String>,
+    /// The receipt.
+    pub verified: VerifyReport,
+    /// Where the time went.
+    pub timings: NodeTimings,
+    /// What it cost.
+    pub usage: Usage,
+}
+
+/// Where an attempt's time went, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeTimings {
+    /// From the lease until the first bytes of the input were there.
+    pub fetch_ms: i64,
+    /// From there until the last byte was produced.
+    pub process_ms: i64,
+    /// From there until the object stood and was verified.
+    pub upload_ms: i64,
+}
+
+/// What an attempt cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Usage {
+    /// User and system time of the job processes, in seconds.
+    pub cpu_seconds: f64,
+    /// Bytes read from origins.
+    pub bytes_read: u64,
+    /// Bytes sent to storage.
+    pub bytes_written: u64,
+    /// Highest resident memory of a job process, in bytes.
+    #[serde(default)]
+    pub peak_memory_bytes: u64,
+}
+
+/// The attempt failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fail {
+    /// The lease.
+    pub hold: Hold,
+    /// Why.
+    pub failure: Failure,
+}
+
+/// The node is told to stop: the task goes back unharmed and costs no attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Release {
+    /// The lease.
+    pub hold: Hold,
+}

@@ -1,0 +1,380 @@
+//! Requests of callers: strict JSON in, checked values out. Raw input never travels further than this.
+
+mod fields;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use fields::{Field, Fields, Invalid};
+
+use crate::{
+    media::{Compress, Format, RateControl, Recipe, Thumbnail, VideoCodec, Wanted},
+    net::Policy,
+};
+
+/// Names and values: HTTP headers, metadata.
+pub type Headers = BTreeMap<String, String>;
+
+/// Default quality of `compress`: what x264's authors call visually fine for delivery, at about a third of the bytes of
+/// its own default of 23.
+const COMPRESS_CRF: u8 = 28;
+/// Default quality of `compress` to VP9, whose scale runs to 63: what libvpx's guide for video on demand gives for 1080p.
+const COMPRESS_CRF_VP9: u8 = 33;
+/// Default priority.
+const PRIORITY: u8 = 5;
+/// Largest picture side that can be asked for, in pixels.
+const MAX_SIDE: u32 = 8192;
+
+/// A job as it was asked for, checked. This is what is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JobRequest {
+    /// Where the input is.
+    pub input: Input,
+    /// What is wanted.
+    pub wanted: Wanted,
+    /// Whether what is read may be kept in storage for retries.
+    pub stage_input: bool,
+    /// Where this job's webhook goes, instead of the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook_url: Option<String>,
+    /// The caller's own notes; they come back on the job and in webhooks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Headers>,
+    /// 0 to 9; 9 runs first.
+    pub priority: u8,
+}
+
+/// An input by URL.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Input {
+    /// Absolute URL, judged by the policy.
+    pub url: String,
+    /// Headers for the origin. Secret: never logged or returned.
+    #[serde(default, skip_serializing_if = "Headers::is_empty")]
+    pub headers: Headers,
+}
+
+impl JobRequest {
+    /// Reads the body of `POST /v1/jobs`.
+    pub fn parse(body: &Value, policy: Policy) -> Result<Self, Invalid> {
+        let mut fields = Fields::of_body(body)?;
+        fields.required("mode", mode);
+        let input = fields.required("input", |field| input(field, policy));
+        let format = fields.required("output", output);
+        let recipe = fields.required("recipe", |field| recipe(field, format));
+        let stage_input = fields.optional("stageInput", Field::boolean);
+        let webhook_url = fields.optional("webhookUrl", |field| field.url(policy));
+        let metadata = fields.optional("metadata", |field| field.pairs(16, metadata_problem));
+        let priority = fields.optional("priority", |field| field.integer(0, 9));
+        for name in ["presetId", "storageProviderId"] {
+            fields.optional(name, |field| field.refuse::<()>("is not offered by this version"));
+        }
+        fields.finish()?;
+        let (Some(input), Some(format), Some((recipe, recipe_stage_input))) = (input, format, recipe) else {
+            unreachable!("a required part that is missing has been noted as a problem")
+        };
+        Ok(Self {
+            input,
+            wanted: Wanted { recipe, format },
+            stage_input: stage_input.or(recipe_stage_input).unwrap_or(true),
+            webhook_url,
+            metadata,
+            priority: priority.and_then(|number| u8::try_from(number).ok()).unwrap_or(PRIORITY),
+        })
+    }
+}
+
+fn mode(field: Field) -> Option<()> {
+    match choose(field, &["recipe", "ffmpeg"])? {
+        (_, "recipe") => Some(()),
+        (field, _) => field.refuse("`ffmpeg` is not offered by this version; use `recipe`"),
+    }
+}
+
+fn input(field: Field, policy: Policy) -> Option<Input> {
+    let mut fields = field.object()?;
+    let url = fields.required("url", |field| field.url(policy));
+    let headers = fields.optional("headers", |field| field.pairs(32, header_problem));
+    fields.optional("uploadId", |field| field.refuse::<()>("is not offered by this version; use `url`"));
+    fields.end();
+    Some(Input { url: url?, headers: headers.unwrap_or_default() })
+}
+
+fn output(field: Field) -> Option<Format> {
+    let mut fields = field.object()?;
+    let names = Format::ALL.map(Format::extension);
+    let format = fields.required("format", |field| choose(field, &names).and_then(|(_, name)| Format::from_name(name)));
+    fields.end();
+    format
+}
+
+/// Recipes of the API that this version cannot run yet.
+const NOT_OFFERED: [&str; 7] = ["webReady", "proxy", "transcode", "resize", "trim", "extractAudio", "concat"];
+
+/// Reads the recipe, and `stageInput`, which is also accepted inside it.
+fn recipe(field: Field, format: Option<Format>) -> Option<(Recipe, Option<bool>)> {
+    let mut fields = field.object()?;
+    let name = fields.required("name", recipe_name);
+    let stage_input = fields.optional("stageInput", Field::boolean);
+    let recipe = match name {
+        Some("compress") => compress(&mut fields, format),
+        Some(_) => thumbnail(&mut fields, format),
+        None => return None,
+    };
+    fields.end();
+    Some((recipe?, stage_input))
+}
+
+fn recipe_name(field: Field) -> Option<&'static str> {
+    let names: Vec<_> = ["compress", "thumbnail"].into_iter().chain(NOT_OFFERED).collect();
+    match choose(field, &names)? {
+        (field, name) if NOT_OFFERED.contains(&name) => {
+            field.refuse(&format!("`{name}` is not offered by this version; use compress or thumbnail"))
+        }
+        (_, name) => Some(name),
+    }
+}
+
+fn compress(fields: &mut Fields, format: Option<Format>) -> Option<Recipe> {
+    let format = makes("compress", format, &[Format::Mp4, Format::Webm, Format::Mov], fields);
+    let vp9 = format == Some(Format::Webm);
+    let codec = fields.optional("codec", |field| match choose(field, &["h264", "hevc", "vp9"])? {
+        (_, "vp9") if vp9 => Some(VideoCodec::Vp9),
+        (_, "h264") if !vp9 => Some(VideoCodec::H264),
+        (_, "hevc") if !vp9 => Some(VideoCodec::Hevc),
+        (field, _) => field.refuse("does not fit output.format: mp4 and mov take h264 or hevc, webm takes vp9"),
+    });
+    let crf = fields.optional("crf", |field| field.integer(0, 51));
+    let bitrate = fields.optional("bitrateKbps", |field| field.integer(16, 200_000));
+    let default = if vp9 { COMPRESS_CRF_VP9 } else { COMPRESS_CRF };
+    format?;
+    Some(Recipe::Compress(Compress {
+        rate: bitrate.map_or_else(
+            || RateControl::Crf(crf.and_then(|crf| u8::try_from(crf).ok()).unwrap_or(default)),
+            RateControl::BitrateKbps,
+        ),
+        codec: codec.unwrap_or(if vp9 { VideoCodec::Vp9 } else { VideoCodec::H264 }),
+    }))
+}
+
+fn thumbnail(fields: &mut Fields, format: Option<Format>) -> Option<Recipe> {
+    /// A common middle of size and looks; what many encoders take as their own default is 75 to 90.
+    const QUALITY: u32 = 85;
+    let format = makes("thumbnail", format, &[Format::Jpg, Format::Png, Format::Webp], fields);
+    let seek_us = fields.optional("seekSeconds", Field::seconds);
+    let width = fields.optional("width", |field| field.integer(2, MAX_SIDE));
+    let height = fields.optional("height", |field| field.integer(2, MAX_SIDE));
+    let quality = fields.optional("quality", |field| field.integer(1, 100)).unwrap_or(QUALITY);
+    format?;
+    Some(Recipe::Thumbnail(Thumbnail {
+        seek_us: seek_us.unwrap_or(0),
+        width,
+        height,
+        quality: u8::try_from(quality).unwrap_or(u8::MAX),
+    }))
+}
+
+/// The format, if the recipe makes it.
+fn makes(recipe: &str, format: Option<Format>, made: &[Format], fields: &Fields) -> Option<Format> {
+    let format = format?;
+    if made.contains(&format) {
+        return Some(format);
+    }
+    let names: Vec<_> = made.iter().map(|format| format.extension()).collect();
+    let problem = format!("`{recipe}` cannot make {}; output.format may be {}", format.extension(), names.join(", "));
+    fields.problem("name", &problem);
+    None
+}
+
+/// One of some names. Gives the field back, for problems that show later.
+fn choose<'a>(field: Field, names: &[&'a str]) -> Option<(Field, &'a str)> {
+    let known = field.string().and_then(|text| names.iter().find(|name| **name == text).copied());
+    match known {
+        Some(name) => Some((field, name)),
+        None => field.refuse(&format!("must be one of {}", names.join(", "))),
+    }
+}
+
+/// Names are tokens (RFC 9110 section 5.6.2), values printable. What belongs to the transfer itself is ours.
+fn header_problem(name: &str, value: &str) -> Option<&'static str> {
+    const OURS: [&str; 8] =
+        ["host", "range", "if-range", "content-length", "transfer-encoding", "connection", "accept-encoding", "te"];
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || name.len() > 128 || !name.bytes().all(token) {
+        Some("is not a header name")
+    } else if OURS.contains(&name.to_ascii_lowercase().as_str()) {
+        Some("is set by the node itself and cannot be given")
+    } else if value.len() > 4096 || !value.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
+        Some("must be at most 4096 printable ASCII characters")
+    } else {
+        None
+    }
+}
+
+fn metadata_problem(name: &str, value: &str) -> Option<&'static str> {
+    if name.is_empty() || name.chars().count() > 64 {
+        Some("must have a name of 1 to 64 characters")
+    } else if value.chars().count() > 512 {
+        Some("must be at most 512 characters")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    const STRICT: Policy = Policy { allow_loopback: false };
+
+    fn valid() -> Value {
+        json!({
+            "mode": "recipe",
+            "input": {"url": "https://example.com/a.mov"},
+            "output": {"format": "mp4"},
+            "recipe": {"name": "compress"}
+        })
+    }
+
+    /// The valid body with one value replaced, by its JSON pointer.
+    fn with(pointer: &str, value: Value) -> Value {
+        let mut body = valid();
+        let (parent, name) = pointer.rsplit_once('/').expect("a pointer");
+        body.pointer_mut(parent).and_then(Value::as_object_mut).expect("an object").insert(name.into(), value);
+        body
+    }
+
+    fn problems(body: &Value) -> Vec<String> {
+        JobRequest::parse(body, STRICT).map_or_else(|invalid| invalid.problems, |_| Vec::new())
+    }
+
+    #[test]
+    fn the_smallest_request_gets_the_defaults() {
+        let request = JobRequest::parse(&valid(), STRICT).expect("valid");
+        assert_eq!(
+            request.wanted.recipe,
+            Recipe::Compress(Compress { rate: RateControl::Crf(28), codec: VideoCodec::H264 })
+        );
+        assert_eq!((request.priority, request.stage_input, request.webhook_url), (5, true, None));
+    }
+
+    #[test]
+    fn a_stored_request_reads_back_as_it_was() {
+        let request = JobRequest::parse(&with("/metadata", json!({"b": "1", "a": "2"})), STRICT).expect("valid");
+        let text = serde_json::to_string(&request).expect("serialises");
+        assert_eq!(serde_json::from_str::<JobRequest>(&text).expect("reads"), request);
+    }
+
+    #[test]
+    fn each_problem_is_named_by_its_path() {
+        let table = [
+            ("/mode", json!("other"), "mode: must be one of recipe, ffmpeg"),
+            ("/mode", json!("ffmpeg"), "mode: `ffmpeg` is not offered by this version; use `recipe`"),
+            ("/input", json!("https://example.com"), "input: must be an object, not a string"),
+            ("/input/url", json!("http://example.com/a"), "input.url: must be https"),
+            ("/input/url", json!(7), "input.url: must be an https URL, not a number"),
+            ("/input/url", Value::Null, "input.url: is required"),
+            (
+                "/input/headers",
+                json!({"Range": "x"}),
+                "input.headers.Range: is set by the node itself and cannot be given",
+            ),
+            ("/output/format", json!("avi"), "output.format: must be one of mp4, webm, mov, gif, mp3"),
+            (
+                "/output/format",
+                json!("gif"),
+                "recipe.name: `compress` cannot make gif; output.format may be mp4, webm, mov",
+            ),
+            ("/recipe/name", json!("magic"), "recipe.name: must be one of compress, thumbnail"),
+            ("/recipe/name", json!("trim"), "recipe.name: `trim` is not offered by this version"),
+            ("/recipe/crf", json!(52), "recipe.crf: must be 0 to 51, a whole number"),
+            ("/recipe/crf", json!(-1), "recipe.crf: must be 0 to 51, a whole number"),
+            ("/recipe/crf", json!(1.5), "recipe.crf: must be 0 to 51, a whole number"),
+            ("/recipe/crf", json!("20"), "recipe.crf: must be 0 to 51, a whole number, not a string"),
+            ("/recipe/codec", json!("vp9"), "recipe.codec: does not fit output.format"),
+            ("/recipe/seekSeconds", json!(1), "recipe.seekSeconds: unknown field"),
+            ("/webhookUrl", json!("https://10.0.0.1/"), "webhookUrl: must not point to a private"),
+            ("/priority", json!(10), "priority: must be 0 to 9, a whole number"),
+            ("/stageInput", json!("yes"), "stageInput: must be true or false, not a string"),
+            ("/metadata", json!({"a": 1}), "metadata.a: must be a string, not a number"),
+            ("/frobnicate", json!(true), "frobnicate: unknown field"),
+        ];
+        for (pointer, value, expected) in table {
+            let found = problems(&with(pointer, value));
+            assert_eq!(found.len(), 1, "{pointer}: {found:?}");
+            assert!(found[0].starts_with(expected), "{}\n is not\n{expected}", found[0]);
+        }
+    }
+
+    #[test]
+    fn all_problems_come_in_one_answer() {
+        let body = json!({"input": {"url": 1, "x": 2}, "output": {"format": "mp4"},
+            "recipe": {"name": "compress", "crf": 99, "codec": "av1"}, "y": 3});
+        let found = problems(&body);
+        for path in ["mode:", "input.url:", "input.x:", "recipe.crf:", "recipe.codec:", "y:"] {
+            assert!(found.iter().any(|problem| problem.starts_with(path)), "{path} in {found:?}");
+        }
+        assert_eq!(found.len(), 6, "{found:?}");
+    }
+
+    #[test]
+    fn a_body_that_is_no_object_is_refused() {
+        for body in [json!([]), json!(null), json!("x"), json!(1)] {
+            assert!(problems(&body)[0].starts_with("body: must be a JSON object"), "{body}");
+        }
+    }
+
+    #[test]
+    fn seconds_become_whole_microseconds() {
+        let body = json!({"mode": "recipe", "input": {"url": "https://example.com/a"}, "output": {"format": "png"},
+            "recipe": {"name": "thumbnail", "seekSeconds": 1.234_567_8}});
+        let request = JobRequest::parse(&body, STRICT).expect("valid");
+        let Recipe::Thumbnail(thumbnail) = request.wanted.recipe else { panic!("a thumbnail") };
+        assert_eq!(thumbnail.seek_us, 1_234_568);
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            ".*".prop_map(Value::from),
+        ];
+        let names = prop_oneof![
+            Just("mode"),
+            Just("input"),
+            Just("url"),
+            Just("output"),
+            Just("format"),
+            Just("recipe"),
+            Just("name"),
+            Just("crf"),
+            Just("metadata"),
+            Just("seekSeconds"),
+            Just("other")
+        ];
+        leaf.prop_recursive(4, 64, 8, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec((names.clone(), inner), 0..6).prop_map(|pairs| {
+                    Value::Object(pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+                }),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_can_panic_the_parser(body in any_json()) {
+            let _ = JobRequest::parse(&body, STRICT);
+        }
+    }
+}
