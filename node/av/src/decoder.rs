@@ -1,0 +1,99 @@
+//! Packets to frames.
+
+use std::ptr;
+
+use ffmpeg_next::ffi;
+
+use crate::{
+    allow::DECODERS,
+    error::{Error, ErrorKind, Poll, Result, check, poll},
+    frame::Frame,
+    input::Input,
+    options::Options,
+    packet::Packet,
+    time::Rational,
+};
+
+/// An open decoder of one stream.
+pub struct Decoder {
+    context: *mut ffi::AVCodecContext,
+    time_base: Rational,
+}
+
+impl Decoder {
+    /// Opens a decoder for a stream of `input`. It refuses pictures of more than `max_pixels`.
+    pub fn open(input: &Input, stream: usize, threads: u32, max_pixels: u64) -> Result<Self> {
+        let (parameters, time_base) =
+            input.parameters(stream).ok_or(Error::new(ErrorKind::Unsupported, "find stream"))?;
+        // SAFETY: the parameters are valid while `input` is borrowed; the context is checked before use.
+        unsafe {
+            let codec = ffi::avcodec_find_decoder((*parameters).codec_id);
+            if codec.is_null() {
+                return Err(Error::new(ErrorKind::Unsupported, "find decoder"));
+            }
+            let context = ffi::avcodec_alloc_context3(codec);
+            if context.is_null() {
+                return Err(Error::memory("allocate decoder"));
+            }
+            let decoder = Self { context, time_base };
+            check(ffi::avcodec_parameters_to_context(context, parameters), "set up decoder")?;
+            // Without it the samples that only prime an audio decoder would not be cut off.
+            (*context).pkt_timebase = time_base.into();
+            open(context, codec, threads, max_pixels)?;
+            Ok(decoder)
+        }
+    }
+
+    /// Unit of the times of its frames, in seconds.
+    pub fn time_base(&self) -> Rational {
+        self.time_base
+    }
+
+    /// Gives it a packet, or with `None` asks for all that it still holds. [`Poll::More`] means: take frames first,
+    /// then send the same again.
+    pub fn send(&mut self, packet: Option<&Packet>) -> Result<Poll> {
+        let packet = packet.map_or(ptr::null(), Packet::as_ptr);
+        // SAFETY: open; the decoder takes its own reference to the packet.
+        poll(unsafe { ffi::avcodec_send_packet(self.context, packet) }, "decode")
+    }
+
+    /// Takes the next frame.
+    pub fn receive(&mut self, frame: &mut Frame) -> Result<Poll> {
+        // SAFETY: open; the frame is released and overwritten.
+        poll(unsafe { ffi::avcodec_receive_frame(self.context, frame.as_mut_ptr()) }, "decode")
+    }
+
+    /// Forgets what it holds, after a seek.
+    pub fn reset(&mut self) {
+        // SAFETY: open.
+        unsafe { ffi::avcodec_flush_buffers(self.context) }
+    }
+}
+
+impl Drop for Decoder {
+    fn drop(&mut self) {
+        // SAFETY: ours, freed once.
+        unsafe { ffi::avcodec_free_context(&raw mut self.context) }
+    }
+}
+
+/// # Safety
+///
+/// Both pointers are valid, and `context` was allocated for `codec`.
+unsafe fn open(
+    context: *mut ffi::AVCodecContext,
+    codec: *const ffi::AVCodec,
+    threads: u32,
+    max_pixels: u64,
+) -> Result<()> {
+    let (threads, pixels) = (threads.to_string(), max_pixels.to_string());
+    let mut options = Options::new([
+        ("threads", threads.as_str()),
+        ("max_pixels", pixels.as_str()),
+        ("max_samples", "10000000"),
+        ("codec_whitelist", DECODERS),
+    ])?;
+    // SAFETY: promised by the caller.
+    check(unsafe { ffi::avcodec_open2(context, codec, options.as_mut()) }, "open decoder")?;
+    options.all_taken("open decoder")
+}

@@ -1,0 +1,216 @@
+//! One decoded picture, or a run of decoded samples.
+
+use ffmpeg_next::ffi;
+
+use crate::{
+    error::{Error, Result},
+    filter::{AudioShape, PictureShape},
+    names::{layout_name, pixel_format_name, sample_format_name},
+    time::{Rational, known, unknown},
+};
+
+/// An owned, reference-counted frame.
+pub struct Frame(*mut ffi::AVFrame);
+
+/// How a picture's numbers mean colours: code points of ITU-T H.273, as libav numbers them. 2 is "unspecified" for all
+/// but the range, where that is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Color {
+    /// 0 unspecified, 1 limited, 2 full.
+    pub range: i32,
+    /// Colour primaries.
+    pub primaries: i32,
+    /// Transfer characteristic.
+    pub transfer: i32,
+    /// Matrix.
+    pub matrix: i32,
+}
+
+/// Whether a picture is two half pictures, and which came first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldOrder {
+    /// One whole picture.
+    Progressive,
+    /// Two fields, the upper one first.
+    TopFirst,
+    /// Two fields, the lower one first.
+    BottomFirst,
+}
+
+impl Color {
+    /// Nothing is said.
+    pub const UNSPECIFIED: Self = Self { range: 0, primaries: 2, transfer: 2, matrix: 2 };
+
+    /// Whether the picture is in high dynamic range: PQ (16) or HLG (18).
+    pub fn is_hdr(self) -> bool {
+        matches!(self.transfer, 16 | 18)
+    }
+
+    /// Whether black is 0 and white the largest number.
+    pub fn is_full_range(self) -> bool {
+        self.range == 2
+    }
+}
+
+impl Frame {
+    /// A frame without content.
+    pub fn new() -> Result<Self> {
+        // SAFETY: allocates; the result is checked.
+        let frame = unsafe { ffi::av_frame_alloc() };
+        if frame.is_null() { Err(Error::memory("allocate frame")) } else { Ok(Self(frame)) }
+    }
+
+    /// Takes the content out, leaving this frame without any. Nothing is copied.
+    pub fn take(&mut self) -> Result<Self> {
+        let taken = Self::new()?;
+        // SAFETY: both are valid and distinct; moves the references and resets the source.
+        unsafe { ffi::av_frame_move_ref(taken.0, self.0) };
+        Ok(taken)
+    }
+
+    /// When it is shown, in the time base of the decoder or graph that it came from.
+    pub fn pts(&self) -> Option<i64> {
+        known(self.get().pts)
+    }
+
+    /// Sets when it is shown.
+    pub fn set_pts(&mut self, pts: Option<i64>) {
+        self.get_mut().pts = unknown(pts);
+    }
+
+    /// libav's best guess of when it is shown, where the container is silent or wrong.
+    pub fn best_effort_pts(&self) -> Option<i64> {
+        known(self.get().best_effort_timestamp)
+    }
+
+    /// How long its packet said it is shown, in the stream's time base; 0 when unknown.
+    pub fn duration(&self) -> i64 {
+        self.get().pkt_duration
+    }
+
+    /// Samples per channel; 0 for pictures.
+    pub fn samples(&self) -> usize {
+        usize::try_from(self.get().nb_samples).unwrap_or(0)
+    }
+
+    /// Fields, if it is interlaced.
+    pub fn field_order(&self) -> FieldOrder {
+        let frame = self.get();
+        match (frame.interlaced_frame != 0, frame.top_field_first != 0) {
+            (false, _) => FieldOrder::Progressive,
+            (true, true) => FieldOrder::TopFirst,
+            (true, false) => FieldOrder::BottomFirst,
+        }
+    }
+
+    /// Whether the decoder had to guess parts of it.
+    pub fn is_damaged(&self) -> bool {
+        let frame = self.get();
+        frame.decode_error_flags != 0 || frame.flags & ffi::AV_FRAME_FLAG_CORRUPT != 0
+    }
+
+    /// What its colours mean.
+    pub fn color(&self) -> Color {
+        // SAFETY: the fields are valid and as large as an `i32`. They are read as integers, because a hostile stream
+        // can put a number there that the Rust enum does not have.
+        unsafe {
+            Color {
+                range: (&raw const (*self.0).color_range).cast::<i32>().read(),
+                primaries: (&raw const (*self.0).color_primaries).cast::<i32>().read(),
+                transfer: (&raw const (*self.0).color_trc).cast::<i32>().read(),
+                matrix: (&raw const (*self.0).colorspace).cast::<i32>().read(),
+            }
+        }
+    }
+
+    /// Overwrites what its colours mean, without touching the pixels.
+    pub fn set_color(&mut self, color: Color) {
+        // SAFETY: the fields are valid and as large as an `i32`; the numbers come from our own tables or from libav.
+        unsafe {
+            (&raw mut (*self.0).color_range).cast::<i32>().write(color.range);
+            (&raw mut (*self.0).color_primaries).cast::<i32>().write(color.primaries);
+            (&raw mut (*self.0).color_trc).cast::<i32>().write(color.transfer);
+            (&raw mut (*self.0).colorspace).cast::<i32>().write(color.matrix);
+        }
+    }
+
+    /// Lets the encoder choose the type of the picture, whatever the decoder said it was.
+    pub fn forget_picture_type(&mut self) {
+        self.get_mut().pict_type = ffi::AVPictureType::AV_PICTURE_TYPE_NONE;
+    }
+
+    /// Width in pixels.
+    pub fn width(&self) -> u32 {
+        u32::try_from(self.get().width).unwrap_or(0)
+    }
+
+    /// Height in pixels.
+    pub fn height(&self) -> u32 {
+        u32::try_from(self.get().height).unwrap_or(0)
+    }
+
+    /// What a graph must know of it, as a picture.
+    pub fn picture_shape(&self, time_base: Rational, frame_rate: Rational) -> PictureShape {
+        let frame = self.get();
+        PictureShape {
+            width: self.width(),
+            height: self.height(),
+            format: pixel_format_name(frame.format),
+            aspect: Rational(frame.sample_aspect_ratio.num, frame.sample_aspect_ratio.den),
+            color: self.color(),
+            time_base,
+            frame_rate,
+        }
+    }
+
+    /// What a graph must know of it, as sound.
+    pub fn audio_shape(&self, time_base: Rational) -> AudioShape {
+        let frame = self.get();
+        AudioShape {
+            sample_rate: u32::try_from(frame.sample_rate).unwrap_or(0),
+            format: sample_format_name(frame.format),
+            channels: u32::try_from(frame.ch_layout.nb_channels).unwrap_or(0),
+            layout: layout_name(&frame.ch_layout),
+            time_base,
+        }
+    }
+
+    /// Gives a frame with an unknown order of channels the usual one for their number; graphs refuse it otherwise.
+    pub fn settle_layout(&mut self) {
+        // SAFETY: the layout is valid; `av_channel_layout_default` fills a fresh one, whose mask owns no memory.
+        unsafe {
+            let layout = &raw mut (*self.0).ch_layout;
+            if (&raw const (*layout).order).cast::<i32>().read() == 0 && (*layout).nb_channels > 0 {
+                let channels = (*layout).nb_channels;
+                ffi::av_channel_layout_uninit(layout);
+                ffi::av_channel_layout_default(layout, channels);
+                (*self.0).channel_layout = (*layout).u.mask;
+            }
+        }
+    }
+
+    pub(crate) fn as_ptr(&self) -> *const ffi::AVFrame {
+        self.0
+    }
+
+    pub(crate) fn as_mut_ptr(&mut self) -> *mut ffi::AVFrame {
+        self.0
+    }
+
+    fn get(&self) -> &ffi::AVFrame {
+        // SAFETY: never null, and ours alone.
+        unsafe { &*self.0 }
+    }
+
+    fn get_mut(&mut self) -> &mut ffi::AVFrame {
+        // SAFETY: never null, and ours alone.
+        unsafe { &mut *self.0 }
+    }
+}
+
+impl Drop for Frame {
+    fn drop(&mut self) {
+        // SAFETY: ours, freed once.
+        unsafe { ffi::av_frame_free(&raw mut self.0) }
+    }
+}

@@ -1,0 +1,247 @@
+//! Opening and reading a container.
+
+use std::{ffi::c_char, ptr};
+
+use ffmpeg_next::ffi;
+
+use crate::{
+    allow::{DECODERS, DEMUXERS, PROTOCOLS},
+    error::{Error, ErrorKind, Result, check},
+    io::{ReadAt, Reader},
+    options::Options,
+    packet::Packet,
+    stream::{Index, Stream},
+    time::{Rational, known},
+};
+
+/// An open container. Reads only through the [`ReadAt`] it was given.
+pub struct Input {
+    context: *mut ffi::AVFormatContext,
+    /// After `context` in use, so it is freed later: see `drop`.
+    io: Reader,
+    streams: Vec<Stream>,
+}
+
+/// Caps while opening, before anything else is known of the file.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenLimits {
+    /// Most streams libav may create; beyond it opening fails with [`ErrorKind::Memory`].
+    pub streams: u32,
+    /// Most pixels of one picture that probing may decode.
+    pub pixels: u64,
+}
+
+/// How much is read to find out what a file is, in bytes, and how much media time is looked at, in microseconds.
+const PROBE_BYTES: &str = "10000000";
+const PROBE_TIME: &str = "10000000";
+
+impl Input {
+    /// Finds out what `source` is and opens it.
+    pub fn open(source: Box<dyn ReadAt>, limits: OpenLimits) -> Result<Self> {
+        let io = Reader::reading(source)?;
+        let context = match open_context(&io, limits) {
+            Err(_) if io.failed() => return Err(Error::new(ErrorKind::Source, "open input")),
+            opened => opened?,
+        };
+        let mut input = Self { context, io, streams: Vec::new() };
+        input.find_streams(limits).map_err(|error| input.blame(error))?;
+        if input.io.failed() {
+            return Err(Error::new(ErrorKind::Source, "probe input"));
+        }
+        input.streams = input.read_streams();
+        Ok(input)
+    }
+
+    /// The streams, by index, as they were after probing.
+    pub fn streams(&self) -> &[Stream] {
+        &self.streams
+    }
+
+    /// libav's name of the container, as a list of what one demuxer reads (`mov,mp4,m4a,3gp,3g2,mj2`).
+    pub fn format(&self) -> String {
+        // SAFETY: an open input has a demuxer, whose name is static.
+        unsafe { crate::names::text((*(*self.context).iformat).name) }
+    }
+
+    /// Whether jumps of its timestamps are ordinary (transport streams and the like).
+    pub fn may_jump(&self) -> bool {
+        // SAFETY: an open input has a demuxer.
+        unsafe { (*(*self.context).iformat).flags & ffi::AVFMT_TS_DISCONT != 0 }
+    }
+
+    /// First time of the file, in microseconds.
+    pub fn start_us(&self) -> Option<i64> {
+        // SAFETY: valid while `self` is.
+        known(unsafe { (*self.context).start_time })
+    }
+
+    /// Length of the file, in microseconds.
+    pub fn duration_us(&self) -> Option<u64> {
+        // SAFETY: valid while `self` is.
+        known(unsafe { (*self.context).duration }).and_then(|duration| duration.try_into().ok()).filter(|us| *us > 0)
+    }
+
+    /// Length of the source in bytes, when it is known.
+    pub fn size(&self) -> Option<u64> {
+        self.io.size()
+    }
+
+    /// What the container's index promises of a stream; none where the container has none.
+    pub fn index(&self, stream: usize) -> Option<Index> {
+        let stream = self.stream(stream)?;
+        // SAFETY: the stream is of this context; entries are valid until the context is used again.
+        unsafe {
+            let count = ffi::avformat_index_get_entries_count(stream);
+            let mut end = 0;
+            for number in 0..count {
+                let entry = ffi::avformat_index_get_entry(stream, number).as_ref()?;
+                end = end.max(entry.pos.saturating_add(i64::from(entry.size())));
+            }
+            let entries = u64::try_from(count).ok().filter(|count| *count > 0)?;
+            Some(Index { entries, end: u64::try_from(end).unwrap_or(0) })
+        }
+    }
+
+    /// The picture that belongs to the file, such as cover art.
+    pub fn attached_picture(&self, stream: usize) -> Result<Packet> {
+        let stream = self.stream(stream).ok_or(Error::new(ErrorKind::Other, "find stream"))?;
+        let mut packet = Packet::new()?;
+        // SAFETY: the stream is of this context; its picture may be empty, which `size` tells.
+        unsafe {
+            let picture = &raw const (*stream).attached_pic;
+            if (*picture).size > 0 {
+                packet.refer_to(picture)?;
+            }
+        }
+        Ok(packet)
+    }
+
+    /// Whether packets of a stream are wanted. What is not wanted is skipped, where the container can without reading.
+    pub fn want(&mut self, stream: usize, wanted: bool) {
+        let discard = if wanted { ffi::AVDiscard::AVDISCARD_DEFAULT } else { ffi::AVDiscard::AVDISCARD_ALL };
+        if let Some(stream) = self.stream(stream) {
+            // SAFETY: the stream is of this context, and ours alone.
+            unsafe { (*stream).discard = discard }
+        }
+    }
+
+    /// Reads the next packet; false at the end. [`ErrorKind::InvalidData`] may be survived by reading on.
+    pub fn read(&mut self, packet: &mut Packet) -> Result<bool> {
+        // SAFETY: both are valid; the packet is released first, since reading overwrites it.
+        let code = unsafe {
+            ffi::av_packet_unref(packet.as_mut_ptr());
+            ffi::av_read_frame(self.context, packet.as_mut_ptr())
+        };
+        if self.io.failed() {
+            return Err(Error::new(ErrorKind::Source, "read packet"));
+        }
+        if code == ffi::AVERROR_EOF {
+            return Ok(false);
+        }
+        check(code, "read packet").map(|_| true)
+    }
+
+    /// Goes to the last point at or before `time` (in the stream's time base) where decoding can begin.
+    pub fn seek(&mut self, stream: usize, time: i64) -> Result<()> {
+        let index = i32::try_from(stream).map_err(|_| Error::new(ErrorKind::Other, "seek"))?;
+        // SAFETY: valid while `self` is; libav checks the index.
+        let code = unsafe { ffi::av_seek_frame(self.context, index, time, ffi::AVSEEK_FLAG_BACKWARD) };
+        check(code, "seek").map(|_| ()).map_err(|error| self.blame(error))
+    }
+
+    /// The codec parameters of a stream.
+    pub(crate) fn parameters(&self, stream: usize) -> Option<(*const ffi::AVCodecParameters, Rational)> {
+        // SAFETY: the stream is of this context, and libav always allocates its parameters.
+        self.stream(stream).map(|stream| unsafe { ((*stream).codecpar.cast_const(), (*stream).time_base.into()) })
+    }
+
+    fn stream(&self, stream: usize) -> Option<*mut ffi::AVStream> {
+        // SAFETY: valid while `self` is; the index is checked against the count.
+        unsafe {
+            let count = (*self.context).nb_streams as usize;
+            (stream < count).then(|| *(*self.context).streams.add(stream))
+        }
+    }
+
+    fn read_streams(&self) -> Vec<Stream> {
+        // SAFETY: valid while `self` is; `stream` gives only streams of this context.
+        let count = unsafe { (*self.context).nb_streams as usize };
+        (0..count).filter_map(|n| self.stream(n)).map(|stream| unsafe { Stream::read(self.context, stream) }).collect()
+    }
+
+    /// Reads and decodes a little of each stream, with the same caps as later.
+    fn find_streams(&mut self, limits: OpenLimits) -> Result<()> {
+        // SAFETY: valid while `self` is.
+        let count = unsafe { (*self.context).nb_streams as usize };
+        let pixels = limits.pixels.to_string();
+        let mut options = (0..count)
+            .map(|_| Options::new([("threads", "1"), ("max_pixels", pixels.as_str())]).map(Options::into_raw))
+            .collect::<Result<Vec<_>>>()?;
+        // SAFETY: one dictionary for each stream there is; each is freed here, whatever was taken out of it.
+        let code = unsafe {
+            let code = ffi::avformat_find_stream_info(self.context, options.as_mut_ptr());
+            for options in &mut options {
+                ffi::av_dict_free(options);
+            }
+            code
+        };
+        check(code, "probe streams").map(|_| ())
+    }
+
+    /// The source's failure where there was one, else what libav said.
+    fn blame(&self, error: Error) -> Error {
+        if self.io.failed() { Error::new(ErrorKind::Source, error.doing) } else { error }
+    }
+}
+
+impl Drop for Input {
+    fn drop(&mut self) {
+        // SAFETY: ours, closed once; with custom I/O libav leaves the I/O context alone, and the field `io` is dropped
+        // after this body.
+        unsafe { ffi::avformat_close_input(&raw mut self.context) }
+    }
+}
+
+fn open_context(io: &Reader, limits: OpenLimits) -> Result<*mut ffi::AVFormatContext> {
+    let streams = limits.streams.to_string();
+    let mut options = Options::new([
+        ("format_whitelist", DEMUXERS),
+        ("codec_whitelist", DECODERS),
+        ("protocol_whitelist", PROTOCOLS),
+        ("max_streams", &streams),
+        ("probesize", PROBE_BYTES),
+        ("analyzeduration", PROBE_TIME),
+        // For MPEG-TS and others whose packets are built in memory.
+        ("max_probe_packets", "5000"),
+    ])?;
+    // SAFETY: the context is fresh and ours; the I/O context outlives it (see `Input::drop`). On failure libav frees
+    // the context and nulls our pointer.
+    let context = unsafe {
+        let mut context = ffi::avformat_alloc_context();
+        if context.is_null() {
+            return Err(Error::memory("allocate input"));
+        }
+        (*context).pb = io.context();
+        (*context).io_open = Some(refuse);
+        let code = ffi::avformat_open_input(&raw mut context, ptr::null(), ptr::null(), options.as_mut());
+        check(code, "open input")?;
+        context
+    };
+    options.all_taken("open input").inspect_err(|_| {
+        let mut context = context;
+        // SAFETY: ours, and not returned.
+        unsafe { ffi::avformat_close_input(&raw mut context) }
+    })?;
+    Ok(context)
+}
+
+/// Stands where libav would open further files that a file names.
+unsafe extern "C" fn refuse(
+    _: *mut ffi::AVFormatContext,
+    _: *mut *mut ffi::AVIOContext,
+    _: *const c_char,
+    _: i32,
+    _: *mut *mut ffi::AVDictionary,
+) -> i32 {
+    ffi::AVERROR(ffi::EACCES)
+}

@@ -1,0 +1,116 @@
+//! Writing a container.
+
+use std::{ffi::CString, ptr};
+
+use ffmpeg_next::ffi;
+
+use crate::{
+    encoder::Encoder,
+    error::{Error, ErrorKind, Result, check},
+    io::{WriteAt, Writer},
+    options::Options,
+    packet::Packet,
+    time::Rational,
+};
+
+/// A container being written. Writes only through the [`WriteAt`] it was given.
+pub struct Output {
+    context: *mut ffi::AVFormatContext,
+    /// After `context` in use, so it is freed later: see `drop`.
+    io: Writer,
+}
+
+impl Output {
+    /// Begins a container of libav's name `format`.
+    pub fn create(format: &str, sink: Box<dyn WriteAt>) -> Result<Self> {
+        let io = Writer::writing(sink)?;
+        let name = CString::new(format).map_err(|_| Error::new(ErrorKind::Unsupported, "find muxer"))?;
+        let mut context = ptr::null_mut();
+        // SAFETY: the name ends with zero; the context is ours, and its I/O outlives it.
+        unsafe {
+            let code = ffi::avformat_alloc_output_context2(&raw mut context, ptr::null(), name.as_ptr(), ptr::null());
+            check(code, "allocate output")?;
+            (*context).pb = io.context();
+            (*context).flags |= ffi::AVFMT_FLAG_CUSTOM_IO;
+            // Else every packet would be a call of the sink.
+            (*context).flags &= !ffi::AVFMT_FLAG_FLUSH_PACKETS;
+        }
+        Ok(Self { context, io })
+    }
+
+    /// Whether it wants the codecs' headers apart from their packets.
+    pub fn wants_global_header(&self) -> bool {
+        // SAFETY: valid while `self` is; an output has a muxer.
+        unsafe { (*(*self.context).oformat).flags & ffi::AVFMT_GLOBALHEADER != 0 }
+    }
+
+    /// Adds a stream of what `encoder` makes and returns its index. `tag` is the four-character code to use where the
+    /// usual one will not do.
+    pub fn add(&mut self, encoder: &Encoder, frame_rate: Rational, tag: Option<[u8; 4]>) -> Result<usize> {
+        // SAFETY: the stream belongs to the context, the parameters to the stream; the encoder is open.
+        unsafe {
+            let stream = ffi::avformat_new_stream(self.context, ptr::null());
+            if stream.is_null() {
+                return Err(Error::memory("add stream"));
+            }
+            check(ffi::avcodec_parameters_from_context((*stream).codecpar, encoder.as_ptr()), "add stream")?;
+            (*(*stream).codecpar).codec_tag = tag.map_or(0, u32::from_le_bytes);
+            (*stream).time_base = encoder.time_base().into();
+            (*stream).sample_aspect_ratio = (*(*stream).codecpar).sample_aspect_ratio;
+            if frame_rate.0 > 0 {
+                (*stream).avg_frame_rate = frame_rate.into();
+            }
+            Ok(usize::try_from((*stream).index).unwrap_or(0))
+        }
+    }
+
+    /// Writes what comes before the first packet. The streams' time bases may change by it.
+    pub fn begin(&mut self, options: &[(&str, String)]) -> Result<()> {
+        let mut options = Options::new(options.iter().map(|(key, value)| (*key, value.as_str())))?;
+        // SAFETY: the context is complete; libav takes what it knows out of the dictionary.
+        let code = unsafe { ffi::avformat_write_header(self.context, options.as_mut()) };
+        self.check(code, "write header")?;
+        options.all_taken("write header")
+    }
+
+    /// Unit of the times of a stream's packets, in seconds; final after [`Self::begin`].
+    pub fn time_base(&self, stream: usize) -> Rational {
+        // SAFETY: valid while `self` is; the index is checked against the count.
+        unsafe {
+            let count = (*self.context).nb_streams as usize;
+            if stream < count { (*(*(*self.context).streams.add(stream))).time_base.into() } else { Rational(0, 1) }
+        }
+    }
+
+    /// Writes a packet in its turn among the streams. The packet is empty afterwards.
+    pub fn write(&mut self, packet: &mut Packet) -> Result<()> {
+        // SAFETY: the header is written; libav takes over the packet's reference.
+        let code = unsafe { ffi::av_interleaved_write_frame(self.context, packet.as_mut_ptr()) };
+        self.check(code, "write packet")
+    }
+
+    /// Writes what comes after the last packet, and hands all bytes to the sink.
+    pub fn finish(&mut self) -> Result<()> {
+        // SAFETY: the header is written; the trailer is, once.
+        let code = unsafe {
+            let code = ffi::av_write_trailer(self.context);
+            ffi::avio_flush((*self.context).pb);
+            code
+        };
+        self.check(code, "write trailer")
+    }
+
+    fn check(&self, code: i32, doing: &'static str) -> Result<()> {
+        if self.io.failed() {
+            return Err(Error::new(ErrorKind::Sink, doing));
+        }
+        check(code, doing).map(|_| ())
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        // SAFETY: ours, freed once; the custom I/O is not touched, and the field `io` is dropped after this body.
+        unsafe { ffi::avformat_free_context(self.context) }
+    }
+}

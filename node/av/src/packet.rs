@@ -1,0 +1,128 @@
+//! One piece of an encoded stream.
+
+use ffmpeg_next::ffi;
+
+use crate::{
+    error::{Error, Result},
+    time::{Rational, known, unknown},
+};
+
+/// An owned, reference-counted packet. Times are in the time base of the stream or encoder it came from.
+pub struct Packet(*mut ffi::AVPacket);
+
+impl Packet {
+    /// A packet without content.
+    pub fn new() -> Result<Self> {
+        // SAFETY: allocates; the result is checked.
+        let packet = unsafe { ffi::av_packet_alloc() };
+        if packet.is_null() { Err(Error::memory("allocate packet")) } else { Ok(Self(packet)) }
+    }
+
+    /// The stream it belongs to, by index; of a packet that is to be muxed, that of the output.
+    pub fn stream(&self) -> usize {
+        usize::try_from(self.get().stream_index).unwrap_or(0)
+    }
+
+    /// Sets the stream that it belongs to.
+    pub fn set_stream(&mut self, stream: usize) {
+        self.get_mut().stream_index = i32::try_from(stream).unwrap_or(i32::MAX);
+    }
+
+    /// When it is shown.
+    pub fn pts(&self) -> Option<i64> {
+        known(self.get().pts)
+    }
+
+    /// When it is decoded.
+    pub fn dts(&self) -> Option<i64> {
+        known(self.get().dts)
+    }
+
+    /// Sets both times.
+    pub fn set_times(&mut self, pts: Option<i64>, dts: Option<i64>) {
+        let packet = self.get_mut();
+        packet.pts = unknown(pts);
+        packet.dts = unknown(dts);
+    }
+
+    /// How long it is shown; 0 when unknown.
+    pub fn duration(&self) -> i64 {
+        self.get().duration
+    }
+
+    /// Sets how long it is shown; 0 when unknown.
+    pub fn set_duration(&mut self, duration: i64) {
+        self.get_mut().duration = duration;
+    }
+
+    /// Length of the payload in bytes.
+    pub fn size(&self) -> usize {
+        usize::try_from(self.get().size).unwrap_or(0)
+    }
+
+    /// Whether decoding can begin here.
+    pub fn is_key(&self) -> bool {
+        self.get().flags & ffi::AV_PKT_FLAG_KEY != 0
+    }
+
+    /// Whether the demuxer knows that bytes are missing or wrong.
+    pub fn is_corrupt(&self) -> bool {
+        self.get().flags & ffi::AV_PKT_FLAG_CORRUPT != 0
+    }
+
+    /// Whether it only primes the decoder and is never shown.
+    pub fn is_discarded(&self) -> bool {
+        self.get().flags & ffi::AV_PKT_FLAG_DISCARD != 0
+    }
+
+    /// Converts all its times between time bases.
+    pub fn rescale(&mut self, from: Rational, to: Rational) {
+        // SAFETY: the packet is ours and valid.
+        unsafe { ffi::av_packet_rescale_ts(self.0, from.into(), to.into()) }
+    }
+
+    /// The payload.
+    pub fn data(&self) -> &[u8] {
+        let packet = self.get();
+        if packet.data.is_null() {
+            return &[];
+        }
+        // SAFETY: libav keeps `size` bytes at `data` for as long as the packet holds them, and `self` is borrowed.
+        unsafe { std::slice::from_raw_parts(packet.data, self.size()) }
+    }
+
+    /// Makes this a second reference to what `other` holds.
+    pub(crate) fn refer_to(&mut self, other: *const ffi::AVPacket) -> Result<()> {
+        // SAFETY: both are valid; what this held before is released first.
+        let code = unsafe {
+            ffi::av_packet_unref(self.0);
+            ffi::av_packet_ref(self.0, other)
+        };
+        crate::error::check(code, "refer to packet").map(|_| ())
+    }
+
+    pub(crate) fn as_ptr(&self) -> *const ffi::AVPacket {
+        self.0
+    }
+
+    pub(crate) fn as_mut_ptr(&mut self) -> *mut ffi::AVPacket {
+        self.0
+    }
+
+    fn get(&self) -> &ffi::AVPacket {
+        // SAFETY: never null, and ours alone.
+        unsafe { &*self.0 }
+    }
+
+    fn get_mut(&mut self) -> &mut ffi::AVPacket {
+        // SAFETY: never null, and ours alone.
+        unsafe { &mut *self.0 }
+    }
+}
+
+impl Drop for Packet {
+    fn drop(&mut self) {
+        // SAFETY: ours, freed once.
+        unsafe { ffi::av_packet_free(&raw mut self.0) }
+    }
+}

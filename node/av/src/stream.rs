@@ -1,0 +1,154 @@
+//! What a container says of one stream.
+
+use ffmpeg_next::ffi;
+
+use crate::{
+    frame::Color,
+    names::{layout_name, pixel_format_depth, pixel_format_name, text},
+    orientation::Orientation,
+    time::{Rational, known},
+};
+
+/// What a stream carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Pictures.
+    Video,
+    /// Sound.
+    Audio,
+    /// Text or bitmaps over the picture.
+    Subtitle,
+    /// A file, such as a font.
+    Attachment,
+    /// Anything else.
+    Data,
+}
+
+/// What a container says of one stream; owned, so that it outlives the input.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stream {
+    /// Its index in the input.
+    pub index: usize,
+    /// What it carries.
+    pub kind: Kind,
+    /// libav's name of the codec, `none` when unknown.
+    pub codec: String,
+    /// Unit of its times, in seconds.
+    pub time_base: Rational,
+    /// First time, in `time_base`.
+    pub start: Option<i64>,
+    /// Length, in `time_base`.
+    pub duration: Option<i64>,
+    /// Pictures or packets in it; 0 when unknown.
+    pub frames: u64,
+    /// Bits per second; 0 when unknown.
+    pub bit_rate: u64,
+    /// The one a player takes by default.
+    pub is_default: bool,
+    /// A single picture that belongs to the file, such as cover art.
+    pub is_attached_picture: bool,
+    /// Width in pixels, as stored.
+    pub width: u32,
+    /// Height in pixels, as stored.
+    pub height: u32,
+    /// Width of a pixel over its height; 0 when unknown.
+    pub aspect: Rational,
+    /// libav's name of the pixel format; empty when unknown.
+    pub pixel_format: String,
+    /// Bits of one component of a pixel; 0 when unknown.
+    pub depth: u32,
+    /// What the container or the codec's header says of colours.
+    pub color: Color,
+    /// Whether it says that pictures are interlaced.
+    pub is_interlaced: bool,
+    /// How the picture must be turned.
+    pub orientation: Orientation,
+    /// Pictures per second; 0 when unknown.
+    pub frame_rate: Rational,
+    /// Samples per second.
+    pub sample_rate: u32,
+    /// Channels.
+    pub channels: u32,
+    /// libav's name of the channel layout.
+    pub layout: String,
+}
+
+/// What the index of a container promises of one stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Index {
+    /// Packets.
+    pub entries: u64,
+    /// Where the last of their bytes ends in the file.
+    pub end: u64,
+}
+
+impl Stream {
+    /// # Safety
+    ///
+    /// Both pointers are valid, and `stream` belongs to `context`.
+    pub(crate) unsafe fn read(context: *mut ffi::AVFormatContext, stream: *mut ffi::AVStream) -> Self {
+        // SAFETY: promised by the caller; libav always allocates `codecpar`. Numbers that a file controls are read as
+        // integers, not as Rust enums.
+        unsafe {
+            let parameters = (*stream).codecpar;
+            let rate = ffi::av_guess_frame_rate(context, stream, std::ptr::null_mut());
+            let aspect = ffi::av_guess_sample_aspect_ratio(context, stream, std::ptr::null_mut());
+            Self {
+                index: usize::try_from((*stream).index).unwrap_or(0),
+                kind: kind((&raw const (*parameters).codec_type).cast::<i32>().read()),
+                codec: text(ffi::avcodec_get_name((*parameters).codec_id)),
+                time_base: (*stream).time_base.into(),
+                start: known((*stream).start_time),
+                duration: known((*stream).duration).filter(|duration| *duration > 0),
+                frames: u64::try_from((*stream).nb_frames).unwrap_or(0),
+                bit_rate: u64::try_from((*parameters).bit_rate).unwrap_or(0),
+                is_default: (*stream).disposition & ffi::AV_DISPOSITION_DEFAULT != 0,
+                is_attached_picture: (*stream).disposition & ffi::AV_DISPOSITION_ATTACHED_PIC != 0,
+                width: u32::try_from((*parameters).width).unwrap_or(0),
+                height: u32::try_from((*parameters).height).unwrap_or(0),
+                aspect: aspect.into(),
+                pixel_format: pixel_format_name((*parameters).format),
+                depth: pixel_format_depth((*parameters).format),
+                color: Color {
+                    range: (&raw const (*parameters).color_range).cast::<i32>().read(),
+                    primaries: (&raw const (*parameters).color_primaries).cast::<i32>().read(),
+                    transfer: (&raw const (*parameters).color_trc).cast::<i32>().read(),
+                    matrix: (&raw const (*parameters).color_space).cast::<i32>().read(),
+                },
+                is_interlaced: (&raw const (*parameters).field_order).cast::<i32>().read() > 1,
+                orientation: orientation(stream),
+                frame_rate: rate.into(),
+                sample_rate: u32::try_from((*parameters).sample_rate).unwrap_or(0),
+                channels: u32::try_from((*parameters).ch_layout.nb_channels).unwrap_or(0),
+                layout: layout_name(&(*parameters).ch_layout),
+            }
+        }
+    }
+}
+
+fn kind(number: i32) -> Kind {
+    match number {
+        0 => Kind::Video,
+        1 => Kind::Audio,
+        3 => Kind::Subtitle,
+        4 => Kind::Attachment,
+        _ => Kind::Data,
+    }
+}
+
+/// # Safety
+///
+/// `stream` is valid.
+unsafe fn orientation(stream: *const ffi::AVStream) -> Orientation {
+    let mut size = 0;
+    // SAFETY: promised by the caller; the bytes belong to the stream and are read before anything else happens to it.
+    unsafe {
+        let kind = ffi::AVPacketSideDataType::AV_PKT_DATA_DISPLAYMATRIX;
+        let matrix = ffi::av_stream_get_side_data(stream, kind, &raw mut size).cast::<[u8; 36]>();
+        if matrix.is_null() || size < 36 {
+            return Orientation::Upright;
+        }
+        let (numbers, _) = (*matrix).as_chunks::<4>();
+        Orientation::from_matrix(std::array::from_fn(|n| i32::from_ne_bytes(numbers[n])))
+    }
+}
