@@ -1,33 +1,37 @@
-//! The edge: the Worker that callers and nodes talk to.
+//! The edge: the Worker that callers and nodes talk to. The only crate that knows `worker`; it has no media knowledge.
+//!
+//! `routes` is HTTP, `shard` the record of jobs (a Durable Object), `account` the record of keys and settings (another),
+//! `webhook` what sends deliveries. What anything means is decided in `xora-shared`.
 
 mod account;
-mod job_shard;
+mod auth;
+mod config;
+mod error;
+mod routes;
+mod shard;
+mod webhook;
 
-use axum::{Json, Router, routing::get};
-use serde_json::{Value, json};
-use tower_service::Service;
 use worker::{
-    Context, Env, HttpRequest, MessageBatch, Request, Response, Result, ScheduleContext, ScheduledEvent, event,
+    Context, Env, MessageBatch, Request, Response, Result, ScheduleContext, ScheduledEvent, console_error, event,
 };
 
 /// Every HTTP request.
 #[event(fetch, respond_with_errors)]
-pub async fn fetch(req: Request, _env: Env, _ctx: Context) -> Result<Response> {
-    let answer = router().call(HttpRequest::try_from(req)?).await?;
-    Response::try_from(answer)
+pub async fn fetch(req: Request, env: Env, _ctx: Context) -> Result<Response> {
+    routes::answer(req, env).await
 }
 
-/// Webhook deliveries, as ids; the row in the shard is the record.
+/// Webhook deliveries as ids; the rows in the shards are the record.
 #[event(queue)]
-pub async fn queue(batch: MessageBatch<Value>, _env: Env, _ctx: Context) -> Result<()> {
-    batch.ack_all();
+pub async fn queue(batch: MessageBatch<serde_json::Value>, env: Env, ctx: Context) -> Result<()> {
+    webhook::consume(&batch, &env, &ctx).await;
     Ok(())
 }
 
 /// Touches every shard, so that an idle one cannot sleep on due work.
 #[event(scheduled)]
-pub async fn scheduled(_event: ScheduledEvent, _env: Env, _ctx: ScheduleContext) {}
-
-fn router() -> Router {
-    Router::new().route("/healthz", get(|| async { Json(json!({ "ok": true })) }))
+pub async fn scheduled(_event: ScheduledEvent, env: Env, _ctx: ScheduleContext) {
+    if let Err(error) = shard::touch_all(&env).await {
+        console_error!("cron: {error:?}");
+    }
 }

@@ -101,6 +101,7 @@ pub fn step(state: JobState, event: Event, spent: &[FailureKind]) -> Result<Step
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "reads as the other arms of the table do")]
 fn go(state: JobState, then: Then) -> Result<Step, Conflict> {
     Ok(Step { state, then, spent: None })
 }

@@ -163,6 +163,7 @@ struct AttemptView {
 
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "the unit belongs to each name on the wire")]
 struct Timings {
     queue_ms: i64,
     fetch_ms: i64,

@@ -1,5 +1,7 @@
 //! Reading a JSON object strictly: every problem at once, each named by its path, unknown fields refused by name.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "the enum is JSON's own: it will not grow")]
+
 use std::{cell::RefCell, fmt, rc::Rc};
 
 use serde_json::{Map, Value};
@@ -57,7 +59,6 @@ impl Fields {
     }
 
     /// As [`Self::optional`], telling null (`Some(None)`) from absent or wrong (`None`).
-    #[expect(clippy::option_option, reason = "absent, null and a value mean three things when settings are merged")]
     pub fn nullable<T>(&mut self, name: &'static str, read: impl FnOnce(Field) -> Option<T>) -> Option<Option<T>> {
         self.taken.push(name);
         match self.left.shift_remove(name)? {
@@ -113,6 +114,11 @@ impl Field {
     /// The text as it stands, if it is text.
     pub fn string(&self) -> Option<&str> {
         self.value.as_str()
+    }
+
+    /// The texts of a list, if it is a list of texts.
+    pub fn strings(&self) -> Option<Vec<&str>> {
+        self.value.as_array()?.iter().map(Value::as_str).collect()
     }
 
     /// True or false.

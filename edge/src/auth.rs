@@ -1,0 +1,111 @@
+//! Who is asking: keys, scopes, and a short memory of verdicts.
+
+use std::{cell::RefCell, collections::HashMap};
+
+use serde::{Deserialize, Serialize};
+use worker::{Env, Headers};
+use xora_shared::{
+    sign::{same_secret, sha256_hex},
+    time::UnixMs,
+};
+
+use crate::{
+    account, config,
+    error::{ApiError, Code},
+};
+
+/// How long a verdict on a key is remembered in one isolate, in milliseconds: a revoked key is refused everywhere within
+/// this time.
+const REMEMBER_MS: i64 = 30_000;
+
+/// Most verdicts remembered in one isolate.
+const REMEMBER: usize = 1_000;
+
+/// What a key may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Jobs and their files.
+    Jobs,
+    /// Settings.
+    Settings,
+    /// Everything, keys included.
+    Admin,
+    /// The node protocol, and nothing else.
+    Node,
+}
+
+impl Scope {
+    /// Every scope, for requests.
+    pub const ALL: [(&'static str, Self); 4] =
+        [("jobs", Self::Jobs), ("settings", Self::Settings), ("admin", Self::Admin), ("node", Self::Node)];
+}
+
+/// Whoever holds a valid key.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Caller {
+    /// Id of the token, for fairness and limits.
+    pub token_id: String,
+    /// What it may do.
+    pub scopes: Vec<Scope>,
+}
+
+impl Caller {
+    /// Refuses callers whose key does not cover `scope`. Admin covers all but the node protocol.
+    pub fn needs(&self, scope: Scope) -> Result<(), ApiError> {
+        let covered = self.scopes.contains(&scope) || (scope != Scope::Node && self.scopes.contains(&Scope::Admin));
+        if covered {
+            return Ok(());
+        }
+        let name = Scope::ALL.iter().find(|(_, each)| *each == scope).map_or("", |(name, _)| name);
+        Err(ApiError::new(Code::Forbidden, format!("this key lacks the scope `{name}`; use one that has it")))
+    }
+}
+
+thread_local! {
+    static VERDICTS: RefCell<HashMap<String, (UnixMs, Option<Caller>)>> = RefCell::default();
+}
+
+/// Finds out who sent a request.
+pub async fn caller(env: &Env, headers: &Headers) -> Result<Caller, ApiError> {
+    let key = presented(headers).ok_or_else(|| {
+        ApiError::new(Code::Unauthorized, "send your API key as `Authorization: Bearer KEY` or `X-API-KEY: KEY`")
+    })?;
+    if config::first_key(env).is_some_and(|first| same_secret(&first, &key)) {
+        return Ok(Caller { token_id: "first".to_owned(), scopes: vec![Scope::Admin] });
+    }
+    let hash = sha256_hex(key.as_bytes());
+    let verdict = if let Some(verdict) = remembered(&hash) {
+        verdict
+    } else {
+        let verdict = account::verify(env, &hash).await?;
+        remember(hash, verdict.clone());
+        verdict
+    };
+    verdict.ok_or_else(|| ApiError::new(Code::Unauthorized, "this API key is not valid"))
+}
+
+fn presented(headers: &Headers) -> Option<String> {
+    let bearer = headers.get("Authorization").ok().flatten().and_then(|value| {
+        let (scheme, key) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim().to_owned())
+    });
+    bearer.or_else(|| headers.get("X-API-KEY").ok().flatten()).filter(|key| !key.is_empty() && key.len() <= 256)
+}
+
+#[expect(clippy::option_option, reason = "not remembered, remembered as invalid, and a caller are three things")]
+fn remembered(hash: &str) -> Option<Option<Caller>> {
+    let now = config::now();
+    VERDICTS.with_borrow(|verdicts| {
+        verdicts.get(hash).filter(|(at, _)| now.since(*at) < REMEMBER_MS).map(|(_, verdict)| verdict.clone())
+    })
+}
+
+fn remember(hash: String, verdict: Option<Caller>) {
+    VERDICTS.with_borrow_mut(|verdicts| {
+        if verdicts.len() >= REMEMBER {
+            verdicts.clear();
+        }
+        verdicts.insert(hash, (config::now(), verdict));
+    });
+}

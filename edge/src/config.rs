@@ -1,0 +1,61 @@
+//! What the deployment says: variables, secrets, and the few things that only the runtime knows.
+
+use worker::{Date, Env};
+use xora_shared::{net::Policy, time::UnixMs};
+
+use crate::error::{ApiError, Code};
+
+/// How long links to files are good, in seconds, when `FILE_URL_SECONDS` does not say.
+const FILE_URL_SECONDS: i64 = 24 * 3600;
+
+/// What inputs and webhooks may point to.
+pub fn policy(env: &Env) -> Policy {
+    Policy { allow_loopback: text(env, "ALLOW_LOOPBACK").as_deref() == Some("true") }
+}
+
+/// The key that signs links to files.
+pub fn signing_key(env: &Env) -> Result<Vec<u8>, ApiError> {
+    secret(env, "SIGNING_SECRET", 32).map(String::into_bytes)
+}
+
+/// The first API key, which can mint others. None when the deployment sets none.
+pub fn first_key(env: &Env) -> Option<String> {
+    secret(env, "XORA_API_KEY", 32).ok()
+}
+
+/// The origin that callers reach this Worker under, when `PUBLIC_URL` names it.
+pub fn public_url(env: &Env) -> Option<String> {
+    text(env, "PUBLIC_URL").map(|url| url.trim_end_matches('/').to_owned())
+}
+
+/// How long links to files are good, in seconds.
+pub fn file_url_seconds(env: &Env) -> i64 {
+    text(env, "FILE_URL_SECONDS").and_then(|text| text.parse().ok()).unwrap_or(FILE_URL_SECONDS)
+}
+
+/// The runtime's clock.
+pub fn now() -> UnixMs {
+    UnixMs(i64::try_from(Date::now().as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Bytes from the runtime's cryptographic source.
+pub fn random<const N: usize>() -> Result<[u8; N], ApiError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|_| ApiError::new(Code::Internal, "no randomness; try again"))?;
+    Ok(bytes)
+}
+
+fn text(env: &Env, name: &str) -> Option<String> {
+    env.var(name).ok().map(|value| value.to_string()).filter(|value| !value.is_empty())
+}
+
+/// A secret of at least `min` characters: a short one is a mistake of the operator, not a key.
+fn secret(env: &Env, name: &str, min: usize) -> Result<String, ApiError> {
+    let value = env.secret(name).map(|secret| secret.to_string()).unwrap_or_default();
+    if value.len() >= min {
+        return Ok(value);
+    }
+    let message =
+        format!("this installation lacks its secret {name} (at least {min} characters): `wrangler secret put {name}`");
+    Err(ApiError::new(Code::Internal, message))
+}

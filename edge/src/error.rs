@@ -1,0 +1,145 @@
+//! What a request can be refused with. The one place that chooses HTTP statuses.
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header::RETRY_AFTER},
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use worker::console_error;
+use xora_shared::{net::Refused, request::Invalid, sign::NotGranted};
+
+/// A refused request: a code for programs, a message for people that says what to do. It also travels from the Durable
+/// Objects to the Worker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ApiError {
+    /// What.
+    pub code: Code,
+    /// Why, and what to do.
+    pub message: String,
+}
+
+/// `error.code` of a refused request (API section 1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Code {
+    /// The request itself is wrong.
+    ValidationError,
+    /// No key, or one that is not valid.
+    Unauthorized,
+    /// The key's scopes do not cover this, or a file's signature does not.
+    Forbidden,
+    /// No such thing.
+    NotFound,
+    /// The path exists, the method does not.
+    MethodNotAllowed,
+    /// Not in this state.
+    Conflict,
+    /// The body is too large.
+    PayloadTooLarge,
+    /// The body is not JSON.
+    UnsupportedMediaType,
+    /// The range starts past the end.
+    RangeNotSatisfiable,
+    /// Cannot be answered just now.
+    Unavailable,
+    /// Our fault.
+    Internal,
+}
+
+impl Code {
+    /// The HTTP status.
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::ValidationError => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Conflict => StatusCode::CONFLICT,
+            Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    const fn retryable(self) -> bool {
+        match self {
+            Self::Unavailable | Self::Internal => true,
+            Self::ValidationError
+            | Self::Unauthorized
+            | Self::Forbidden
+            | Self::NotFound
+            | Self::MethodNotAllowed
+            | Self::Conflict
+            | Self::PayloadTooLarge
+            | Self::UnsupportedMediaType
+            | Self::RangeNotSatisfiable => false,
+        }
+    }
+}
+
+impl ApiError {
+    /// A refusal.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    /// No such thing.
+    pub fn not_found(what: &str) -> Self {
+        Self::new(Code::NotFound, format!("no such {what}"))
+    }
+}
+
+/// Failures of the platform. The caller learns that it was our fault, the log learns what it was.
+impl From<worker::Error> for ApiError {
+    fn from(error: worker::Error) -> Self {
+        console_error!("platform: {error:?}");
+        Self::new(Code::Internal, "something went wrong here; try again")
+    }
+}
+
+impl From<worker::KvError> for ApiError {
+    fn from(error: worker::KvError) -> Self {
+        worker::Error::from(error).into()
+    }
+}
+
+/// Rows and messages are written by us: what does not parse is our fault.
+impl From<serde_json::Error> for ApiError {
+    fn from(error: serde_json::Error) -> Self {
+        worker::Error::from(error).into()
+    }
+}
+
+impl From<Invalid> for ApiError {
+    fn from(invalid: Invalid) -> Self {
+        Self::new(Code::ValidationError, invalid.to_string())
+    }
+}
+
+impl From<NotGranted> for ApiError {
+    fn from(not_granted: NotGranted) -> Self {
+        Self::new(Code::Forbidden, not_granted.to_string())
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        Self::new(Code::ValidationError, refused.to_string())
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = json!({"error": {"code": self.code, "message": self.message, "retryable": self.code.retryable()}});
+        let mut response = (self.code.status(), Json(body)).into_response();
+        if self.code == Code::Unavailable {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

@@ -1,0 +1,196 @@
+//! `/files/*`: signed downloads of outputs, and signed uploads of their parts. No key: the signature is the right.
+
+use url::form_urlencoded;
+use worker::{Data, Env, Headers, Method, Object, Range, Request, Response, Url};
+use xora_shared::{
+    protocol::MAX_PART,
+    sign::{Access, Grant},
+};
+
+use crate::{
+    config,
+    error::{ApiError, Code},
+    shard::Upload,
+};
+
+/// How long a node may use the target of a part, in seconds.
+const PART_SECONDS: i64 = 3600;
+
+/// Makes links.
+pub struct Signer {
+    origin: String,
+    key: Vec<u8>,
+    read_expires: i64,
+    part_expires: i64,
+}
+
+impl Signer {
+    /// For links under an origin, good from now.
+    pub fn new(env: &Env, origin: &str) -> Result<Self, ApiError> {
+        let now = config::now().0 / 1000;
+        Ok(Self {
+            origin: origin.to_owned(),
+            key: config::signing_key(env)?,
+            read_expires: now + config::file_url_seconds(env),
+            part_expires: now + PART_SECONDS,
+        })
+    }
+
+    /// A link to read an object.
+    pub fn read_url(&self, key: &str) -> String {
+        self.sign(Access::Read, &format!("/files/{key}"), "", self.read_expires)
+    }
+
+    /// A link to write one part of an upload.
+    pub fn part_url(&self, upload: &Upload, number: u32) -> String {
+        let number = number.to_string();
+        let pairs = [("part", number.as_str()), ("upload", upload.upload_id.as_str())];
+        let extra = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+        self.sign(Access::WritePart, &format!("/files/{}", upload.key), &extra, self.part_expires)
+    }
+
+    fn sign(&self, access: Access, path: &str, extra: &str, expires: i64) -> String {
+        let signature = Grant { access, path, extra, expires }.sign(&self.key);
+        let joint = if extra.is_empty() { "" } else { "&" };
+        format!("{}{path}?{extra}{joint}expires={expires}&signature={signature}", self.origin)
+    }
+}
+
+/// Answers a request under `/files/`.
+pub async fn answer(req: Request, env: &Env, url: &Url) -> Result<Response, ApiError> {
+    match req.method() {
+        Method::Get | Method::Head => download(&req, env, url).await,
+        Method::Put => upload_part(&req, env, url).await,
+        Method::Post
+        | Method::Patch
+        | Method::Delete
+        | Method::Options
+        | Method::Connect
+        | Method::Trace
+        | Method::Report => Err(ApiError::new(Code::MethodNotAllowed, "files can be read with GET and HEAD")),
+    }
+}
+
+/// Checks the signature. Gives the key of the object and the signed parameters.
+fn granted(env: &Env, url: &Url, access: Access) -> Result<(String, String), ApiError> {
+    let unsigned = || ApiError::new(Code::Forbidden, "this link is not signed; read the job for a signed one");
+    let (rest, signature) = url.query().and_then(|query| query.rsplit_once("signature=")).ok_or_else(unsigned)?;
+    let rest = rest.strip_suffix('&').ok_or_else(unsigned)?;
+    let (extra, expires) = rest.rsplit_once("expires=").ok_or_else(unsigned)?;
+    let expires = expires.parse().map_err(|_| unsigned())?;
+    let extra = extra.strip_suffix('&').unwrap_or(extra);
+    let grant = Grant { access, path: url.path(), extra, expires };
+    grant.verify(&config::signing_key(env)?, signature, config::now())?;
+    let key = url.path().strip_prefix("/files/").unwrap_or_default();
+    Ok((key.to_owned(), extra.to_owned()))
+}
+
+async fn download(req: &Request, env: &Env, url: &Url) -> Result<Response, ApiError> {
+    let (key, _) = granted(env, url, Access::Read)?;
+    let bucket = env.bucket("MEDIA")?;
+    let gone = || ApiError::not_found("file; it may have been deleted");
+    let head = bucket.head(key.as_str()).await?.ok_or_else(gone)?;
+    let span = span(req, &head)?;
+    let headers = file_headers(&head, &key)?;
+    let (offset, length) = span.unwrap_or((0, head.size()));
+    headers.set("Content-Length", &length.to_string())?;
+    if span.is_some() {
+        headers.set("Content-Range", &format!("bytes {offset}-{}/{}", offset + length - 1, head.size()))?;
+    }
+    let status = if span.is_some() { 206 } else { 200 };
+    if req.method() == Method::Head || length == 0 {
+        return Ok(Response::empty()?.with_status(status).with_headers(headers));
+    }
+    let range = Range::OffsetWithLength { offset, length };
+    let object = bucket.get(key.as_str()).range(range).execute().await?.ok_or_else(gone)?;
+    let body = object.body().ok_or_else(gone)?.response_body()?;
+    Ok(Response::from_body(body)?.with_status(status).with_headers(headers))
+}
+
+/// The span that is asked for, as offset and length. None for the whole: no range, one that is not understood, several,
+/// or `If-Range` of another version (RFC 9110 section 14.2).
+fn span(req: &Request, object: &Object) -> Result<Option<(u64, u64)>, ApiError> {
+    let headers = req.headers();
+    let Some(range) = headers.get("Range")? else { return Ok(None) };
+    if headers.get("If-Range")?.is_some_and(|etag| etag != object.http_etag()) {
+        return Ok(None);
+    }
+    match parse_range(&range, object.size()) {
+        Wanted::Span(offset, length) => Ok(Some((offset, length))),
+        Wanted::All => Ok(None),
+        Wanted::Nothing => {
+            let message = format!("the range starts past the end; the file has {} bytes", object.size());
+            Err(ApiError::new(Code::RangeNotSatisfiable, message))
+        }
+    }
+}
+
+enum Wanted {
+    Span(u64, u64),
+    All,
+    Nothing,
+}
+
+/// Reads `bytes=a-b`, `bytes=a-` and `bytes=-n` against a size.
+fn parse_range(text: &str, size: u64) -> Wanted {
+    let Some((first, last)) = text.trim().strip_prefix("bytes=").and_then(|spec| spec.split_once('-')) else {
+        return Wanted::All;
+    };
+    let (start, end) = match (first.trim().parse::<u64>(), last.trim().parse::<u64>()) {
+        (Ok(start), Ok(end)) if start <= end => (start, end.min(size.saturating_sub(1))),
+        (Ok(start), Err(_)) if last.trim().is_empty() => (start, size.saturating_sub(1)),
+        (Err(_), Ok(suffix)) if first.trim().is_empty() => {
+            if suffix == 0 {
+                return Wanted::Nothing;
+            }
+            (size.saturating_sub(suffix), size.saturating_sub(1))
+        }
+        _ => return Wanted::All,
+    };
+    if start >= size { Wanted::Nothing } else { Wanted::Span(start, end - start + 1) }
+}
+
+/// Headers of a download. The type is fixed by us and never guessed by a browser.
+fn file_headers(object: &Object, key: &str) -> Result<Headers, ApiError> {
+    let kind = object.http_metadata().content_type.unwrap_or_else(|| "application/octet-stream".to_owned());
+    let extension = key.rsplit_once('.').map_or("", |(_, extension)| extension);
+    let headers = Headers::new();
+    headers.set("Content-Type", &kind)?;
+    headers.set("Content-Disposition", &format!("attachment; filename=\"output.{extension}\""))?;
+    headers.set("X-Content-Type-Options", "nosniff")?;
+    headers.set("Accept-Ranges", "bytes")?;
+    headers.set("ETag", &object.http_etag())?;
+    headers.set("Cache-Control", "private, max-age=3600")?;
+    Ok(headers)
+}
+
+/// Writes one part. The body goes to storage as it comes.
+async fn upload_part(req: &Request, env: &Env, url: &Url) -> Result<Response, ApiError> {
+    let (key, extra) = granted(env, url, Access::WritePart)?;
+    let length = req.headers().get("Content-Length")?.and_then(|length| length.parse::<u64>().ok());
+    match length {
+        None => return Err(ApiError::new(Code::ValidationError, "a part needs a Content-Length")),
+        Some(length) if length > MAX_PART => {
+            return Err(ApiError::new(Code::PayloadTooLarge, format!("a part must be at most {MAX_PART} bytes")));
+        }
+        Some(_) => {}
+    }
+    let mut number = None;
+    let mut upload_id = String::new();
+    for (name, value) in form_urlencoded::parse(extra.as_bytes()) {
+        match name.as_ref() {
+            "part" => number = value.parse().ok(),
+            "upload" => upload_id = value.into_owned(),
+            _ => {}
+        }
+    }
+    let number = number.ok_or_else(|| ApiError::new(Code::ValidationError, "part: must be 1 to 65535"))?;
+    let Some(body) = req.inner().body() else {
+        return Err(ApiError::new(Code::ValidationError, "a part needs a body"));
+    };
+    let upload = env.bucket("MEDIA")?.resume_multipart_upload(key.as_str(), upload_id.as_str())?;
+    let part = upload.upload_part(number, Data::ReadableStream(body)).await?;
+    let headers = Headers::new();
+    headers.set("ETag", &part.etag())?;
+    Ok(Response::empty()?.with_headers(headers))
+}

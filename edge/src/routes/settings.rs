@@ -1,0 +1,91 @@
+//! `/v1/settings`.
+
+use axum::{Extension, Json, extract::Request};
+use serde_json::{Value, json};
+use xora_shared::{delivery::Outcome, settings::Settings};
+
+use super::{Site, body};
+use crate::{
+    account,
+    auth::{Caller, Scope},
+    config,
+    error::{ApiError, Code},
+    webhook,
+};
+
+/// `GET /v1/settings`
+#[worker::send]
+pub async fn read(
+    Extension(site): Extension<Site>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Settings>, ApiError> {
+    caller.needs(Scope::Settings)?;
+    Ok(Json(account::settings(&site.env).await?))
+}
+
+/// `POST /v1/settings`, `PUT /v1/settings`
+#[worker::send]
+pub async fn merge(
+    Extension(site): Extension<Site>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Json<Settings>, ApiError> {
+    caller.needs(Scope::Settings)?;
+    let body = body::of_caller(request).await?;
+    Ok(Json(account::merge_settings(&site.env, body).await?))
+}
+
+/// `POST /v1/settings/webhook/test`: a realistic sample to the default URL, once, and how it went.
+#[worker::send]
+pub async fn test_webhook(
+    Extension(site): Extension<Site>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Value>, ApiError> {
+    caller.needs(Scope::Settings)?;
+    let Some(url) = account::settings(&site.env).await?.default_webhook_url else {
+        let message =
+            "no default webhook URL is set; set it with `PUT /v1/settings` {\"defaultWebhookUrl\": \"https://…\"}";
+        return Err(ApiError::new(Code::ValidationError, message));
+    };
+    let body = sample(&site.origin).to_string();
+    let sent = webhook::send(&url, body, config::policy(&site.env)).await;
+    Ok(Json(match sent.outcome {
+        Outcome::Ok => json!({"ok": true, "status": sent.status}),
+        Outcome::Status | Outcome::Redirect => json!({"ok": false, "status": sent.status}),
+        Outcome::Timeout => unreached("timeout", "no answer within 15 seconds"),
+        Outcome::Network | Outcome::Interrupted => unreached("network", "no connection, or it broke"),
+        Outcome::RefusedByPolicy => unreached("refused_by_policy", "the URL is not allowed; set another"),
+    }))
+}
+
+fn unreached(code: &str, message: &str) -> Value {
+    json!({"ok": false, "status": 0, "error": {"code": code, "message": message}})
+}
+
+/// What the webhook of a completed job looks like.
+fn sample(origin: &str) -> Value {
+    let url = format!("{origin}/files/outputs/01JTESTJ0B0000000000000000/result.mp4?expires=0&signature=sample");
+    json!({
+        "data": {
+            "jobId": "01JTESTJ0B0000000000000000",
+            "state": "completed",
+            "progress": 100,
+            "output": {"signedUrl": url},
+            "output_files": {"output": {
+                "file_id": "01JTESTJ0B0000000000000000-output",
+                "filename": "output.mp4",
+                "size_mbytes": 12.5,
+                "size_bytes": 12_500_000,
+                "duration": 120.5,
+                "file_type": "video",
+                "file_format": "mp4",
+                "mime_type": "video/mp4",
+                "codec": "h264",
+                "width": 1920,
+                "height": 1080,
+                "storage_url": url
+            }}
+        },
+        "timestamp": config::now().0
+    })
+}

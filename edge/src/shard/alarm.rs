@@ -1,0 +1,103 @@
+//! The one alarm of a shard: the earliest of lease ends, waiting tasks, deliveries and clean-up.
+
+use worker::{ScheduledTime, console_error, js_sys};
+use xora_shared::{
+    failure::{Failure, FailureKind, Stage},
+    job::machine::{self, Event},
+    time::UnixMs,
+};
+
+use super::{
+    JobShard,
+    store::{Phase, TaskRow, UNCLAIMED_MS},
+};
+use crate::{config, error::ApiError};
+
+/// Most rows of each kind that one alarm handles.
+const ROWS: i64 = 100;
+
+impl JobShard {
+    /// Sets the alarm to the earliest due time, if it is not set for then or before.
+    pub(super) async fn arm(&self) -> Result<(), ApiError> {
+        let Some(due) = self.earliest()? else { return Ok(()) };
+        if self.memory.armed.get().is_some_and(|armed| armed <= due) {
+            return Ok(());
+        }
+        // An alarm set for "now" inside the alarm handler may be lost.
+        let at = due.max(config::now().0 + 1);
+        self.memory.armed.set(Some(at));
+        let time = js_sys::Date::new(&worker::wasm_bindgen::JsValue::from_f64(at as f64));
+        if let Err(error) = self.state.storage().set_alarm(ScheduledTime::new(time)).await {
+            self.memory.armed.set(None);
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
+    /// Does what the alarm is for. Never fails: what cannot be done now is due again at the next look.
+    pub(super) async fn look_at_what_is_due(&self) {
+        // Deliveries first: their retries are due to the millisecond.
+        report(self.wake_deliveries(config::now(), ROWS).await);
+        report(self.wake_tasks().await);
+        report(self.wake_uploads().await);
+        report(self.arm().await);
+    }
+
+    async fn wake_tasks(&self) -> Result<(), ApiError> {
+        if self.due_tasks(config::now().0, 1)?.is_empty() {
+            return Ok(());
+        }
+        let webhook = self.default_webhook().await?;
+        let now = config::now();
+        for task in self.due_tasks(now.0, ROWS)? {
+            self.wake_task(task, now, webhook.clone()).await?;
+        }
+        Ok(())
+    }
+
+    async fn wake_task(&self, mut task: TaskRow, now: UnixMs, webhook: Option<String>) -> Result<(), ApiError> {
+        self.note_live(&mut task);
+        let (event, failure) = match task.phase {
+            Phase::Leased { expires_ms, .. } if expires_ms > now.0 => return self.put_task(&task),
+            Phase::Leased { stage, .. } => (Event::Expired, lost(stage)),
+            Phase::Waiting { .. } if now.since(UnixMs(task.offered_ms)) >= UNCLAIMED_MS => {
+                (Event::Unclaimed, unclaimed())
+            }
+            Phase::Waiting { ready_ms } => {
+                // The wait before another attempt is over: from now on only the long wait counts.
+                task.offered_ms = ready_ms;
+                self.put_task(&task)?;
+                self.wake_nodes();
+                return Ok(());
+            }
+        };
+        if let Ok(step) = machine::step(task.state, event, &task.spent) {
+            let delivery = self.settle(task, step, failure, webhook)?;
+            self.dispatch(delivery).await;
+        }
+        Ok(())
+    }
+
+    async fn wake_uploads(&self) -> Result<(), ApiError> {
+        for row in self.due_uploads(config::now().0, ROWS)? {
+            self.remove(row).await?;
+        }
+        Ok(())
+    }
+}
+
+fn report(result: Result<(), ApiError>) {
+    if let Err(error) = result {
+        console_error!("alarm: {error:?}");
+    }
+}
+
+fn lost(stage: Stage) -> Failure {
+    let message = "the node that worked on this job stopped answering; retry the job if it stays failed";
+    Failure { kind: FailureKind::NodeLost, stage, message: message.to_owned() }
+}
+
+fn unclaimed() -> Failure {
+    let message = "no node took this job within 24 hours; check that nodes run and reach this edge, then retry";
+    Failure { kind: FailureKind::Unclaimed, stage: Stage::Probe, message: message.to_owned() }
+}

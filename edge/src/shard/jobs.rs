@@ -1,0 +1,285 @@
+//! Jobs: creating, reading, cancelling, and what every end of a job has in common.
+
+use worker::console_error;
+use xora_shared::{
+    delivery::Delivery,
+    failure::Failure,
+    id::Id,
+    job::{
+        JobState,
+        lease::Hold,
+        machine::{self, Conflict, Event, Step, Then},
+        view::{Attempt, AttemptEnd, JobRecord, Published},
+    },
+    request::JobRequest,
+    time::UnixMs,
+};
+
+use super::{
+    JobShard, Stored, id_beside, stale,
+    store::{DeliveryRow, JobRow, Phase, TaskRow},
+};
+use crate::{
+    account, config,
+    error::{ApiError, Code},
+};
+
+/// What a job ends with besides its state.
+#[derive(Default)]
+pub(super) struct Ending {
+    pub failure: Option<Failure>,
+    pub result: Option<Published>,
+    pub completed_by: Option<Hold>,
+}
+
+impl JobShard {
+    /// Keeps a new job and wakes nodes. The same id again is the same job: the Worker's retry changes nothing.
+    pub(super) async fn create(
+        &self,
+        id: Id,
+        request: JobRequest,
+        token_id: String,
+        origin: String,
+    ) -> Result<(), ApiError> {
+        if self.job(id).is_ok() {
+            return Ok(());
+        }
+        let now = config::now();
+        let row = JobRow {
+            record: queued(id, request, now),
+            origin,
+            token_id,
+            fence: 0,
+            completed_by: None,
+            deliveries: vec![],
+        };
+        self.put_job(&row)?;
+        self.put_task(&offer(&row, now))?;
+        self.arm().await?;
+        self.wake_nodes();
+        Ok(())
+    }
+
+    /// A job as it stands.
+    pub(super) fn read(&self, id: Id) -> Result<Stored, ApiError> {
+        let job = self.job(id)?;
+        Ok(self.shown(job, self.task(id)?.as_ref()))
+    }
+
+    /// Stops a job.
+    pub(super) async fn cancel(&self, id: Id) -> Result<Stored, ApiError> {
+        let webhook = self.default_webhook().await?;
+        let job = self.job(id)?;
+        let Some(mut task) = self.task(id)? else { return Err(conflict(job.record.state, "cancelled")) };
+        let step = machine::step(task.state, Event::Cancelled, &task.spent)
+            .map_err(|Conflict| conflict(task.state, "cancelled"))?;
+        if matches!(task.phase, Phase::Leased { .. }) {
+            self.note_live(&mut task);
+            end_attempt(&mut task, Some(AttemptEnd::Cancelled));
+            self.memory.cancelled.borrow_mut().insert(task.id);
+        }
+        let delivery = self.end(job, task, step.state, Ending::default(), webhook)?;
+        self.arm().await?;
+        self.wake_nodes();
+        self.dispatch(delivery).await;
+        self.read(id)
+    }
+
+    /// Starts a failed or cancelled job again, under the same id; its attempts are kept.
+    pub(super) async fn retry(&self, id: Id) -> Result<(), ApiError> {
+        let mut job = self.job(id)?;
+        let state = self.task(id)?.map_or(job.record.state, |task| task.state);
+        machine::step(state, Event::Retried, &[])
+            .map_err(|Conflict| conflict(state, "retried; only failed and cancelled jobs can be"))?;
+        let now = config::now();
+        let JobRecord { id, request, attempts, created_ms, .. } = job.record;
+        job.record = JobRecord { attempts, created_ms, ..queued(id, request, now) };
+        job.completed_by = None;
+        self.memory.cancelled.borrow_mut().remove(&id);
+        self.put_job(&job)?;
+        self.put_task(&offer(&job, now))?;
+        self.arm().await?;
+        self.wake_nodes();
+        Ok(())
+    }
+
+    /// Ends a job, in one turn: its row, its task, what it wrote, and the delivery. Gives the delivery to dispatch.
+    pub(super) fn end(
+        &self,
+        mut job: JobRow,
+        task: TaskRow,
+        state: JobState,
+        ending: Ending,
+        default_webhook: Option<String>,
+    ) -> Result<Option<DeliveryRow>, ApiError> {
+        let now = config::now();
+        let progress = if state == JobState::Completed { 100 } else { self.progress(&task) };
+        let started_ms = job.record.started_ms.or(task.started_ms);
+        job.record = JobRecord {
+            state,
+            progress,
+            started_ms,
+            finished_ms: Some(now.0),
+            attempts: task.attempts,
+            failure: ending.failure,
+            result: ending.result,
+            ..job.record
+        };
+        job.fence = task.fence;
+        job.completed_by = ending.completed_by;
+        let delivery = new_delivery(&job, default_webhook, now)?;
+        job.deliveries.extend(delivery.as_ref().map(|row| row.id));
+        self.drop_uploads(task.id, job.record.result.as_ref().map(|published| published.key.as_str()), now)?;
+        self.put_job(&job)?;
+        self.delete_task(task.id)?;
+        self.memory.live.borrow_mut().remove(&task.id);
+        if let Some(row) = &delivery {
+            self.put_delivery(row)?;
+        }
+        Ok(delivery)
+    }
+
+    /// Takes a failed or lost attempt to where the machine sends it.
+    pub(super) fn settle(
+        &self,
+        mut task: TaskRow,
+        step: Step,
+        failure: Failure,
+        default_webhook: Option<String>,
+    ) -> Result<Option<DeliveryRow>, ApiError> {
+        task.spent.extend(step.spent);
+        end_attempt(&mut task, Some(AttemptEnd::Failed(failure.clone())));
+        match step.then {
+            Then::End => {
+                let job = self.job(task.job_id)?;
+                let ending = Ending { failure: Some(failure), ..Ending::default() };
+                self.end(job, task, step.state, ending, default_webhook)
+            }
+            Then::Offer { after_ms } => self.offer_again(task, after_ms).map(|()| None),
+            Then::Lease | Then::Note | Then::Restart => {
+                console_error!("shard: a failure cannot lead to {:?}", step.then);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Voids the lease and offers the task again, from nothing.
+    pub(super) fn offer_again(&self, mut task: TaskRow, after_ms: i64) -> Result<(), ApiError> {
+        let now = config::now();
+        self.memory.live.borrow_mut().remove(&task.id);
+        self.drop_uploads(task.id, None, now)?;
+        task.state = JobState::Queued;
+        task.offered_ms = now.0;
+        task.phase = Phase::Waiting { ready_ms: now.plus(after_ms).0 };
+        self.put_task(&task)
+    }
+
+    /// The default webhook URL. An await: ask before reading rows.
+    pub(super) async fn default_webhook(&self) -> Result<Option<String>, ApiError> {
+        Ok(account::settings_from_kv(&self.env).await?.default_webhook_url)
+    }
+
+    /// The task that a hold speaks for. Stale holds get the job's state.
+    pub(super) fn held(&self, hold: &Hold) -> Result<TaskRow, ApiError> {
+        if let Some(task) = self.task(hold.task_id)? {
+            return match &task.phase {
+                Phase::Leased { token, .. } if hold.is(token, task.fence) => Ok(task),
+                Phase::Leased { .. } | Phase::Waiting { .. } => Err(stale(task.state)),
+            };
+        }
+        Err(stale(self.job(hold.task_id)?.record.state))
+    }
+
+    /// Brings stage and progress of a leased task up to its last heartbeat.
+    pub(super) fn note_live(&self, task: &mut TaskRow) {
+        let live = self.memory.live.borrow().get(&task.id).copied();
+        if let (Some(live), Phase::Leased { expires_ms, stage, progress, .. }) = (live, &mut task.phase) {
+            (*expires_ms, *stage, *progress) = (live.expires_ms, live.stage, live.progress);
+            task.state = live.stage.job_state();
+            if let Some(attempt) = task.attempts.last_mut() {
+                attempt.stage = live.stage;
+            }
+        }
+    }
+
+    fn progress(&self, task: &TaskRow) -> u8 {
+        match task.phase {
+            Phase::Waiting { .. } => 0,
+            Phase::Leased { progress, .. } => {
+                self.memory.live.borrow().get(&task.id).map_or(progress, |live| live.progress)
+            }
+        }
+    }
+
+    fn shown(&self, job: JobRow, task: Option<&TaskRow>) -> Stored {
+        let mut record = job.record;
+        if let Some(task) = task {
+            let mut task = task.clone();
+            self.note_live(&mut task);
+            record.state = task.state;
+            record.progress = self.progress(&task);
+            record.started_ms = record.started_ms.or(task.started_ms);
+            record.attempts = task.attempts;
+        }
+        Stored { record, origin: job.origin }
+    }
+}
+
+/// The delivery of a job that has just ended, if anyone wants to hear of it.
+fn new_delivery(job: &JobRow, default: Option<String>, now: UnixMs) -> Result<Option<DeliveryRow>, ApiError> {
+    let Some(url) = job.record.request.webhook_url.clone().or(default) else { return Ok(None) };
+    Ok(Some(DeliveryRow {
+        id: id_beside(job.record.id)?,
+        // Its message is sent by the request that ends the job; only if that fails does the alarm send it.
+        delivery: Delivery::new(now).sent(now),
+        url,
+        ended_ms: now.0,
+        record: job.record.clone(),
+        origin: job.origin.clone(),
+        log: vec![],
+    }))
+}
+
+fn conflict(state: JobState, what: &str) -> ApiError {
+    let state = format!("{state:?}").to_lowercase();
+    ApiError::new(Code::Conflict, format!("a job that is {state} cannot be {what}"))
+}
+
+/// Closes the attempt that was running.
+pub(super) fn end_attempt(task: &mut TaskRow, end: Option<AttemptEnd>) {
+    if let Some(attempt @ Attempt { finished_ms: None, .. }) = task.attempts.last_mut() {
+        attempt.finished_ms = Some(config::now().0);
+        attempt.end = end;
+    }
+}
+
+fn queued(id: Id, request: JobRequest, now: UnixMs) -> JobRecord {
+    JobRecord {
+        id,
+        state: JobState::Queued,
+        progress: 0,
+        created_ms: now.0,
+        started_ms: None,
+        finished_ms: None,
+        request,
+        attempts: vec![],
+        failure: None,
+        result: None,
+    }
+}
+
+/// The one task of an undivided job.
+fn offer(job: &JobRow, now: UnixMs) -> TaskRow {
+    TaskRow {
+        id: job.record.id,
+        job_id: job.record.id,
+        priority: job.record.request.priority,
+        offered_ms: now.0,
+        state: JobState::Queued,
+        phase: Phase::Waiting { ready_ms: now.0 },
+        fence: job.fence,
+        started_ms: None,
+        attempts: job.record.attempts.clone(),
+        spent: vec![],
+    }
+}

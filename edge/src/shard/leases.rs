@@ -1,0 +1,136 @@
+//! Leases: handing out tasks, renewing them, and hearing how they went.
+
+use xora_shared::{
+    failure::Stage,
+    job::{
+        JobState,
+        lease::{Clock, Hold},
+        machine::{self, Conflict, Event},
+        view::{Attempt, AttemptEnd, Published},
+    },
+    protocol::{Beat, Complete, Fail, Heartbeat, InputAt, Lease, LeaseRequest, Release, Word},
+    sign::hex,
+};
+
+use super::{
+    JobShard, Live,
+    jobs::{Ending, end_attempt},
+    stale,
+    store::Phase,
+};
+use crate::{config, error::ApiError};
+
+/// How often the row of a running task is written when nothing but progress changes, in milliseconds.
+const WRITE_MS: i64 = 60_000;
+
+impl JobShard {
+    /// Hands out the next task, if there is one.
+    pub(super) async fn lease(&self, request: &LeaseRequest) -> Result<Option<Lease>, ApiError> {
+        let now = config::now();
+        let Some(mut task) = self.next_task(now.0)? else { return Ok(None) };
+        let job = self.job(task.job_id)?;
+        let Ok(step) = machine::step(task.state, Event::Leased, &task.spent) else { return Ok(None) };
+        let token = new_lease_token()?;
+        let expires_ms = now.plus(Clock::STANDARD.lease_ms).0;
+        let stage = Stage::Probe;
+        task.fence += 1;
+        task.state = step.state;
+        task.phase = Phase::Leased { token: token.clone(), expires_ms, stage, progress: 0 };
+        task.started_ms = task.started_ms.or(Some(now.0));
+        let node = request.node.name.clone();
+        task.attempts.push(Attempt { node, started_ms: now.0, finished_ms: None, stage, end: None });
+        self.put_task(&task)?;
+        self.memory.live.borrow_mut().insert(task.id, Live { expires_ms, stage, progress: 0, written_ms: now.0 });
+        self.arm().await?;
+        let request = job.record.request;
+        Ok(Some(Lease {
+            hold: Hold { task_id: task.id, token, fence: task.fence },
+            job_id: task.job_id,
+            attempt: u32::try_from(task.attempts.len()).unwrap_or(u32::MAX),
+            clock: Clock::STANDARD,
+            input: InputAt { url: request.input.url, headers: request.input.headers },
+            wanted: request.wanted,
+        }))
+    }
+
+    /// Renews the leases of one node and answers a word for each, in order.
+    pub(super) fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<Vec<Word>, ApiError> {
+        heartbeat.leases.iter().map(|beat| self.beat(beat)).collect()
+    }
+
+    fn beat(&self, beat: &Beat) -> Result<Word, ApiError> {
+        if self.memory.cancelled.borrow_mut().remove(&beat.hold.task_id) {
+            return Ok(Word::Cancel);
+        }
+        let Ok(mut task) = self.held(&beat.hold) else { return Ok(Word::Lost) };
+        let Ok(step) = machine::step(task.state, Event::Entered(beat.stage), &task.spent) else {
+            return Ok(Word::Lost);
+        };
+        let now = config::now();
+        let before = self.memory.live.borrow().get(&task.id).copied();
+        // Progress never goes back within an attempt.
+        let progress = beat.progress.min(99).max(before.map_or(0, |live| live.progress));
+        let expires_ms = now.plus(Clock::STANDARD.lease_ms).0;
+        let unchanged = before.filter(|live| step.state == task.state && now.0 - live.written_ms < WRITE_MS);
+        let written_ms = unchanged.map_or(now.0, |live| live.written_ms);
+        self.memory.live.borrow_mut().insert(task.id, Live { expires_ms, stage: beat.stage, progress, written_ms });
+        if unchanged.is_none() {
+            self.note_live(&mut task);
+            self.put_task(&task)?;
+        }
+        Ok(Word::Continue)
+    }
+
+    /// Publishes a verified output: the job refers to it from this turn on.
+    pub(super) async fn complete(&self, complete: Complete) -> Result<JobState, ApiError> {
+        let webhook = self.default_webhook().await?;
+        let Complete { hold, result } = complete;
+        let job = self.job(hold.task_id)?;
+        if job.completed_by.as_ref() == Some(&hold) {
+            return Ok(job.record.state);
+        }
+        let mut task = self.held(&hold)?;
+        self.note_live(&mut task);
+        let step = machine::step(task.state, Event::Completed, &task.spent).map_err(|Conflict| stale(task.state))?;
+        let key = self.stored_key(&hold, result.bytes)?;
+        end_attempt(&mut task, None);
+        let ending = Ending { result: Some(Published { key, result }), completed_by: Some(hold), failure: None };
+        let delivery = self.end(job, task, step.state, ending, webhook)?;
+        self.arm().await?;
+        self.dispatch(delivery).await;
+        Ok(step.state)
+    }
+
+    /// Ends an attempt that failed: offered again, or the end of the job.
+    pub(super) async fn fail(&self, fail: Fail) -> Result<JobState, ApiError> {
+        let webhook = self.default_webhook().await?;
+        let mut task = self.held(&fail.hold)?;
+        self.note_live(&mut task);
+        let event = Event::Failed(fail.failure.kind);
+        let step = machine::step(task.state, event, &task.spent).map_err(|Conflict| stale(task.state))?;
+        if let Some(attempt) = task.attempts.last_mut() {
+            attempt.stage = fail.failure.stage;
+        }
+        let delivery = self.settle(task, step, fail.failure, webhook)?;
+        self.arm().await?;
+        self.dispatch(delivery).await;
+        Ok(step.state)
+    }
+
+    /// Takes a task back from a node that is told to stop.
+    pub(super) async fn release(&self, release: &Release) -> Result<JobState, ApiError> {
+        let mut task = self.held(&release.hold)?;
+        self.note_live(&mut task);
+        let step = machine::step(task.state, Event::Released, &task.spent).map_err(|Conflict| stale(task.state))?;
+        end_attempt(&mut task, Some(AttemptEnd::Released));
+        self.offer_again(task, 0)?;
+        self.arm().await?;
+        self.wake_nodes();
+        Ok(step.state)
+    }
+}
+
+/// 32 hexadecimal digits from the runtime's cryptographic source.
+fn new_lease_token() -> Result<String, ApiError> {
+    Ok(hex(&config::random::<16>()?))
+}

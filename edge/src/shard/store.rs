@@ -1,0 +1,299 @@
+//! Rows. Each table is a key, the columns that queries need, and a JSON document.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use worker::{SqlStorage, SqlStorageValue, console_error};
+use xora_shared::{
+    delivery::Delivery,
+    failure::{FailureKind, Stage},
+    id::Id,
+    job::{
+        JobState,
+        lease::Hold,
+        view::{Attempt, JobRecord},
+    },
+};
+
+use super::{JobShard, Live};
+use crate::{config, error::ApiError};
+
+/// Statements that lead from one version of the schema to the next. Never edited, only added to.
+const MIGRATIONS: [&[&str]; 1] = [&[
+    "CREATE TABLE jobs (id TEXT PRIMARY KEY, state TEXT NOT NULL, doc TEXT NOT NULL) WITHOUT ROWID",
+    // Rows of jobs that are not over. `ready_at` is null while leased.
+    "CREATE TABLE tasks (id TEXT PRIMARY KEY, priority INTEGER NOT NULL, ready_at INTEGER, wakes_at INTEGER NOT NULL,
+        doc TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX tasks_ready ON tasks (priority DESC, id) WHERE ready_at IS NOT NULL",
+    // Objects and multipart uploads that no job refers to (yet).
+    "CREATE TABLE uploads (key TEXT PRIMARY KEY, drop_at INTEGER, doc TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE deliveries (id TEXT PRIMARY KEY, wakes_at INTEGER, doc TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX deliveries_due ON deliveries (wakes_at) WHERE wakes_at IS NOT NULL",
+]];
+
+/// A job's row. While the job runs, its task's row is newer in state, progress and attempts.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct JobRow {
+    pub record: JobRecord,
+    /// The origin for links to its files.
+    pub origin: String,
+    /// The key that created it.
+    pub token_id: String,
+    /// The last fence that its task granted; a retried job goes on from here.
+    pub fence: u64,
+    /// The hold under which it completed: the same message again is fine.
+    pub completed_by: Option<Hold>,
+    /// Its deliveries, oldest first.
+    pub deliveries: Vec<Id>,
+}
+
+/// The row of a task that is not over. The one task of an undivided job carries the job's id.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct TaskRow {
+    pub id: Id,
+    pub job_id: Id,
+    pub priority: u8,
+    /// Since when it waits for a node, in ms since 1970.
+    pub offered_ms: i64,
+    pub state: JobState,
+    pub phase: Phase,
+    /// The last fence granted.
+    pub fence: u64,
+    /// When a node first took it.
+    pub started_ms: Option<i64>,
+    pub attempts: Vec<Attempt>,
+    /// How the attempts that cost something ended.
+    pub spent: Vec<FailureKind>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Phase {
+    /// Offered to nodes from this time on, in ms since 1970.
+    Waiting { ready_ms: i64 },
+    /// A node has it.
+    Leased { token: String, expires_ms: i64, stage: Stage, progress: u8 },
+}
+
+/// A task that waits longer than this for a node is given up, in milliseconds.
+pub(super) const UNCLAIMED_MS: i64 = 24 * 3600 * 1000;
+
+impl TaskRow {
+    fn ready_at(&self) -> Option<i64> {
+        match self.phase {
+            Phase::Waiting { ready_ms } => Some(ready_ms),
+            Phase::Leased { .. } => None,
+        }
+    }
+
+    /// When the alarm has to look at it: a lease that may have ended, an offer that begins, or a wait that was too long.
+    fn wakes_at(&self) -> i64 {
+        match self.phase {
+            Phase::Waiting { ready_ms } if ready_ms > self.offered_ms => ready_ms,
+            Phase::Waiting { .. } => self.offered_ms + UNCLAIMED_MS,
+            Phase::Leased { expires_ms, .. } => expires_ms,
+        }
+    }
+}
+
+/// An output that is being written, or stands and is not referred to.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct UploadRow {
+    pub key: String,
+    pub task_id: Id,
+    pub fence: u64,
+    pub upload_id: String,
+    /// Size once it stands, in bytes.
+    pub stored: Option<u64>,
+    pub drop_at: Option<i64>,
+}
+
+/// A webhook delivery.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct DeliveryRow {
+    pub id: Id,
+    pub delivery: Delivery,
+    pub url: String,
+    /// When the job ended, in ms since 1970.
+    pub ended_ms: i64,
+    /// The job as it was then; links to files are signed at each attempt.
+    pub record: JobRecord,
+    pub origin: String,
+    pub log: Vec<LoggedAttempt>,
+}
+
+/// One attempt of a delivery, as the log keeps it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct LoggedAttempt {
+    pub attempt: u32,
+    pub ended_ms: i64,
+    pub duration_ms: i64,
+    pub outcome: xora_shared::delivery::Outcome,
+    /// 0 without an answer.
+    pub status: u16,
+    /// The start of the answer.
+    pub answer: String,
+}
+
+#[derive(Deserialize)]
+struct Doc {
+    doc: String,
+}
+
+#[derive(Deserialize)]
+struct At {
+    at: Option<i64>,
+}
+
+impl JobShard {
+    /// Brings the schema up to date and takes leases up again: none ends earlier than one lease time from now, because
+    /// heartbeats may have been missed while nobody was here.
+    pub(super) fn open(&self) {
+        if let Err(error) = self.migrate().and_then(|()| self.resume_leases()) {
+            console_error!("shard: cannot open: {error:?}");
+        }
+    }
+
+    fn migrate(&self) -> Result<(), ApiError> {
+        let sql = self.sql();
+        sql.exec("CREATE TABLE IF NOT EXISTS schema_version (at INTEGER NOT NULL)", None)?;
+        let version = sql.exec("SELECT max(at) AS at FROM schema_version", None)?.one::<At>()?.at;
+        for (number, statements) in (1..).zip(MIGRATIONS) {
+            if version.is_some_and(|version| version >= number) {
+                continue;
+            }
+            for statement in statements {
+                sql.exec(statement, None)?;
+            }
+            sql.exec("INSERT INTO schema_version (at) VALUES (?)", vec![integer(number)])?;
+        }
+        Ok(())
+    }
+
+    fn resume_leases(&self) -> Result<(), ApiError> {
+        let now = config::now().0;
+        let leased = self.docs::<TaskRow>("SELECT doc FROM tasks WHERE ready_at IS NULL", vec![])?;
+        let mut live = self.memory.live.borrow_mut();
+        for task in leased {
+            if let Phase::Leased { expires_ms, stage, progress, .. } = task.phase {
+                let grace = now + xora_shared::job::lease::Clock::STANDARD.lease_ms;
+                let entry = Live { expires_ms: expires_ms.max(grace), stage, progress, written_ms: now };
+                live.insert(task.id, entry);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn job(&self, id: Id) -> Result<JobRow, ApiError> {
+        let mut found = self.docs("SELECT doc FROM jobs WHERE id = ?", vec![text(id)])?;
+        found.pop().ok_or_else(|| ApiError::not_found("job"))
+    }
+
+    pub(super) fn task(&self, id: Id) -> Result<Option<TaskRow>, ApiError> {
+        Ok(self.docs("SELECT doc FROM tasks WHERE id = ?", vec![text(id)])?.pop())
+    }
+
+    /// The task that runs next: highest priority first, then the oldest.
+    pub(super) fn next_task(&self, now: i64) -> Result<Option<TaskRow>, ApiError> {
+        let query =
+            "SELECT doc FROM tasks WHERE ready_at IS NOT NULL AND ready_at <= ? ORDER BY priority DESC, id LIMIT 1";
+        Ok(self.docs(query, vec![integer(now)])?.pop())
+    }
+
+    /// Tasks that the alarm has to look at.
+    pub(super) fn due_tasks(&self, now: i64, limit: i64) -> Result<Vec<TaskRow>, ApiError> {
+        let query = "SELECT doc FROM tasks WHERE wakes_at <= ? ORDER BY wakes_at LIMIT ?";
+        self.docs(query, vec![integer(now), integer(limit)])
+    }
+
+    pub(super) fn delivery(&self, id: Id) -> Result<Option<DeliveryRow>, ApiError> {
+        Ok(self.docs("SELECT doc FROM deliveries WHERE id = ?", vec![text(id)])?.pop())
+    }
+
+    pub(super) fn due_deliveries(&self, now: i64, limit: i64) -> Result<Vec<DeliveryRow>, ApiError> {
+        let query = "SELECT doc FROM deliveries WHERE wakes_at IS NOT NULL AND wakes_at <= ? ORDER BY wakes_at LIMIT ?";
+        self.docs(query, vec![integer(now), integer(limit)])
+    }
+
+    pub(super) fn upload(&self, key: &str) -> Result<Option<UploadRow>, ApiError> {
+        Ok(self.docs("SELECT doc FROM uploads WHERE key = ?", vec![key.into()])?.pop())
+    }
+
+    /// What a task has written or is writing, under whichever fence.
+    pub(super) fn uploads_of(&self, task: Id) -> Result<Vec<UploadRow>, ApiError> {
+        let all = self.docs("SELECT doc FROM uploads WHERE key LIKE ?", vec![format!("outputs/{task}/%").into()])?;
+        Ok(all)
+    }
+
+    pub(super) fn due_uploads(&self, now: i64, limit: i64) -> Result<Vec<UploadRow>, ApiError> {
+        let query = "SELECT doc FROM uploads WHERE drop_at IS NOT NULL AND drop_at <= ? LIMIT ?";
+        self.docs(query, vec![integer(now), integer(limit)])
+    }
+
+    /// When the alarm has to run next.
+    pub(super) fn earliest(&self) -> Result<Option<i64>, ApiError> {
+        let query = "SELECT min(at) AS at FROM (SELECT min(wakes_at) AS at FROM tasks
+            UNION ALL SELECT min(wakes_at) FROM deliveries WHERE wakes_at IS NOT NULL
+            UNION ALL SELECT min(drop_at) FROM uploads)";
+        Ok(self.sql().exec(query, None)?.one::<At>()?.at)
+    }
+
+    pub(super) fn put_job(&self, row: &JobRow) -> Result<(), ApiError> {
+        let state = serde_json::to_string(&row.record.state)?;
+        let values = vec![text(row.record.id), state.trim_matches('"').into(), serde_json::to_string(row)?.into()];
+        self.write("INSERT OR REPLACE INTO jobs (id, state, doc) VALUES (?, ?, ?)", values)
+    }
+
+    pub(super) fn put_task(&self, row: &TaskRow) -> Result<(), ApiError> {
+        let values = vec![
+            text(row.id),
+            integer(row.priority.into()),
+            row.ready_at().map_or(SqlStorageValue::Null, integer),
+            integer(row.wakes_at()),
+            serde_json::to_string(row)?.into(),
+        ];
+        let query = "INSERT OR REPLACE INTO tasks (id, priority, ready_at, wakes_at, doc) VALUES (?, ?, ?, ?, ?)";
+        self.write(query, values)
+    }
+
+    pub(super) fn delete_task(&self, id: Id) -> Result<(), ApiError> {
+        self.write("DELETE FROM tasks WHERE id = ?", vec![text(id)])
+    }
+
+    pub(super) fn put_delivery(&self, row: &DeliveryRow) -> Result<(), ApiError> {
+        let wakes_at = row.delivery.wakes_at().map_or(SqlStorageValue::Null, integer);
+        let values = vec![text(row.id), wakes_at, serde_json::to_string(row)?.into()];
+        self.write("INSERT OR REPLACE INTO deliveries (id, wakes_at, doc) VALUES (?, ?, ?)", values)
+    }
+
+    pub(super) fn put_upload(&self, row: &UploadRow) -> Result<(), ApiError> {
+        let drop_at = row.drop_at.map_or(SqlStorageValue::Null, integer);
+        let values = vec![row.key.as_str().into(), drop_at, serde_json::to_string(row)?.into()];
+        self.write("INSERT OR REPLACE INTO uploads (key, drop_at, doc) VALUES (?, ?, ?)", values)
+    }
+
+    pub(super) fn delete_upload(&self, key: &str) -> Result<(), ApiError> {
+        self.write("DELETE FROM uploads WHERE key = ?", vec![key.into()])
+    }
+
+    fn write(&self, query: &str, values: Vec<SqlStorageValue>) -> Result<(), ApiError> {
+        self.sql().exec(query, values)?;
+        Ok(())
+    }
+
+    fn docs<T: DeserializeOwned>(&self, query: &str, values: Vec<SqlStorageValue>) -> Result<Vec<T>, ApiError> {
+        let rows = self.sql().exec(query, values)?.to_array::<Doc>()?;
+        rows.iter().map(|row| Ok(serde_json::from_str(&row.doc)?)).collect()
+    }
+
+    fn sql(&self) -> SqlStorage {
+        self.state.storage().sql()
+    }
+}
+
+fn text(id: Id) -> SqlStorageValue {
+    id.to_string().into()
+}
+
+/// Times and counts stay below 2^53, which is all that SQL values carry over JavaScript.
+fn integer(value: i64) -> SqlStorageValue {
+    SqlStorageValue::Integer(value)
+}
