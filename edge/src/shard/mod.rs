@@ -34,7 +34,10 @@ use xora_shared::{
 pub use deliveries::{Claimed, Recorded};
 pub use uploads::Upload;
 
-use crate::{config, error::ApiError};
+use crate::{
+    config,
+    error::{ApiError, Code},
+};
 
 /// What can be asked of a shard.
 #[derive(Debug, Serialize, Deserialize)]
@@ -223,8 +226,8 @@ fn id_beside(sibling: Id) -> Result<Id, ApiError> {
 
 /// What a node learns of a job that it no longer holds.
 fn stale(state: JobState) -> ApiError {
-    let state = serde_json::to_string(&state).unwrap_or_default();
-    ApiError::new(crate::error::Code::Conflict, format!("this lease is over; the job is {state}; drop the work"))
+    let state = format!("{state:?}").to_lowercase();
+    ApiError::new(Code::Conflict, format!("this lease is over and the job is {state}; drop the work"))
 }
 
 impl DurableObject for JobShard {

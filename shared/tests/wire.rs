@@ -1,0 +1,87 @@
+//! The wire, proven by golden files: each is read as its type and written again, and must come out as it stands.
+//!
+//! The files double as documentation of the protocol between edge and node and of what callers see. A change of a type
+//! that changes a file is a change of the wire: old nodes and old edges must still understand each other.
+
+use std::{fs, path::PathBuf};
+
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use xora_shared::{
+    job::view::{JobRecord, JobView},
+    net::Policy,
+    protocol::{
+        Complete, Fail, Heartbeat, HeartbeatAnswer, LeaseAnswer, LeaseRequest, OutputBegin, OutputBegun, OutputFinish,
+        OutputFinished, OutputTargets, Release,
+    },
+    request::JobRequest,
+    settings::Settings,
+};
+
+#[test]
+fn every_message_between_edge_and_node_reads_and_writes_as_its_file_stands() {
+    round_trip::<LeaseRequest>("node/lease-request");
+    round_trip::<LeaseAnswer>("node/lease-answer");
+    round_trip::<LeaseAnswer>("node/lease-answer-none");
+    round_trip::<Heartbeat>("node/heartbeat");
+    round_trip::<HeartbeatAnswer>("node/heartbeat-answer");
+    round_trip::<OutputBegin>("node/output-begin");
+    round_trip::<OutputBegun>("node/output-begun");
+    round_trip::<OutputTargets>("node/output-targets");
+    round_trip::<OutputFinish>("node/output-finish");
+    round_trip::<OutputFinished>("node/output-finished");
+    round_trip::<Complete>("node/complete");
+    round_trip::<Fail>("node/fail");
+    round_trip::<Release>("node/release");
+    round_trip::<Settings>("settings");
+}
+
+#[test]
+fn messages_of_a_newer_deployment_are_understood() {
+    for file in ["node/lease-request", "node/heartbeat", "node/complete", "node/fail"] {
+        let mut message = golden(file);
+        message["fieldOfTheFuture"] = json!({"a": 1});
+        message["hold"]["other"] = json!(1);
+        let read = match file {
+            "node/lease-request" => serde_json::from_value::<LeaseRequest>(message).is_ok(),
+            "node/heartbeat" => serde_json::from_value::<Heartbeat>(message).is_ok(),
+            "node/complete" => serde_json::from_value::<Complete>(message).is_ok(),
+            _ => serde_json::from_value::<Fail>(message).is_ok(),
+        };
+        assert!(read, "{file}");
+    }
+}
+
+#[test]
+fn callers_requests_are_kept_as_their_files_say() {
+    for name in ["compress", "thumbnail"] {
+        let request = JobRequest::parse(&golden(&format!("request/{name}")), Policy::default()).expect("valid");
+        same(&format!("request/{name}-stored"), &request);
+    }
+}
+
+#[test]
+fn callers_see_jobs_as_the_files_say() {
+    for state in ["queued", "transcoding", "completed", "failed"] {
+        let record: JobRecord = serde_json::from_value(golden(&format!("job/{state}-record"))).expect("reads");
+        same(&format!("job/{state}-record"), &record);
+        same(&format!("job/{state}"), &JobView::of(record, |key| format!("https://xora.example/files/{key}?signed")));
+    }
+}
+
+fn round_trip<T: Serialize + DeserializeOwned>(name: &str) {
+    let read: T = serde_json::from_value(golden(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    same(name, &read);
+}
+
+fn same<T: Serialize>(name: &str, found: &T) {
+    let found = serde_json::to_value(found).expect("serialises");
+    let text = serde_json::to_string_pretty(&found).expect("serialises");
+    assert_eq!(text, serde_json::to_string_pretty(&golden(name)).expect("serialises"), "{name}");
+}
+
+fn golden(name: &str) -> Value {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/wire/{name}.json"));
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
