@@ -1,4 +1,4 @@
-//! The Durable Object `Account`: the record of API keys, and the one writer of settings.
+//! The Durable Object `Account`: the record of API keys and signing secrets, and the one writer of settings.
 //!
 //! Settings live in KV, which takes one write a second per key and may lag; this object serialises their writes, keeps
 //! what was written last, and writes it through.
@@ -9,7 +9,7 @@ use worker::{
     DurableObject, Env, Error, Request, Response, Result, Socket, SqlStorage, State, WebSocket,
     WebSocketIncomingMessage, durable_object,
 };
-use xora_shared::{settings::Settings, time::UnixMs};
+use xora_shared::{settings::Settings, time::UnixMs, webhook::Secrets};
 
 use crate::{
     auth::{Caller, Scope},
@@ -18,8 +18,10 @@ use crate::{
     shard::rpc,
 };
 
-/// KV key of the settings.
-const SETTINGS_KEY: &str = "settings";
+/// Name of the settings, here and in KV.
+const SETTINGS: &str = "settings";
+/// Name of the secrets that sign webhooks, here only.
+const SECRETS: &str = "webhook-secrets";
 
 /// What can be asked of the account.
 #[derive(Debug, Serialize, Deserialize)]
@@ -27,6 +29,8 @@ enum Call {
     Verify { hash: String },
     Settings,
     MergeSettings { body: Value },
+    Secrets,
+    RotateSecret,
     CreateToken { token: Token, hash: String },
     Tokens,
     RevokeToken { id: String },
@@ -63,8 +67,18 @@ pub async fn merge_settings(env: &Env, body: Value) -> Result<Settings, ApiError
 
 /// The settings as KV has them: they may be up to a minute old.
 pub async fn settings_from_kv(env: &Env) -> Result<Settings, ApiError> {
-    let text = env.kv("SETTINGS")?.get(SETTINGS_KEY).text().await?;
+    let text = env.kv("SETTINGS")?.get(SETTINGS).text().await?;
     Ok(text.map(|text| serde_json::from_str(&text)).transpose()?.unwrap_or_default())
+}
+
+/// The secrets that sign webhooks now. The first is made when it is first asked for.
+pub async fn secrets(env: &Env) -> Result<Secrets, ApiError> {
+    call(env, &Call::Secrets).await
+}
+
+/// A new signing secret; the one before signs beside it for a day.
+pub async fn rotate_secret(env: &Env) -> Result<Secrets, ApiError> {
+    call(env, &Call::RotateSecret).await
 }
 
 /// Keeps a new key's hash.
@@ -100,6 +114,8 @@ impl Account {
             Call::Verify { hash } => rpc::reply(&self.verify(&hash)?),
             Call::Settings => rpc::reply(&self.settings()?),
             Call::MergeSettings { body } => rpc::reply(&self.merge_settings(&body).await?),
+            Call::Secrets => rpc::reply(&self.secrets()?),
+            Call::RotateSecret => rpc::reply(&self.rotate_secret()?),
             Call::CreateToken { token, hash } => rpc::reply(&self.create_token(&token, &hash)?),
             Call::Tokens => rpc::reply(&self.tokens()?),
             Call::RevokeToken { id } => rpc::reply(&self.revoke_token(&id)?),
@@ -114,16 +130,43 @@ impl Account {
     }
 
     fn settings(&self) -> Result<Settings, ApiError> {
-        let found = self.sql().exec("SELECT doc FROM settings WHERE id = 1", None)?.to_array::<Doc>()?.pop();
-        Ok(found.map(|row| serde_json::from_str(&row.doc)).transpose()?.unwrap_or_default())
+        Ok(self.document(SETTINGS)?.unwrap_or_default())
     }
 
     async fn merge_settings(&self, body: &Value) -> Result<Settings, ApiError> {
         let merged = self.settings()?.merge(body, config::policy(&self.env), config::now())?;
         let doc = serde_json::to_string(&merged)?;
-        self.sql().exec("INSERT OR REPLACE INTO settings (id, doc) VALUES (1, ?)", vec![doc.as_str().into()])?;
-        self.env.kv("SETTINGS")?.put(SETTINGS_KEY, doc)?.execute().await?;
+        self.put_document(SETTINGS, &doc)?;
+        self.env.kv("SETTINGS")?.put(SETTINGS, doc)?.execute().await?;
         Ok(merged)
+    }
+
+    fn secrets(&self) -> Result<Secrets, ApiError> {
+        if let Some(secrets) = self.document::<Secrets>(SECRETS)? {
+            return Ok(secrets.at(config::now()));
+        }
+        self.keep_secrets(Secrets::first(config::random()?))
+    }
+
+    fn rotate_secret(&self) -> Result<Secrets, ApiError> {
+        self.keep_secrets(self.secrets()?.rotate(config::random()?, config::now()))
+    }
+
+    fn keep_secrets(&self, secrets: Secrets) -> Result<Secrets, ApiError> {
+        self.put_document(SECRETS, &serde_json::to_string(&secrets)?)?;
+        Ok(secrets)
+    }
+
+    fn document<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ApiError> {
+        let sql = "SELECT doc FROM documents WHERE name = ?";
+        let found = self.sql().exec(sql, vec![name.into()])?.to_array::<Doc>()?.pop();
+        Ok(found.map(|row| serde_json::from_str(&row.doc)).transpose()?)
+    }
+
+    fn put_document(&self, name: &str, doc: &str) -> Result<(), ApiError> {
+        let sql = "INSERT OR REPLACE INTO documents (name, doc) VALUES (?, ?)";
+        self.sql().exec(sql, vec![name.into(), doc.into()])?;
+        Ok(())
     }
 
     fn create_token(&self, token: &Token, hash: &str) -> Result<(), ApiError> {
@@ -162,7 +205,7 @@ impl DurableObject for Account {
         let account = Self { state, env };
         let schema = [
             "CREATE TABLE IF NOT EXISTS tokens (id TEXT PRIMARY KEY, hash TEXT NOT NULL UNIQUE, doc TEXT NOT NULL)",
-            "CREATE TABLE IF NOT EXISTS settings (id INTEGER PRIMARY KEY, doc TEXT NOT NULL)",
+            "CREATE TABLE IF NOT EXISTS documents (name TEXT PRIMARY KEY, doc TEXT NOT NULL)",
         ];
         for statement in schema {
             if let Err(error) = account.sql().exec(statement, None) {

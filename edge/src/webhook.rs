@@ -13,15 +13,16 @@ use worker::{
     RequestInit, RequestRedirect, Response, console_error, js_sys,
 };
 use xora_shared::{
-    delivery::{ANSWER_BYTES, ATTEMPT_TIMEOUT_MS, Outcome, judge_status},
+    delivery::{ANSWER_BYTES, ATTEMPT_TIMEOUT_MS, Outcome, Wish, judge_status},
     id::Id,
     job::view::JobView,
     net::{Policy, check_url},
     time::UnixMs,
+    webhook::Secrets,
 };
 
 use crate::{
-    config,
+    account, config,
     error::ApiError,
     shard::{self, Call, Claimed, Recorded},
 };
@@ -35,6 +36,21 @@ pub struct Message {
     pub attempt: u32,
 }
 
+/// The queue of messages that could not be claimed. Its name is in `wrangler.toml`.
+const DEAD: &str = "-dead";
+
+/// One attempt, ready to go.
+pub struct Outgoing<'a> {
+    /// Where.
+    pub url: &'a str,
+    /// `webhook-id`: the same on every attempt.
+    pub id: &'a str,
+    /// The payload.
+    pub body: String,
+    /// What signs it.
+    pub secrets: &'a Secrets,
+}
+
 /// How one attempt went.
 #[derive(Clone, Debug)]
 pub struct Sent {
@@ -42,6 +58,8 @@ pub struct Sent {
     pub outcome: Outcome,
     /// 0 without an answer.
     pub status: u16,
+    /// What the answer says about the next attempt.
+    pub wish: Wish,
     /// The start of the answer.
     pub answer: String,
 }
@@ -54,19 +72,29 @@ pub fn body(job: &JobView, ended: UnixMs) -> Result<String, ApiError> {
 /// Takes a batch of messages. Each attempt is claimed and then sent in the background, so that one slow receiver holds up
 /// nobody else (the flag `queue_consumer_no_wait_for_wait_until` lets the next batch in).
 pub async fn consume(batch: &MessageBatch<serde_json::Value>, env: &Env, ctx: &Context) {
-    join_all(batch.raw_iter().map(|raw| consume_one(raw, env, ctx))).await;
+    let dead = batch.queue().ends_with(DEAD);
+    join_all(batch.raw_iter().map(async |raw| match decode(&raw) {
+        Some(message) if dead => bury(&raw, message, env).await,
+        Some(message) => consume_one(raw, message, env, ctx).await,
+        None => {
+            console_error!("queue: a message that is not ours is dropped");
+            raw.ack();
+        }
+    }))
+    .await;
 }
 
-async fn consume_one(raw: RawMessage, env: &Env, ctx: &Context) {
-    let Some(message) = decode(&raw) else {
-        console_error!("queue: a message that is not ours is dropped");
-        return raw.ack();
+async fn consume_one(raw: RawMessage, Message { delivery, attempt }: Message, env: &Env, ctx: &Context) {
+    let claim = async {
+        // Secrets first: once an attempt is claimed, nothing but the receiver may stop it.
+        let secrets = account::secrets(env).await?;
+        let claimed = shard::call::<Option<Claimed>>(env, delivery, &Call::Claim { delivery, attempt }).await?;
+        Ok::<_, ApiError>(claimed.map(|claimed| (claimed, secrets)))
     };
-    let Message { delivery, attempt } = message;
-    match shard::call::<Option<Claimed>>(env, delivery, &Call::Claim { delivery, attempt }).await {
-        Ok(Some(claimed)) => {
+    match claim.await {
+        Ok(Some((claimed, secrets))) => {
             let env = env.clone();
-            ctx.wait_until(async move { deliver(&env, delivery, attempt, claimed).await });
+            ctx.wait_until(async move { deliver(&env, delivery, attempt, claimed, secrets).await });
             raw.ack();
         }
         Ok(None) => raw.ack(),
@@ -77,6 +105,15 @@ async fn consume_one(raw: RawMessage, env: &Env, ctx: &Context) {
     }
 }
 
+/// A message that could not be claimed however often the Queue tried leaves its trace on the row.
+async fn bury(raw: &RawMessage, Message { delivery, attempt }: Message, env: &Env) {
+    console_error!("queue: gave up handing out attempt {attempt} of delivery {delivery}");
+    match shard::call::<()>(env, delivery, &Call::DeadLetter { delivery, attempt }).await {
+        Ok(()) => raw.ack(),
+        Err(_) => raw.retry(),
+    }
+}
+
 fn decode(raw: &RawMessage) -> Option<Message> {
     let text = js_sys::JSON::stringify(&raw.body()).ok()?;
     serde_json::from_str(&String::from(text)).ok()
@@ -84,49 +121,67 @@ fn decode(raw: &RawMessage) -> Option<Message> {
 
 /// Sends a claimed attempt and records how it went. If the record cannot be made, the claim runs out and the attempt is
 /// made again.
-async fn deliver(env: &Env, delivery: Id, attempt: u32, claimed: Claimed) {
+async fn deliver(env: &Env, delivery: Id, attempt: u32, claimed: Claimed, secrets: Secrets) {
     let started = config::now();
-    let Sent { outcome, status, answer } = send(&claimed.url, claimed.body, config::policy(env)).await;
+    let outgoing = Outgoing { url: &claimed.url, id: &delivery.to_string(), body: claimed.body, secrets: &secrets };
+    let Sent { outcome, status, wish, answer } = send(outgoing, config::policy(env)).await;
     let duration_ms = config::now().since(started);
-    let recorded = Recorded { delivery, attempt, outcome, status, duration_ms, answer };
+    let recorded = Recorded { delivery, attempt, outcome, status, duration_ms, wish, answer };
     if let Err(error) = shard::call::<()>(env, delivery, &Call::Record(recorded)).await {
         console_error!("delivery {delivery}: attempt {attempt} cannot be recorded: {error:?}");
     }
 }
 
 /// Makes one attempt. The URL is judged again: the policy may have changed since it was accepted.
-pub async fn send(url: &str, body: String, policy: Policy) -> Sent {
-    if check_url(url, policy).is_err() {
-        return Sent { outcome: Outcome::RefusedByPolicy, status: 0, answer: String::new() };
+pub async fn send(outgoing: Outgoing<'_>, policy: Policy) -> Sent {
+    let unanswered = |outcome| Sent { outcome, status: 0, wish: Wish::default(), answer: String::new() };
+    if check_url(outgoing.url, policy).is_err() {
+        return unanswered(Outcome::RefusedByPolicy);
     }
     let controller = AbortController::default();
     let signal = controller.signal();
     let exchange = async {
-        let mut response = Fetch::Request(request(url, body)?).send_with_signal(&signal).await?;
+        let mut response = Fetch::Request(request(outgoing)?).send_with_signal(&signal).await?;
         let status = response.status_code();
         // An answer that breaks off after its status still has that status.
         let answer = read_start(&mut response).await.unwrap_or_default();
-        Ok::<_, worker::Error>((status, answer))
+        let wish = Wish { retry_after_ms: retry_after_ms(response.headers()), gone: status == 410 };
+        Ok::<_, worker::Error>(Sent { outcome: judge_status(status), status, wish, answer })
     };
     let timeout = Delay::from(Duration::from_millis(ATTEMPT_TIMEOUT_MS.unsigned_abs()));
     let sent = match select(Box::pin(exchange), Box::pin(timeout)).await {
-        Either::Left((Ok((status, answer)), _)) => Sent { outcome: judge_status(status), status, answer },
-        Either::Left((Err(_), _)) => Sent { outcome: Outcome::Network, status: 0, answer: String::new() },
-        Either::Right(((), _)) => Sent { outcome: Outcome::Timeout, status: 0, answer: String::new() },
+        Either::Left((Ok(sent), _)) => sent,
+        Either::Left((Err(_), _)) => unanswered(Outcome::Network),
+        Either::Right(((), _)) => unanswered(Outcome::Timeout),
     };
     // Frees the connection of an answer that was not read to its end.
     controller.abort();
     sent
 }
 
-fn request(url: &str, body: String) -> worker::Result<Request> {
+fn request(Outgoing { url, id, body, secrets }: Outgoing<'_>) -> worker::Result<Request> {
+    let now = config::now();
     let headers = Headers::new();
     headers.set("Content-Type", "application/json")?;
     headers.set("User-Agent", concat!("xora/", env!("CARGO_PKG_VERSION")))?;
+    headers.set("webhook-id", id)?;
+    headers.set("webhook-timestamp", &now.0.div_euclid(1000).to_string())?;
+    headers.set("webhook-signature", &secrets.sign(id, now, &body))?;
     let mut init = RequestInit::new();
     init.with_method(Method::Post).with_headers(headers).with_body(Some(body.into()));
     init.redirect = RequestRedirect::Manual;
     Request::new_with_init(url, &init)
+}
+
+/// `Retry-After`, in seconds or as a date (RFC 9110 section 10.2.3), in milliseconds from now.
+fn retry_after_ms(headers: &Headers) -> Option<i64> {
+    let value = headers.get("Retry-After").ok().flatten()?;
+    if let Ok(seconds) = value.trim().parse::<u32>() {
+        return Some(i64::from(seconds) * 1000);
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "dates are far below 2^53; what is no date becomes 0")]
+    let at = js_sys::Date::parse(&value) as i64;
+    (at != 0).then(|| UnixMs(at).since(config::now()))
 }
 
 /// The first bytes of an answer, which may be endless: read as a stream and left there.

@@ -20,8 +20,25 @@ const IN_FLIGHT_MS: i64 = 5_000;
 /// How often one attempt may be interrupted (claimed and never recorded) before the delivery is abandoned.
 const MAX_INTERRUPTIONS: u32 = 5;
 
-/// Waits before the second, third, … attempt of the fixed schedule, in milliseconds from the end of the failed one.
-const STANDARD_MS: [i64; 2] = [500, 1_000];
+/// Waits before the second, third, … attempt, in milliseconds from the end of the failed one. The fixed schedule ends
+/// with the second of them; the durable one goes on over a day and a half.
+const WAITS_MS: [i64; 10] = [
+    500,
+    LAST_STANDARD_WAIT_MS,
+    5_000,
+    30_000,
+    5 * MINUTE_MS,
+    30 * MINUTE_MS,
+    120 * MINUTE_MS,
+    300 * MINUTE_MS,
+    600 * MINUTE_MS,
+    1_200 * MINUTE_MS,
+];
+const LAST_STANDARD_WAIT_MS: i64 = 1_000;
+const MINUTE_MS: i64 = 60_000;
+
+/// Most that a receiver's `Retry-After` can put an attempt off, in milliseconds.
+const MAX_RETRY_AFTER_MS: i64 = 60 * MINUTE_MS;
 
 /// How much of a receiver's answer is kept, in bytes.
 pub const ANSWER_BYTES: usize = 4096;
@@ -51,6 +68,17 @@ pub enum Phase {
     Abandoned,
 }
 
+/// How long a delivery is tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// Three attempts within two seconds. Heeds nothing that the receiver says.
+    #[default]
+    Standard,
+    /// Eleven attempts over a day and a half, with jitter. Heeds `Retry-After` and 410.
+    Durable,
+}
+
 /// One delivery, without its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -62,6 +90,20 @@ pub struct Delivery {
     pub attempt: u32,
     /// How often this attempt was claimed and never recorded.
     pub interruptions: u32,
+    /// How long it is tried.
+    pub schedule: Schedule,
+    /// Whether the current attempt was asked for by hand after all was over: nothing follows it.
+    pub by_hand: bool,
+}
+
+/// What a failed attempt's answer says about the next one. Only the durable schedule heeds it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Wish {
+    /// `Retry-After`, in milliseconds.
+    pub retry_after_ms: Option<i64>,
+    /// 410 Gone: send nothing more.
+    pub gone: bool,
 }
 
 /// How an attempt ended.
@@ -86,8 +128,8 @@ pub enum Outcome {
 
 impl Delivery {
     /// A new delivery, due at once.
-    pub const fn new(now: UnixMs) -> Self {
-        Self { phase: Phase::Due { at: now.0 }, attempt: 1, interruptions: 0 }
+    pub const fn new(schedule: Schedule, now: UnixMs) -> Self {
+        Self { phase: Phase::Due { at: now.0 }, attempt: 1, interruptions: 0, schedule, by_hand: false }
     }
 
     /// When the machine has to look at this delivery again by itself; none when it is over.
@@ -117,14 +159,28 @@ impl Delivery {
         }
     }
 
+    /// Someone asks for an attempt now. It takes the place of the one that waits; after the end it is one more. None
+    /// while an attempt is being made.
+    pub const fn redeliver(self, now: UnixMs) -> Option<Self> {
+        let phase = Phase::Due { at: now.0 };
+        match self.phase {
+            Phase::Claimed { .. } => None,
+            Phase::Due { .. } | Phase::Sent { .. } => Some(Self { phase, ..self }),
+            Phase::Delivered | Phase::Abandoned => {
+                Some(Self { phase, attempt: self.attempt + 1, interruptions: 0, by_hand: true, ..self })
+            }
+        }
+    }
+
     /// A consumer says how the attempt that it claimed went, at its end. None when it no longer has that attempt.
-    pub fn record(self, attempt: u32, outcome: Outcome, now: UnixMs) -> Option<Self> {
+    /// `jitter` is any random number; it spreads the waits of the durable schedule.
+    pub fn record(self, attempt: u32, outcome: Outcome, wish: Wish, jitter: u32, now: UnixMs) -> Option<Self> {
         let claimed = matches!(self.phase, Phase::Claimed { .. }) && attempt == self.attempt;
         claimed.then(|| match outcome {
             Outcome::Ok => Self { phase: Phase::Delivered, ..self },
             Outcome::Interrupted => self.interrupted(now),
             Outcome::Status | Outcome::Redirect | Outcome::Timeout | Outcome::Network | Outcome::RefusedByPolicy => {
-                self.failed(now)
+                self.failed(wish, jitter, now)
             }
         })
     }
@@ -147,11 +203,31 @@ impl Delivery {
         Self { phase, interruptions, ..self }
     }
 
-    fn failed(self, now: UnixMs) -> Self {
-        let wait = usize::try_from(self.attempt - 1).ok().and_then(|done| STANDARD_MS.get(done));
-        match wait {
-            Some(&ms) => Self { phase: Phase::Due { at: now.plus(ms).0 }, attempt: self.attempt + 1, interruptions: 0 },
+    fn failed(self, wish: Wish, jitter: u32, now: UnixMs) -> Self {
+        match self.wait(wish, jitter) {
+            Some(ms) => {
+                let phase = Phase::Due { at: now.plus(ms).0 };
+                Self { phase, attempt: self.attempt + 1, interruptions: 0, ..self }
+            }
             None => Self { phase: Phase::Abandoned, ..self },
+        }
+    }
+
+    /// The wait before the attempt after this one. None when there is none.
+    fn wait(&self, wish: Wish, jitter: u32) -> Option<i64> {
+        if self.by_hand {
+            return None;
+        }
+        let planned = *WAITS_MS.get(usize::try_from(self.attempt).ok()?.checked_sub(1)?)?;
+        match self.schedule {
+            Schedule::Standard => (planned <= LAST_STANDARD_WAIT_MS).then_some(planned),
+            Schedule::Durable if wish.gone => None,
+            // Jitter is only ever added: up to a tenth.
+            Schedule::Durable => {
+                let asked = wish.retry_after_ms.unwrap_or(0).min(MAX_RETRY_AFTER_MS);
+                let wait = planned.max(asked);
+                Some(wait + wait / 10 * i64::from(jitter % 1000) / 1000)
+            }
         }
     }
 }
@@ -174,26 +250,31 @@ mod tests {
     const NOW: UnixMs = UnixMs(1_000_000);
 
     fn claimed(attempt: u32) -> Delivery {
-        Delivery { phase: Phase::Claimed { until: NOW.0 + CLAIM_MS }, attempt, interruptions: 0 }
+        let phase = Phase::Claimed { until: NOW.0 + CLAIM_MS };
+        Delivery { phase, attempt, ..Delivery::new(Schedule::Standard, NOW) }
+    }
+
+    fn record(delivery: Delivery, outcome: Outcome, now: UnixMs) -> Option<Delivery> {
+        delivery.record(delivery.attempt, outcome, Wish::default(), 0, now)
     }
 
     #[test]
     fn attempts_come_at_once_then_half_a_second_then_a_second_after_the_failure_and_no_more() {
-        let first = Delivery::new(NOW);
+        let first = Delivery::new(Schedule::Standard, NOW);
         assert_eq!(first.wakes_at(), Some(NOW.0));
-        let second = claimed(1).record(1, Outcome::Status, NOW).expect("claimed");
+        let second = record(claimed(1), Outcome::Status, NOW).expect("claimed");
         assert_eq!((second.attempt, second.wakes_at()), (2, Some(NOW.0 + 500)));
-        let third = claimed(2).record(2, Outcome::Timeout, NOW).expect("claimed");
+        let third = record(claimed(2), Outcome::Timeout, NOW).expect("claimed");
         assert_eq!((third.attempt, third.wakes_at()), (3, Some(NOW.0 + 1_000)));
-        let last = claimed(3).record(3, Outcome::Network, NOW).expect("claimed");
+        let last = record(claimed(3), Outcome::Network, NOW).expect("claimed");
         assert_eq!((last.phase, last.wakes_at()), (Phase::Abandoned, None));
     }
 
     #[test]
     fn an_attempt_is_claimed_once() {
-        let claimed = Delivery::new(NOW).claim(1, NOW).expect("due");
+        let claimed = Delivery::new(Schedule::Standard, NOW).claim(1, NOW).expect("due");
         assert_eq!(claimed.claim(1, NOW), None);
-        assert_eq!(Delivery::new(NOW).claim(2, NOW), None);
+        assert_eq!(Delivery::new(Schedule::Standard, NOW).claim(2, NOW), None);
     }
 
     #[test]
@@ -239,11 +320,69 @@ mod tests {
         prop::collection::vec(one, 0..60)
     }
 
+    fn schedules() -> impl Strategy<Value = Schedule> {
+        prop_oneof![Just(Schedule::Standard), Just(Schedule::Durable)]
+    }
+
+    #[test]
+    fn the_durable_schedule_goes_on_over_a_day_with_jitter_only_ever_added() {
+        let mut delivery = Delivery::new(Schedule::Durable, NOW);
+        let mut waits = Vec::new();
+        while delivery.wakes_at().is_some() {
+            let claimed = delivery.claim(delivery.attempt, NOW).expect("due");
+            delivery = claimed.record(claimed.attempt, Outcome::Status, Wish::default(), 999, NOW).expect("claimed");
+            waits.extend(delivery.wakes_at().map(|at| at - NOW.0));
+        }
+        assert_eq!(waits.len(), WAITS_MS.len());
+        for (found, planned) in waits.iter().zip(WAITS_MS) {
+            assert!((planned..=planned + planned / 10).contains(found), "{found} for {planned}");
+        }
+    }
+
+    #[test]
+    fn only_the_durable_schedule_heeds_what_the_receiver_says() {
+        let wish = |retry_after_ms, gone| Wish { retry_after_ms, gone };
+        let after = |schedule, wish| {
+            let delivery = Delivery { schedule, ..claimed(1) };
+            delivery.record(1, Outcome::Status, wish, 0, NOW).expect("claimed").wakes_at().map(|at| at - NOW.0)
+        };
+        let table = [
+            (wish(Some(7_000), false), Some(500), Some(7_000)),
+            (wish(Some(1), false), Some(500), Some(500)),
+            (wish(Some(i64::MAX), false), Some(500), Some(MAX_RETRY_AFTER_MS)),
+            (wish(Some(-5), false), Some(500), Some(500)),
+            (wish(None, true), Some(500), None),
+        ];
+        for (wish, standard, durable) in table {
+            assert_eq!(after(Schedule::Standard, wish), standard, "{wish:?}");
+            assert_eq!(after(Schedule::Durable, wish), durable, "{wish:?}");
+        }
+    }
+
+    #[test]
+    fn one_more_attempt_can_be_asked_for_after_the_end_and_nothing_follows_it() {
+        let over = Delivery { phase: Phase::Abandoned, ..claimed(3) };
+        let again = over.redeliver(NOW).expect("over");
+        assert_eq!((again.attempt, again.wakes_at()), (4, Some(NOW.0)));
+        let failed = record(again.claim(4, NOW).expect("due"), Outcome::Status, NOW).expect("claimed");
+        assert_eq!(failed.phase, Phase::Abandoned);
+        assert_eq!(claimed(1).redeliver(NOW), None);
+    }
+
+    #[test]
+    fn an_attempt_asked_for_while_one_waits_takes_its_place() {
+        let waiting = record(claimed(1), Outcome::Status, NOW).expect("claimed");
+        let now = waiting.redeliver(NOW).expect("waits");
+        assert_eq!((now.attempt, now.wakes_at()), (2, Some(NOW.0)));
+    }
+
     proptest! {
         #[test]
-        fn whatever_happens_no_attempt_number_goes_back_and_nothing_ends_without_its_attempts(all in happenings()) {
+        fn whatever_happens_no_attempt_number_goes_back_and_nothing_ends_without_its_attempts(
+            all in happenings(), schedule in schedules()
+        ) {
             let mut now = NOW;
-            let mut delivery = Delivery::new(now);
+            let mut delivery = Delivery::new(schedule, now);
             let mut sends = 0;
             for happens in all {
                 let before = delivery;
@@ -257,7 +396,7 @@ mod tests {
                         sends += u32::from(claimed.is_some());
                         claimed.unwrap_or(delivery)
                     }
-                    Happens::Record(outcome) => delivery.record(delivery.attempt, outcome, now).unwrap_or(delivery),
+                    Happens::Record(outcome) => record(delivery, outcome, now).unwrap_or(delivery),
                     Happens::Wait(ms) => {
                         now = now.plus(ms);
                         delivery.wake(now)
@@ -269,9 +408,9 @@ mod tests {
         }
 
         #[test]
-        fn left_alone_with_time_every_delivery_ends(all in happenings(), outcome in prop_oneof![Just(Outcome::Ok), Just(Outcome::Status)]) {
+        fn left_alone_with_time_every_delivery_ends(all in happenings(), schedule in schedules(), outcome in prop_oneof![Just(Outcome::Ok), Just(Outcome::Status)]) {
             let mut now = NOW;
-            let mut delivery = Delivery::new(now);
+            let mut delivery = Delivery::new(schedule, now);
             for happens in all {
                 if let Happens::Claim = happens { delivery = delivery.claim(delivery.attempt, now).unwrap_or(delivery); }
             }
@@ -280,7 +419,7 @@ mod tests {
                 now = UnixMs(at.max(now.0));
                 delivery = delivery.wake(now);
                 if let Some(claimed) = delivery.claim(delivery.attempt, now) {
-                    delivery = claimed.record(claimed.attempt, outcome, now).expect("claimed");
+                    delivery = record(claimed, outcome, now).expect("claimed");
                 }
             }
             prop_assert_eq!(delivery.wakes_at(), None);

@@ -14,3 +14,4 @@ pub mod request;
 pub mod settings;
 pub mod sign;
 pub mod time;
+pub mod webhook;

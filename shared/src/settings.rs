@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
+    delivery::Schedule,
     net::Policy,
-    request::{Fields, Invalid},
+    request::{Field, Fields, Invalid},
     time::UnixMs,
 };
 
@@ -17,6 +18,8 @@ pub struct Settings {
     pub default_webhook_url: Option<String>,
     /// The bucket that outputs go to when the job names none. Always null until own buckets can be added.
     pub default_storage_provider_id: Option<String>,
+    /// How long webhooks are tried.
+    pub webhook_schedule: Schedule,
     /// When they were last changed, ISO 8601.
     pub updated_at: Option<String>,
 }
@@ -32,9 +35,20 @@ impl Settings {
         if let Some(Some(_)) = fields.nullable("defaultStorageProviderId", |field| field.text(1, 64)) {
             fields.problem("defaultStorageProviderId", "names no storage provider of this installation");
         }
+        if let Some(schedule) = fields.nullable("webhookSchedule", schedule) {
+            merged.webhook_schedule = schedule.unwrap_or_default();
+        }
         fields.finish()?;
         merged.updated_at = Some(now.to_iso());
         Ok(merged)
+    }
+}
+
+fn schedule(field: Field) -> Option<Schedule> {
+    match field.string() {
+        Some("standard") => Some(Schedule::Standard),
+        Some("durable") => Some(Schedule::Durable),
+        _ => field.refuse("must be one of standard, durable"),
     }
 }
 

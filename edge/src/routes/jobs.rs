@@ -17,7 +17,7 @@ use crate::{
     auth::{Caller, Scope},
     config,
     error::ApiError,
-    shard::{self, Call, ShardMap, Stored},
+    shard::{self, Call, DeliveryView, ShardMap, Stored},
 };
 
 /// `POST /v1/jobs`
@@ -74,6 +74,32 @@ pub async fn retry(
     let id = parse(&id)?;
     shard::call::<()>(&site.env, id, &Call::Retry(id)).await?;
     Ok(accepted(id))
+}
+
+/// `GET /v1/jobs/:id/deliveries`
+#[worker::send]
+pub async fn deliveries(
+    Extension(site): Extension<Site>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    caller.needs(Scope::Jobs)?;
+    let id = parse(&id)?;
+    let deliveries: Vec<DeliveryView> = shard::call(&site.env, id, &Call::Deliveries(id)).await?;
+    Ok(Json(json!({"deliveries": deliveries})))
+}
+
+/// `POST /v1/deliveries/:id/redeliver`
+#[worker::send]
+pub async fn redeliver(
+    Extension(site): Extension<Site>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    caller.needs(Scope::Jobs)?;
+    let id = id.parse().map_err(|_| ApiError::not_found("delivery"))?;
+    shard::call::<()>(&site.env, id, &Call::Redeliver(id)).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({"id": id, "state": "pending"}))))
 }
 
 fn accepted(id: Id) -> (StatusCode, Json<Value>) {

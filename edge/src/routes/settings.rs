@@ -2,7 +2,7 @@
 
 use axum::{Extension, Json, extract::Request};
 use serde_json::{Value, json};
-use xora_shared::{delivery::Outcome, settings::Settings};
+use xora_shared::{delivery::Outcome, settings::Settings, sign::hex, time::UnixMs, webhook::Secrets};
 
 use super::{Site, body};
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     auth::{Caller, Scope},
     config,
     error::{ApiError, Code},
-    webhook,
+    webhook::{self, Outgoing},
 };
 
 /// `GET /v1/settings`
@@ -48,7 +48,10 @@ pub async fn test_webhook(
         return Err(ApiError::new(Code::ValidationError, message));
     };
     let body = sample(&site.origin).to_string();
-    let sent = webhook::send(&url, body, config::policy(&site.env)).await;
+    let secrets = account::secrets(&site.env).await?;
+    let id = format!("test_{}", hex(&config::random::<12>()?));
+    let outgoing = Outgoing { url: &url, id: &id, body, secrets: &secrets };
+    let sent = webhook::send(outgoing, config::policy(&site.env)).await;
     Ok(Json(match sent.outcome {
         Outcome::Ok => json!({"ok": true, "status": sent.status}),
         Outcome::Status | Outcome::Redirect => json!({"ok": false, "status": sent.status}),
@@ -56,6 +59,34 @@ pub async fn test_webhook(
         Outcome::Network | Outcome::Interrupted => unreached("network", "no connection, or it broke"),
         Outcome::RefusedByPolicy => unreached("refused_by_policy", "the URL is not allowed; set another"),
     }))
+}
+
+/// `GET /v1/settings/webhook/secret`
+#[worker::send]
+pub async fn secret(
+    Extension(site): Extension<Site>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Value>, ApiError> {
+    caller.needs(Scope::Settings)?;
+    Ok(show(account::secrets(&site.env).await?))
+}
+
+/// `POST /v1/settings/webhook/secret/rotate`
+#[worker::send]
+pub async fn rotate_secret(
+    Extension(site): Extension<Site>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Value>, ApiError> {
+    caller.needs(Scope::Settings)?;
+    Ok(show(account::rotate_secret(&site.env).await?))
+}
+
+fn show(secrets: Secrets) -> Json<Value> {
+    let mut shown = json!({"secret": secrets.current});
+    if let Some(previous) = secrets.previous {
+        shown["previousSecretExpiresAt"] = UnixMs(previous.until_ms).to_iso().into();
+    }
+    Json(shown)
 }
 
 fn unreached(code: &str, message: &str) -> Value {

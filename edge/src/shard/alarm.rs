@@ -4,6 +4,7 @@ use worker::{ScheduledTime, console_error, js_sys};
 use xora_shared::{
     failure::{Failure, FailureKind, Stage},
     job::machine::{self, Event},
+    settings::Settings,
     time::UnixMs,
 };
 
@@ -47,15 +48,15 @@ impl JobShard {
         if self.due_tasks(config::now().0, 1)?.is_empty() {
             return Ok(());
         }
-        let webhook = self.default_webhook().await?;
+        let settings = self.settings().await?;
         let now = config::now();
         for task in self.due_tasks(now.0, ROWS)? {
-            self.wake_task(task, now, webhook.clone()).await?;
+            self.wake_task(task, now, &settings).await?;
         }
         Ok(())
     }
 
-    async fn wake_task(&self, mut task: TaskRow, now: UnixMs, webhook: Option<String>) -> Result<(), ApiError> {
+    async fn wake_task(&self, mut task: TaskRow, now: UnixMs, settings: &Settings) -> Result<(), ApiError> {
         self.note_live(&mut task);
         let (event, failure) = match task.phase {
             Phase::Leased { expires_ms, .. } if expires_ms > now.0 => return self.put_task(&task),
@@ -72,7 +73,7 @@ impl JobShard {
             }
         };
         if let Ok(step) = machine::step(task.state, event, &task.spent) {
-            let delivery = self.settle(task, step, failure, webhook)?;
+            let delivery = self.settle(task, step, failure, settings)?;
             self.dispatch(delivery).await;
         }
         Ok(())

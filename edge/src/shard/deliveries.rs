@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 use worker::console_error;
 use xora_shared::{
-    delivery::{ANSWER_BYTES, Outcome},
+    delivery::{ANSWER_BYTES, Outcome, Phase, Wish},
     id::Id,
-    job::view::JobView,
+    job::{JobState, view::JobView},
     time::UnixMs,
 };
 
@@ -13,7 +13,12 @@ use super::{
     JobShard,
     store::{DeliveryRow, LoggedAttempt},
 };
-use crate::{config, error::ApiError, routes::files, webhook};
+use crate::{
+    config,
+    error::{ApiError, Code},
+    routes::files,
+    webhook,
+};
 
 /// An attempt that a consumer has taken.
 #[derive(Debug, Serialize, Deserialize)]
@@ -22,6 +27,80 @@ pub struct Claimed {
     pub url: String,
     /// What is sent.
     pub body: String,
+}
+
+/// A delivery as its log shows it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeliveryView {
+    id: Id,
+    url: String,
+    state: DeliveryState,
+    /// The state of the job that it tells of.
+    job_state: JobState,
+    /// When the job came to that state, ISO 8601.
+    ended_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_attempt_at: Option<String>,
+    attempts: Vec<AttemptView>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum DeliveryState {
+    Pending,
+    Sending,
+    Delivered,
+    Abandoned,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AttemptView {
+    attempt: u32,
+    /// When it ended, ISO 8601.
+    ended_at: String,
+    duration_ms: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Outcome>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    answer: String,
+}
+
+impl DeliveryView {
+    fn of(row: DeliveryRow) -> Self {
+        let (state, next) = match row.delivery.phase {
+            Phase::Due { at } => (DeliveryState::Pending, Some(at)),
+            Phase::Sent { .. } => (DeliveryState::Pending, None),
+            Phase::Claimed { .. } => (DeliveryState::Sending, None),
+            Phase::Delivered => (DeliveryState::Delivered, None),
+            Phase::Abandoned => (DeliveryState::Abandoned, None),
+        };
+        Self {
+            id: row.id,
+            url: row.url,
+            state,
+            job_state: row.record.state,
+            ended_at: UnixMs(row.ended_ms).to_iso(),
+            next_attempt_at: next.map(|at| UnixMs(at).to_iso()),
+            attempts: row.log.into_iter().map(AttemptView::of).collect(),
+        }
+    }
+}
+
+impl AttemptView {
+    fn of(logged: LoggedAttempt) -> Self {
+        Self {
+            attempt: logged.attempt,
+            ended_at: UnixMs(logged.ended_ms).to_iso(),
+            duration_ms: logged.duration_ms,
+            status: Some(logged.status).filter(|status| *status != 0),
+            error: Some(logged.outcome).filter(|outcome| *outcome != Outcome::Ok),
+            answer: logged.answer,
+        }
+    }
 }
 
 /// How a claimed attempt went.
@@ -37,6 +116,8 @@ pub struct Recorded {
     pub status: u16,
     /// From the claim to the end, in milliseconds.
     pub duration_ms: i64,
+    /// What the answer says about the next attempt.
+    pub wish: Wish,
     /// The start of the answer.
     pub answer: String,
 }
@@ -57,7 +138,10 @@ impl JobShard {
     pub(super) async fn record(&self, recorded: Recorded) -> Result<(), ApiError> {
         let Some(mut row) = self.delivery(recorded.delivery)? else { return Ok(()) };
         let now = config::now();
-        let Some(next) = row.delivery.record(recorded.attempt, recorded.outcome, now) else { return Ok(()) };
+        let jitter = u32::from_le_bytes(config::random()?);
+        let Some(next) = row.delivery.record(recorded.attempt, recorded.outcome, recorded.wish, jitter, now) else {
+            return Ok(());
+        };
         row.delivery = next;
         row.log.push(LoggedAttempt {
             attempt: recorded.attempt,
@@ -81,7 +165,11 @@ impl JobShard {
     /// Looks at deliveries whose time has come, and sends what is due.
     pub(super) async fn wake_deliveries(&self, now: UnixMs, limit: i64) -> Result<(), ApiError> {
         for mut row in self.due_deliveries(now.0, limit)? {
-            row.delivery = row.delivery.wake(now);
+            let before = row.delivery;
+            row.delivery = before.wake(now);
+            if row.delivery.interruptions > before.interruptions {
+                row.log.push(interrupted(before.attempt, now));
+            }
             let due = row.delivery.wakes_at().is_some_and(|at| at <= now.0);
             if due {
                 row.delivery = row.delivery.sent(now);
@@ -92,6 +180,40 @@ impl JobShard {
             }
         }
         Ok(())
+    }
+
+    /// Makes an attempt due now, because someone asks for it.
+    pub(super) async fn redeliver(&self, id: Id) -> Result<(), ApiError> {
+        let mut row = self.delivery(id)?.ok_or_else(|| ApiError::not_found("delivery"))?;
+        let now = config::now();
+        let Some(due) = row.delivery.redeliver(now) else {
+            return Err(ApiError::new(
+                Code::Conflict,
+                "an attempt of this delivery is being made; ask again when it is over",
+            ));
+        };
+        row.delivery = due.sent(now);
+        self.put_delivery(&row)?;
+        self.arm().await?;
+        self.send_message(&row).await;
+        Ok(())
+    }
+
+    /// The log of a job's deliveries, oldest first.
+    pub(super) fn log(&self, job: Id) -> Result<Vec<DeliveryView>, ApiError> {
+        let ids = self.job(job)?.deliveries;
+        let rows = ids.into_iter().map(|id| Ok(self.delivery(id)?.map(DeliveryView::of)));
+        Ok(rows.collect::<Result<Vec<_>, ApiError>>()?.into_iter().flatten().collect())
+    }
+
+    /// Leaves a trace of a message that the Queue gave up. The row's own time sends it again.
+    pub(super) fn note_dead_letter(&self, id: Id, attempt: u32) -> Result<(), ApiError> {
+        let Some(mut row) = self.delivery(id)? else { return Ok(()) };
+        row.log.push(LoggedAttempt {
+            answer: "the queue could not hand this attempt to a sender".to_owned(),
+            ..interrupted(attempt, config::now())
+        });
+        self.put_delivery(&row)
     }
 
     async fn send_message(&self, row: &DeliveryRow) {
@@ -110,6 +232,12 @@ impl JobShard {
         let view = JobView::of(row.record.clone(), |key| signer.read_url(key));
         webhook::body(&view, UnixMs(row.ended_ms))
     }
+}
+
+/// An attempt whose sender was not heard of again.
+fn interrupted(attempt: u32, now: UnixMs) -> LoggedAttempt {
+    let (outcome, answer) = (Outcome::Interrupted, String::new());
+    LoggedAttempt { attempt, ended_ms: now.0, duration_ms: 0, outcome, status: 0, answer }
 }
 
 /// At most [`ANSWER_BYTES`], whole characters only.

@@ -12,6 +12,7 @@ use xora_shared::{
         view::{Attempt, AttemptEnd, JobRecord, Published},
     },
     request::JobRequest,
+    settings::Settings,
     time::UnixMs,
 };
 
@@ -68,7 +69,7 @@ impl JobShard {
 
     /// Stops a job.
     pub(super) async fn cancel(&self, id: Id) -> Result<Stored, ApiError> {
-        let webhook = self.default_webhook().await?;
+        let settings = self.settings().await?;
         let job = self.job(id)?;
         let Some(mut task) = self.task(id)? else { return Err(conflict(job.record.state, "cancelled")) };
         let step = machine::step(task.state, Event::Cancelled, &task.spent)
@@ -78,7 +79,7 @@ impl JobShard {
             end_attempt(&mut task, Some(AttemptEnd::Cancelled));
             self.memory.cancelled.borrow_mut().insert(task.id);
         }
-        let delivery = self.end(job, task, step.state, Ending::default(), webhook)?;
+        let delivery = self.end(job, task, step.state, Ending::default(), &settings)?;
         self.arm().await?;
         self.wake_nodes();
         self.dispatch(delivery).await;
@@ -110,7 +111,7 @@ impl JobShard {
         task: TaskRow,
         state: JobState,
         ending: Ending,
-        default_webhook: Option<String>,
+        settings: &Settings,
     ) -> Result<Option<DeliveryRow>, ApiError> {
         let now = config::now();
         let progress = if state == JobState::Completed { 100 } else { self.progress(&task) };
@@ -127,7 +128,7 @@ impl JobShard {
         };
         job.fence = task.fence;
         job.completed_by = ending.completed_by;
-        let delivery = new_delivery(&job, default_webhook, now)?;
+        let delivery = new_delivery(&job, settings, now)?;
         job.deliveries.extend(delivery.as_ref().map(|row| row.id));
         self.drop_uploads(task.id, job.record.result.as_ref().map(|published| published.key.as_str()), now)?;
         self.put_job(&job)?;
@@ -145,7 +146,7 @@ impl JobShard {
         mut task: TaskRow,
         step: Step,
         failure: Failure,
-        default_webhook: Option<String>,
+        settings: &Settings,
     ) -> Result<Option<DeliveryRow>, ApiError> {
         task.spent.extend(step.spent);
         end_attempt(&mut task, Some(AttemptEnd::Failed(failure.clone())));
@@ -153,7 +154,7 @@ impl JobShard {
             Then::End => {
                 let job = self.job(task.job_id)?;
                 let ending = Ending { failure: Some(failure), ..Ending::default() };
-                self.end(job, task, step.state, ending, default_webhook)
+                self.end(job, task, step.state, ending, settings)
             }
             Then::Offer { after_ms } => self.offer_again(task, after_ms).map(|()| None),
             Then::Lease | Then::Note | Then::Restart => {
@@ -174,9 +175,9 @@ impl JobShard {
         self.put_task(&task)
     }
 
-    /// The default webhook URL. An await: ask before reading rows.
-    pub(super) async fn default_webhook(&self) -> Result<Option<String>, ApiError> {
-        Ok(account::settings_from_kv(&self.env).await?.default_webhook_url)
+    /// The settings in force. An await: ask before reading rows.
+    pub(super) async fn settings(&self) -> Result<Settings, ApiError> {
+        account::settings_from_kv(&self.env).await
     }
 
     /// The task that a hold speaks for. Stale holds get the job's state.
@@ -226,12 +227,14 @@ impl JobShard {
 }
 
 /// The delivery of a job that has just ended, if anyone wants to hear of it.
-fn new_delivery(job: &JobRow, default: Option<String>, now: UnixMs) -> Result<Option<DeliveryRow>, ApiError> {
-    let Some(url) = job.record.request.webhook_url.clone().or(default) else { return Ok(None) };
+fn new_delivery(job: &JobRow, settings: &Settings, now: UnixMs) -> Result<Option<DeliveryRow>, ApiError> {
+    let Some(url) = job.record.request.webhook_url.clone().or_else(|| settings.default_webhook_url.clone()) else {
+        return Ok(None);
+    };
     Ok(Some(DeliveryRow {
         id: id_beside(job.record.id)?,
         // Its message is sent by the request that ends the job; only if that fails does the alarm send it.
-        delivery: Delivery::new(now).sent(now),
+        delivery: Delivery::new(settings.webhook_schedule, now).sent(now),
         url,
         ended_ms: now.0,
         record: job.record.clone(),

@@ -83,7 +83,7 @@ impl JobShard {
 
     /// Publishes a verified output: the job refers to it from this turn on.
     pub(super) async fn complete(&self, complete: Complete) -> Result<JobState, ApiError> {
-        let webhook = self.default_webhook().await?;
+        let settings = self.settings().await?;
         let Complete { hold, result } = complete;
         let job = self.job(hold.task_id)?;
         if job.completed_by.as_ref() == Some(&hold) {
@@ -95,7 +95,7 @@ impl JobShard {
         let key = self.stored_key(&hold, result.bytes)?;
         end_attempt(&mut task, None);
         let ending = Ending { result: Some(Published { key, result }), completed_by: Some(hold), failure: None };
-        let delivery = self.end(job, task, step.state, ending, webhook)?;
+        let delivery = self.end(job, task, step.state, ending, &settings)?;
         self.arm().await?;
         self.dispatch(delivery).await;
         Ok(step.state)
@@ -103,7 +103,7 @@ impl JobShard {
 
     /// Ends an attempt that failed: offered again, or the end of the job.
     pub(super) async fn fail(&self, fail: Fail) -> Result<JobState, ApiError> {
-        let webhook = self.default_webhook().await?;
+        let settings = self.settings().await?;
         let mut task = self.held(&fail.hold)?;
         self.note_live(&mut task);
         let event = Event::Failed(fail.failure.kind);
@@ -111,7 +111,7 @@ impl JobShard {
         if let Some(attempt) = task.attempts.last_mut() {
             attempt.stage = fail.failure.stage;
         }
-        let delivery = self.settle(task, step, fail.failure, webhook)?;
+        let delivery = self.settle(task, step, fail.failure, &settings)?;
         self.arm().await?;
         self.dispatch(delivery).await;
         Ok(step.state)

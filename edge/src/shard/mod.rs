@@ -31,7 +31,7 @@ use xora_shared::{
     request::JobRequest,
 };
 
-pub use deliveries::{Claimed, Recorded};
+pub use deliveries::{Claimed, DeliveryView, Recorded};
 pub use uploads::Upload;
 
 use crate::{
@@ -84,6 +84,17 @@ pub enum Call {
     },
     /// Says how a claimed attempt went. Answers nothing.
     Record(Recorded),
+    /// Makes an attempt of a delivery now. Answers nothing.
+    Redeliver(Id),
+    /// Answers the log of a job's deliveries.
+    Deliveries(Id),
+    /// Notes that the Queue gave an attempt up. Answers nothing.
+    DeadLetter {
+        /// The delivery.
+        delivery: Id,
+        /// The attempt's number.
+        attempt: u32,
+    },
     /// Looks at what is due, as the alarm does. Answers nothing.
     Touch,
 }
@@ -195,6 +206,9 @@ impl JobShard {
             Call::Release(release) => rpc::reply(&self.release(&release).await?),
             Call::Claim { delivery, attempt } => rpc::reply(&self.claim(delivery, attempt).await?),
             Call::Record(recorded) => rpc::reply(&self.record(recorded).await?),
+            Call::Redeliver(id) => rpc::reply(&self.redeliver(id).await?),
+            Call::Deliveries(job) => rpc::reply(&self.log(job)?),
+            Call::DeadLetter { delivery, attempt } => rpc::reply(&self.note_dead_letter(delivery, attempt)?),
             Call::Touch => {
                 self.look_at_what_is_due().await;
                 rpc::reply(&())
