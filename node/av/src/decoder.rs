@@ -86,7 +86,8 @@ unsafe fn open(
     threads: u32,
     max_pixels: u64,
 ) -> Result<()> {
-    let (threads, pixels) = (threads.to_string(), max_pixels.to_string());
+    // libav counts them in an `int`.
+    let (threads, pixels) = (threads.to_string(), max_pixels.min(i32::MAX as u64).to_string());
     let mut options = Options::new([
         ("threads", threads.as_str()),
         ("max_pixels", pixels.as_str()),

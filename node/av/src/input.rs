@@ -81,6 +81,13 @@ impl Input {
         known(unsafe { (*self.context).duration }).and_then(|duration| duration.try_into().ok()).filter(|us| *us > 0)
     }
 
+    /// Whether the container itself says its length, so that less is a sign of a cut file; else it is an estimate.
+    pub fn declares_duration(&self) -> bool {
+        // SAFETY: valid while `self` is; read as the integer it is.
+        let method = unsafe { (&raw const (*self.context).duration_estimation_method).cast::<i32>().read() };
+        method == ffi::AVDurationEstimationMethod::AVFMT_DURATION_FROM_STREAM as i32
+    }
+
     /// Length of the source in bytes, when it is known.
     pub fn size(&self) -> Option<u64> {
         self.io.size()
@@ -173,7 +180,7 @@ impl Input {
     fn find_streams(&mut self, limits: OpenLimits) -> Result<()> {
         // SAFETY: valid while `self` is.
         let count = unsafe { (*self.context).nb_streams as usize };
-        let pixels = limits.pixels.to_string();
+        let pixels = limits.pixels.min(i32::MAX as u64).to_string();
         let mut options = (0..count)
             .map(|_| Options::new([("threads", "1"), ("max_pixels", pixels.as_str())]).map(Options::into_raw))
             .collect::<Result<Vec<_>>>()?;

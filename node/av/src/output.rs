@@ -44,24 +44,39 @@ impl Output {
         unsafe { (*(*self.context).oformat).flags & ffi::AVFMT_GLOBALHEADER != 0 }
     }
 
-    /// Adds a stream of what `encoder` makes and returns its index. `tag` is the four-character code to use where the
-    /// usual one will not do.
-    pub fn add(&mut self, encoder: &Encoder, frame_rate: Rational, tag: Option<[u8; 4]>) -> Result<usize> {
-        // SAFETY: the stream belongs to the context, the parameters to the stream; the encoder is open.
+    /// Adds a stream and returns its index. It must be described before [`Self::begin`].
+    pub fn add(&mut self) -> Result<usize> {
+        // SAFETY: the context is valid and its header not yet written; the stream belongs to it.
         unsafe {
             let stream = ffi::avformat_new_stream(self.context, ptr::null());
             if stream.is_null() {
                 return Err(Error::memory("add stream"));
             }
-            check(ffi::avcodec_parameters_from_context((*stream).codecpar, encoder.as_ptr()), "add stream")?;
+            Ok(usize::try_from((*stream).index).unwrap_or(0))
+        }
+    }
+
+    /// Says that a stream holds what `encoder` makes. `tag` is the four-character code to use where the usual one will
+    /// not do.
+    pub fn describe(
+        &mut self,
+        stream: usize,
+        encoder: &Encoder,
+        frame_rate: Rational,
+        tag: Option<[u8; 4]>,
+    ) -> Result<()> {
+        let stream = self.stream(stream).ok_or(Error::new(ErrorKind::Other, "describe stream"))?;
+        // SAFETY: the stream is of this context, the parameters belong to the stream; the encoder is open.
+        unsafe {
+            check(ffi::avcodec_parameters_from_context((*stream).codecpar, encoder.as_ptr()), "describe stream")?;
             (*(*stream).codecpar).codec_tag = tag.map_or(0, u32::from_le_bytes);
             (*stream).time_base = encoder.time_base().into();
             (*stream).sample_aspect_ratio = (*(*stream).codecpar).sample_aspect_ratio;
             if frame_rate.0 > 0 {
                 (*stream).avg_frame_rate = frame_rate.into();
             }
-            Ok(usize::try_from((*stream).index).unwrap_or(0))
         }
+        Ok(())
     }
 
     /// Writes what comes before the first packet. The streams' time bases may change by it.
@@ -75,11 +90,8 @@ impl Output {
 
     /// Unit of the times of a stream's packets, in seconds; final after [`Self::begin`].
     pub fn time_base(&self, stream: usize) -> Rational {
-        // SAFETY: valid while `self` is; the index is checked against the count.
-        unsafe {
-            let count = (*self.context).nb_streams as usize;
-            if stream < count { (*(*(*self.context).streams.add(stream))).time_base.into() } else { Rational(0, 1) }
-        }
+        // SAFETY: the stream is of this context.
+        self.stream(stream).map_or(Rational(0, 1), |stream| unsafe { (*stream).time_base }.into())
     }
 
     /// Writes a packet in its turn among the streams. The packet is empty afterwards.
@@ -98,6 +110,14 @@ impl Output {
             code
         };
         self.check(code, "write trailer")
+    }
+
+    fn stream(&self, stream: usize) -> Option<*mut ffi::AVStream> {
+        // SAFETY: valid while `self` is; the index is checked against the count.
+        unsafe {
+            let count = (*self.context).nb_streams as usize;
+            (stream < count).then(|| *(*self.context).streams.add(stream))
+        }
     }
 
     fn check(&self, code: i32, doing: &'static str) -> Result<()> {

@@ -1,0 +1,202 @@
+//! The sound track: packets of the input to packets of the output.
+
+use xora_av::{
+    AudioEncoding, AudioShape, Decoder, Encoder, Frame, Graph, Input, MICROSECONDS, Packet, Poll, Rational, rescale,
+};
+
+use crate::job::{
+    damage::Damage,
+    decode::decode,
+    fault::{Done, Fault},
+    mux::Mux,
+    plan::AudioTrack,
+};
+
+/// Two graphs: the first makes any sound of the input into one form and is rebuilt when the input changes; the second
+/// lives as long as the track, fills gaps with silence, cuts overlaps, and cuts frames as the encoder wants them.
+pub struct AudioPath<'a> {
+    track: &'a AudioTrack,
+    decoder: Decoder,
+    convert: Option<(AudioShape, Graph)>,
+    sink: AudioSink<'a>,
+    /// Where the next sound should begin, in the decoder's time base, if it does not say.
+    next: i64,
+}
+
+/// What a finished track tells.
+#[derive(Clone, Debug)]
+pub struct AudioFacts {
+    /// Samples per second.
+    pub sample_rate: u32,
+    /// Channels.
+    pub channels: u32,
+    /// Samples (per channel) that went into the encoder.
+    pub samples: u64,
+    /// First time, in microseconds.
+    pub start_us: i64,
+}
+
+impl<'a> AudioPath<'a> {
+    /// Opens the decoder; everything behind it waits for the first sound.
+    pub fn open(input: &Input, track: &'a AudioTrack, index: usize) -> Done<Self> {
+        // More threads do not help sound.
+        let decoder = Decoder::open(input, track.stream, 1, u64::MAX)?;
+        let sink = AudioSink { track, index, regular: None, encoder: None, first: None, samples: 0, end: 0 };
+        Ok(Self { track, decoder, convert: None, sink, next: 0 })
+    }
+
+    /// Takes a packet, or with `None` the end of the input. Returns the time reached, in microseconds of the output.
+    pub fn take(&mut self, packet: Option<&Packet>, mux: &mut Mux, damage: &mut Damage) -> Done<i64> {
+        let Self { track, decoder, convert, sink, next } = self;
+        let time_base = decoder.time_base();
+        decode(decoder, packet, damage, |frame| {
+            frame.settle_layout();
+            let shape = frame.audio_shape(time_base);
+            let pts = frame.best_effort_pts().unwrap_or(*next);
+            let rate = i32::try_from(shape.sample_rate).unwrap_or(1).max(1);
+            let samples = i64::try_from(frame.samples()).unwrap_or(0);
+            *next = pts.saturating_add(rescale(samples, Rational(1, rate), time_base));
+            frame.set_pts(Some(pts));
+            let mut graph = match convert.take() {
+                Some((same, graph)) if same == shape => graph,
+                Some((_, mut other)) => {
+                    drain(&mut other, None, sink, mux)?;
+                    Graph::sound(&shape, &conversion(track, &shape))?
+                }
+                None => Graph::sound(&shape, &conversion(track, &shape))?,
+            };
+            drain(&mut graph, Some(frame), sink, mux)?;
+            *convert = Some((shape, graph));
+            Ok(())
+        })?;
+        Ok(sink.reached_us())
+    }
+
+    /// Flushes everything.
+    pub fn finish(mut self, mux: &mut Mux, damage: &mut Damage) -> Done<AudioFacts> {
+        self.take(None, mux, damage)?;
+        if let Some((_, mut graph)) = self.convert.take() {
+            drain(&mut graph, None, &mut self.sink, mux)?;
+        }
+        self.sink.finish(mux)
+    }
+}
+
+/// The filters from one form of sound to the track's. Mixing down is normalised, so that it cannot clip.
+fn conversion(track: &AudioTrack, shape: &AudioShape) -> String {
+    let layout = if track.channels == 1 { "mono" } else { "stereo" };
+    let normalised = if shape.channels > track.channels { "=rematrix_maxval=1.0" } else { "" };
+    let (rate, format) = (track.sample_rate, sample_format(track.encoder));
+    format!("aresample{normalised},aformat=sample_rates={rate}:sample_fmts={format}:channel_layouts={layout}")
+}
+
+/// What each encoder takes.
+fn sample_format(encoder: &str) -> &'static str {
+    if encoder == "aac" { "fltp" } else { "flt" }
+}
+
+fn drain(graph: &mut Graph, frame: Option<&mut Frame>, sink: &mut AudioSink, mux: &mut Mux) -> Done<()> {
+    graph.push(frame)?;
+    let mut converted = Frame::new()?;
+    while graph.pull(&mut converted)? == Poll::Ready {
+        sink.take(Some(&mut converted), graph.time_base(), mux)?;
+    }
+    Ok(())
+}
+
+struct AudioSink<'a> {
+    track: &'a AudioTrack,
+    index: usize,
+    regular: Option<Graph>,
+    encoder: Option<Encoder>,
+    /// First time, in samples.
+    first: Option<i64>,
+    samples: u64,
+    /// Where the last frame ends, in samples.
+    end: i64,
+}
+
+impl AudioSink<'_> {
+    fn time_base(&self) -> Rational {
+        Rational(1, i32::try_from(self.track.sample_rate).unwrap_or(1))
+    }
+
+    fn reached_us(&self) -> i64 {
+        rescale(self.end, self.time_base(), MICROSECONDS)
+    }
+
+    /// Takes sound in the track's form, or the end.
+    fn take(&mut self, mut frame: Option<&mut Frame>, time_base: Rational, mux: &mut Mux) -> Done<()> {
+        if let (Some(first), None) = (&mut frame, &self.regular) {
+            self.open(first, time_base, mux)?;
+        }
+        let Some(mut graph) = self.regular.take() else { return Ok(()) };
+        graph.push(frame)?;
+        let mut regular = Frame::new()?;
+        while graph.pull(&mut regular)? == Poll::Ready {
+            let pts =
+                rescale(regular.pts().unwrap_or(self.end), graph.time_base(), self.time_base()).max(self.end_or_any());
+            regular.set_pts(Some(pts));
+            self.first.get_or_insert(pts);
+            self.samples += regular.samples() as u64;
+            self.end = pts + i64::try_from(regular.samples()).unwrap_or(0);
+            self.pump(Some(&regular), mux)?;
+        }
+        self.regular = Some(graph);
+        Ok(())
+    }
+
+    /// The earliest time that the next frame may have.
+    fn end_or_any(&self) -> i64 {
+        if self.first.is_some() { self.end } else { i64::MIN }
+    }
+
+    fn open(&mut self, first: &Frame, time_base: Rational, mux: &mut Mux) -> Done<()> {
+        let encoder = Encoder::audio(
+            &AudioEncoding {
+                encoder: self.track.encoder,
+                options: &self.track.options,
+                global_header: mux.wants_global_header(),
+            },
+            first,
+        )?;
+        let shape = first.audio_shape(time_base);
+        // A gap or an overlap of a tenth of a second is closed; less is jitter of the timestamps.
+        let mut graph = Graph::sound(&shape, "aresample=async=1:min_hard_comp=0.1")?;
+        graph.set_frame_size(encoder.frame_size());
+        mux.open(self.index, &encoder, Rational(0, 1), None)?;
+        self.regular = Some(graph);
+        self.encoder = Some(encoder);
+        Ok(())
+    }
+
+    fn pump(&mut self, frame: Option<&Frame>, mux: &mut Mux) -> Done<()> {
+        let Some(encoder) = &mut self.encoder else { return Ok(()) };
+        let time_base = encoder.time_base();
+        let mut packet = Packet::new()?;
+        loop {
+            let sent = encoder.send(frame)?;
+            while encoder.receive(&mut packet)? == Poll::Ready {
+                mux.write(self.index, time_base, &mut packet)?;
+            }
+            if sent != Poll::More {
+                return Ok(());
+            }
+        }
+    }
+
+    fn finish(mut self, mux: &mut Mux) -> Done<AudioFacts> {
+        let time_base = self.time_base();
+        self.take(None, time_base, mux)?;
+        self.pump(None, mux)?;
+        if self.samples == 0 {
+            return Err(Fault::transcode("no sound of the input could be decoded"));
+        }
+        Ok(AudioFacts {
+            sample_rate: self.track.sample_rate,
+            channels: self.track.channels,
+            samples: self.samples,
+            start_us: rescale(self.first.unwrap_or(0), time_base, MICROSECONDS),
+        })
+    }
+}

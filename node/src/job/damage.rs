@@ -1,0 +1,52 @@
+//! How much broken media is survived.
+
+use crate::job::fault::{Done, Fault};
+
+/// Counts packets, and those that could not be decoded.
+#[derive(Debug, Default)]
+pub struct Damage {
+    packets: u64,
+    bad: u64,
+}
+
+/// Bad packets that are survived however short the input is.
+const ALWAYS: u64 = 10;
+/// One in this many may be bad.
+const ONE_IN: u64 = 20;
+/// From this many packets on, too many bad ones end the work at once.
+const SAMPLE: u64 = 500;
+
+impl Damage {
+    /// One more packet was read.
+    pub fn packet(&mut self) {
+        self.packets += 1;
+    }
+
+    /// One could not be read or decoded. Fails when that is one too many.
+    pub fn bad(&mut self) -> Done<()> {
+        self.bad += 1;
+        if self.packets.max(self.bad) >= SAMPLE { self.check() } else { Ok(()) }
+    }
+
+    /// The container could not be read at this place; the demuxer goes on behind it.
+    pub fn unreadable(&mut self) -> Done<()> {
+        self.packet();
+        self.bad()
+    }
+
+    /// Fails when too many were bad.
+    pub fn check(&self) -> Done<()> {
+        if self.bad <= ALWAYS || self.bad * ONE_IN <= self.packets {
+            return Ok(());
+        }
+        let (bad, packets) = (self.bad, self.packets);
+        Err(Fault::transcode(format!(
+            "the input is damaged: {bad} of {packets} packets could not be decoded; at most one in {ONE_IN} is skipped"
+        )))
+    }
+
+    /// What a caller should know.
+    pub fn warning(&self) -> Option<String> {
+        (self.bad > 0).then(|| format!("{} of {} packets were damaged and skipped", self.bad, self.packets))
+    }
+}

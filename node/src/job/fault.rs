@@ -1,0 +1,87 @@
+//! From what libav or the socket said to what the supervisor is told.
+
+use std::io;
+
+use xora_av::{Error, ErrorKind};
+use xora_shared::failure::FailureKind;
+
+use crate::ipc::JobFailure;
+
+/// The work's own result.
+pub type Done<T> = Result<T, Fault>;
+
+/// Why the work stopped.
+#[derive(Debug)]
+pub enum Fault {
+    /// libav, before it is decided whose fault that is.
+    Av(Error),
+    /// Decided already.
+    Job(JobFailure),
+    /// The supervisor is gone: there is nobody to tell.
+    Gone,
+}
+
+impl Fault {
+    /// A failure that we understand.
+    pub fn known(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self::Job(JobFailure::Known { kind, message: message.into() })
+    }
+
+    /// The input is not what the recipe needs.
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self::known(FailureKind::InputUnsupported, message)
+    }
+
+    /// The input ends too early.
+    pub fn truncated(message: impl Into<String>) -> Self {
+        Self::known(FailureKind::InputTruncated, message)
+    }
+
+    /// Over a limit, which the message names.
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Self::known(FailureKind::InputTooLarge, message)
+    }
+
+    /// A codec, filter or muxer failed.
+    pub fn transcode(message: impl Into<String>) -> Self {
+        Self::known(FailureKind::Transcode, message)
+    }
+
+    /// What the supervisor is told; none when it is gone.
+    pub fn into_failure(self) -> Option<JobFailure> {
+        match self {
+            Self::Job(failure) => Some(failure),
+            Self::Av(error) => Some(judge(error)),
+            Self::Gone => None,
+        }
+    }
+}
+
+/// What an error of libav means where nothing more is known.
+fn judge(error: Error) -> JobFailure {
+    let known = |kind, message| JobFailure::Known { kind, message };
+    match error.kind {
+        ErrorKind::Source => JobFailure::Unreadable,
+        ErrorKind::Unsupported => known(
+            FailureKind::InputUnsupported,
+            format!("the input uses a codec or format that is not supported ({error}); convert it to another first"),
+        ),
+        ErrorKind::Memory => known(FailureKind::Transcode, format!("out of memory ({error})")),
+        ErrorKind::InvalidData | ErrorKind::Sink | ErrorKind::Option | ErrorKind::Other => {
+            known(FailureKind::Transcode, format!("the media could not be processed ({error})"))
+        }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Av(error)
+    }
+}
+
+impl From<io::Error> for Fault {
+    /// Only the socket to the supervisor fails with these.
+    fn from(_: io::Error) -> Self {
+        Self::Gone
+    }
+}

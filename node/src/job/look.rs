@@ -1,0 +1,162 @@
+//! What a file looks like from its first bytes, for what libav cannot tell: why it would not open.
+
+use std::io;
+
+use xora_av::ReadAt;
+
+/// What the first bytes say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Nothing at all.
+    Empty,
+    /// MP4 or MOV; whether all top-level boxes are there, and an index among them.
+    Mp4(Boxes),
+    /// Matroska or WebM.
+    Matroska,
+    /// A list of other files (HLS, ffconcat, SDP, DASH).
+    Playlist,
+    /// Text.
+    Text,
+    /// A web page.
+    Html,
+    /// Anything else.
+    Other,
+}
+
+/// The state of the top-level boxes of an MP4 or MOV.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Boxes {
+    /// All there.
+    Whole,
+    /// There is no index, and the file ends.
+    NoIndex,
+    /// A box says that it goes on behind the end of the file.
+    Cut,
+}
+
+/// Bytes that are looked at.
+const HEAD: usize = 1024;
+/// Boxes that are looked at; more are fragments, whose index is spread over the file.
+const BOXES: usize = 64;
+
+/// Looks at the first bytes, and at the heads of the boxes of an MP4. Fails only as the source fails.
+pub fn look(source: &mut dyn ReadAt) -> io::Result<Look> {
+    let mut head = vec![0; HEAD];
+    let length = read_full(source, 0, &mut head)?;
+    head.truncate(length);
+    Ok(match first_impression(&head) {
+        Look::Mp4(_) => Look::Mp4(boxes(source)?),
+        other => other,
+    })
+}
+
+fn first_impression(head: &[u8]) -> Look {
+    if head.is_empty() {
+        return Look::Empty;
+    }
+    if matches!(head.get(4..8), Some(b"ftyp" | b"moov" | b"mdat" | b"wide" | b"skip" | b"free" | b"pnot")) {
+        return Look::Mp4(Boxes::Whole);
+    }
+    if head.starts_with(&[0x1a, 0x45, 0xdf, 0xa3]) {
+        return Look::Matroska;
+    }
+    let Ok(text) = std::str::from_utf8(head.get(..head.len().min(HEAD - 4)).unwrap_or(head)) else {
+        return Look::Other;
+    };
+    let text = text.trim_start_matches('\u{feff}').trim_start();
+    let lower = text.get(..text.len().min(64)).unwrap_or(text).to_ascii_lowercase();
+    if lower.starts_with("#extm3u")
+        || lower.starts_with("ffconcat")
+        || lower.starts_with("v=0")
+        || text.contains("<MPD")
+    {
+        Look::Playlist
+    } else if lower.starts_with("<!doctype html") || lower.starts_with("<html") {
+        Look::Html
+    } else if text.bytes().all(|byte| byte >= 0x20 || byte.is_ascii_whitespace()) {
+        Look::Text
+    } else {
+        Look::Other
+    }
+}
+
+fn boxes(source: &mut dyn ReadAt) -> io::Result<Boxes> {
+    let mut position = 0_u64;
+    let mut indexed = false;
+    for _ in 0..BOXES {
+        let mut head = [0; 16];
+        let length = read_full(source, position, &mut head)?;
+        if length < 8 {
+            return Ok(if indexed { Boxes::Whole } else { Boxes::NoIndex });
+        }
+        let [s0, s1, s2, s3, kind @ .., l0, l1, l2, l3, l4, l5, l6, l7] = head;
+        let size = match u32::from_be_bytes([s0, s1, s2, s3]) {
+            // To the end of the file.
+            0 => return Ok(if indexed || kind == *b"moov" { Boxes::Whole } else { Boxes::NoIndex }),
+            1 => u64::from_be_bytes([l0, l1, l2, l3, l4, l5, l6, l7]),
+            size => u64::from(size),
+        };
+        indexed |= kind == *b"moov";
+        position = position.saturating_add(size.max(8));
+        if source.size().is_some_and(|end| position > end) {
+            return Ok(Boxes::Cut);
+        }
+    }
+    Ok(Boxes::Whole)
+}
+
+fn read_full(source: &mut dyn ReadAt, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match source.read_at(offset + filled as u64, &mut buffer[filled..])? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Bytes(Vec<u8>);
+
+    impl ReadAt for Bytes {
+        fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+            let rest = self.0.get(offset as usize..).unwrap_or(&[]);
+            let length = rest.len().min(buffer.len());
+            buffer[..length].copy_from_slice(&rest[..length]);
+            Ok(length)
+        }
+
+        fn size(&self) -> Option<u64> {
+            Some(self.0.len() as u64)
+        }
+    }
+
+    fn of(bytes: &[u8]) -> Look {
+        look(&mut Bytes(bytes.to_vec())).expect("read")
+    }
+
+    #[test]
+    fn text_playlists_and_pages_are_told_apart() {
+        assert_eq!(of(b""), Look::Empty);
+        assert_eq!(of(b"hello\n"), Look::Text);
+        assert_eq!(of(b"#EXTM3U\n/etc/passwd"), Look::Playlist);
+        assert_eq!(of(b"ffconcat version 1.0\nfile x"), Look::Playlist);
+        assert_eq!(of(b"<!DOCTYPE html><p>not found"), Look::Html);
+        assert_eq!(of(&[0x1a, 0x45, 0xdf, 0xa3, 1]), Look::Matroska);
+        assert_eq!(of(&[0xff, 0xfe, 0, 1]), Look::Other);
+    }
+
+    #[test]
+    fn an_mp4_tells_whether_it_was_cut() {
+        let file_type = b"\0\0\0\x10ftypisom\0\0\0\0";
+        let with = |rest: &[u8]| of(&[file_type, rest].concat());
+        assert_eq!(with(b"\0\0\0\x08moov\0\0\0\x09mdatx"), Look::Mp4(Boxes::Whole));
+        assert_eq!(with(b"\0\0\0\x09mdatx"), Look::Mp4(Boxes::NoIndex));
+        assert_eq!(with(b"\0\0\0\x08moov\0\0\x09\x09mdatx"), Look::Mp4(Boxes::Cut));
+        assert_eq!(with(b"\0\0\0\x01mdat\0\0\0\0\0\0\0\x11x\0\0\0\x08moov"), Look::Mp4(Boxes::Whole));
+    }
+}

@@ -1,0 +1,129 @@
+//! What an input is, and whether it is within the limits.
+
+use xora_av::{Input, Kind, OpenLimits, ReadAt, Stream};
+
+use crate::{
+    ipc::{Limits, Source},
+    job::{
+        fault::{Done, Fault},
+        link::Link,
+        look::{Boxes, Look, look},
+        source::RemoteInput,
+    },
+};
+
+/// What is known of an input before anything is decided.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// libav's name of the container.
+    pub format: String,
+    /// Length in bytes, when known.
+    pub size: Option<u64>,
+    /// Length in microseconds, as the container says or libav estimates.
+    pub duration_us: Option<u64>,
+    /// The streams, by index.
+    pub streams: Vec<Stream>,
+    /// What a caller should know.
+    pub warnings: Vec<String>,
+}
+
+/// Streams that libav may create before it gives up; the limit itself is checked afterwards, with a clear error.
+const MOST_STREAMS: u32 = 1000;
+
+/// Opens an input and checks it against the limits, before anything but its first pictures is decoded.
+pub fn open(link: &Link, index: u32, source: &Source, limits: &Limits) -> Done<(Input, Probe)> {
+    if source.size == Some(0) {
+        return Err(Fault::unsupported("the input is empty: 0 bytes"));
+    }
+    let mut remote = RemoteInput::new(link.clone(), index, source.size);
+    let appearance = look(&mut remote).map_err(|_| Fault::Job(crate::ipc::JobFailure::Unreadable))?;
+    if appearance == Look::Empty {
+        return Err(Fault::unsupported("the input is empty: 0 bytes"));
+    }
+    let input = open_as(Box::new(remote), appearance, limits)?;
+    let probe = Probe {
+        format: input.format(),
+        size: input.size(),
+        duration_us: input.duration_us(),
+        streams: input.streams().to_vec(),
+        warnings: Vec::new(),
+    };
+    check_limits(&probe, limits)?;
+    check_whole(&input, appearance)?;
+    Ok((input, probe))
+}
+
+fn open_as(source: Box<dyn ReadAt>, appearance: Look, limits: &Limits) -> Done<Input> {
+    let open_limits = OpenLimits { streams: MOST_STREAMS.max(limits.streams), pixels: limits.pixels };
+    Input::open(source, open_limits).map_err(|error| match error.kind {
+        xora_av::ErrorKind::Source => Fault::Av(error),
+        xora_av::ErrorKind::Memory => Fault::too_large(format!(
+            "the input could not be opened within the limits of {} streams and the memory of a job",
+            limits.streams
+        )),
+        xora_av::ErrorKind::Sink
+        | xora_av::ErrorKind::InvalidData
+        | xora_av::ErrorKind::Unsupported
+        | xora_av::ErrorKind::Option
+        | xora_av::ErrorKind::Other => not_media(appearance),
+    })
+}
+
+/// Why it would not open, in words that say what to do.
+fn not_media(appearance: Look) -> Fault {
+    match appearance {
+        Look::Mp4(Boxes::NoIndex | Boxes::Cut) => Fault::truncated(
+            "the input is an MP4 or MOV file without its index (`moov`): it was cut, or its recording never finished; \
+             upload the whole file",
+        ),
+        Look::Matroska => Fault::truncated(
+            "the input begins as a Matroska or WebM file but ends in its headers; upload the whole file",
+        ),
+        Look::Mp4(Boxes::Whole) => Fault::unsupported("the input looks like MP4 or MOV but its index cannot be read"),
+        Look::Playlist => Fault::unsupported(
+            "the input is a playlist or a list of other files, not media; give the address of the media file itself",
+        ),
+        Look::Html => Fault::unsupported(
+            "the input is a web page, not media; the address may need a login, or points to a player instead of the file",
+        ),
+        Look::Text => Fault::unsupported("the input is text, not media; check the address"),
+        Look::Empty | Look::Other => Fault::unsupported("the input is not a media format that is supported"),
+    }
+}
+
+fn check_limits(probe: &Probe, limits: &Limits) -> Done<()> {
+    if probe.streams.len() > limits.streams as usize {
+        let found = probe.streams.len();
+        return Err(Fault::too_large(format!("the input has {found} streams; the limit is {}", limits.streams)));
+    }
+    let longest = limits.duration_seconds.saturating_mul(1_000_000);
+    if let Some(duration) = probe.duration_us.filter(|duration| *duration > longest) {
+        let (found, limit) = (duration / 1_000_000, limits.duration_seconds);
+        return Err(Fault::too_large(format!("the input is {found} seconds long; the limit is {limit} seconds")));
+    }
+    for stream in probe.streams.iter().filter(|stream| stream.kind == Kind::Video) {
+        let pixels = u64::from(stream.width) * u64::from(stream.height);
+        if pixels > limits.pixels {
+            let (width, height, limit) = (stream.width, stream.height, limits.pixels);
+            return Err(Fault::too_large(format!(
+                "the pictures are {width}x{height}, which is {pixels} pixels; the limit is {limit}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a file whose index promises bytes that it does not have.
+fn check_whole(input: &Input, appearance: Look) -> Done<()> {
+    let (Some(size), Look::Mp4(boxes)) = (input.size(), appearance) else { return Ok(()) };
+    let indices: Vec<_> = (0..input.streams().len()).filter_map(|stream| input.index(stream)).collect();
+    let promised = indices.iter().map(|index| index.end).max().unwrap_or(0);
+    // Fragments have no index of the whole file, so there only the boxes tell.
+    if promised > size || (boxes == Boxes::Cut && indices.iter().all(|index| index.end <= 1)) {
+        let needed = promised.max(size + 1);
+        return Err(Fault::truncated(format!(
+            "the input was cut: it has {size} bytes, but its index needs at least {needed}; upload the whole file"
+        )));
+    }
+    Ok(())
+}

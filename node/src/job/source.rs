@@ -1,0 +1,76 @@
+//! An input as the job process sees it: an index at the supervisor.
+
+use std::{collections::VecDeque, io};
+
+use xora_av::ReadAt;
+
+use crate::{ipc::MAX_READ, job::link::Link};
+
+/// The first read at a new place, in bytes: small, since demuxers hop between headers and index.
+const FIRST_READ: u32 = 64 << 10;
+/// Windows kept: badly interleaved files alternate between a few places.
+const WINDOWS: usize = 6;
+
+/// Reads an input through the supervisor, and keeps the last few windows of it. A window that is read on from its end
+/// is followed by one of twice its length, up to the largest read allowed.
+pub struct RemoteInput {
+    link: Link,
+    input: u32,
+    size: Option<u64>,
+    /// Last used last.
+    windows: VecDeque<Window>,
+}
+
+struct Window {
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
+impl Window {
+    fn end(&self) -> u64 {
+        self.offset + self.bytes.len() as u64
+    }
+}
+
+impl RemoteInput {
+    /// An input by index, and its length in bytes when that is known.
+    pub fn new(link: Link, input: u32, size: Option<u64>) -> Self {
+        Self { link, input, size, windows: VecDeque::new() }
+    }
+
+    /// Fetches the window that begins at `offset`; empty at the end of the input.
+    fn fetch(&mut self, offset: u64) -> io::Result<Window> {
+        let before = self.windows.iter().position(|window| window.end() == offset && !window.bytes.is_empty());
+        let length = match before.and_then(|index| self.windows.remove(index)) {
+            Some(window) => (window.bytes.len() as u32).saturating_mul(2).clamp(FIRST_READ, MAX_READ),
+            None => FIRST_READ,
+        };
+        let bytes = self.link.read(self.input, offset, length)?.ok_or(io::ErrorKind::NotConnected)?;
+        Ok(Window { offset, bytes })
+    }
+}
+
+impl ReadAt for RemoteInput {
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() || self.size.is_some_and(|size| offset >= size) {
+            return Ok(0);
+        }
+        let held = self.windows.iter().position(|window| (window.offset..window.end()).contains(&offset));
+        let window = match held.and_then(|index| self.windows.remove(index)) {
+            Some(window) => window,
+            None => self.fetch(offset)?,
+        };
+        let start = (offset - window.offset) as usize;
+        let length = buffer.len().min(window.bytes.len() - start);
+        buffer[..length].copy_from_slice(&window.bytes[start..start + length]);
+        self.windows.push_back(window);
+        if self.windows.len() > WINDOWS {
+            self.windows.pop_front();
+        }
+        Ok(length)
+    }
+
+    fn size(&self) -> Option<u64> {
+        self.size
+    }
+}

@@ -1,0 +1,243 @@
+//! Making one picture of a film.
+
+use xora_av::{
+    Decoder, Encoder, FieldOrder, Frame, Graph, Input, MICROSECONDS, Packet, Poll, Rational, Stream, VideoEncoding,
+    rescale,
+};
+use xora_shared::{
+    media::{FileType, Format},
+    report::{Expectation, ExpectedVideo, OutputFacts, RunReport, StreamFate},
+};
+
+use crate::{
+    ipc::Limits,
+    job::{
+        damage::Damage,
+        decode::decode,
+        fault::{Done, Fault},
+        link::Link,
+        plan::Still,
+        probe::Probe,
+        shape::{Picture, chain},
+    },
+};
+
+/// The picture of `thumbnail` to JPEG at quality 75 is that of this command, when the time is one of the input's own.
+pub const COMMAND: &str = "ffmpeg -threads 1 -ss SECONDS -i INPUT -frames:v 1 -q:v 10 OUTPUT.jpg";
+
+/// How far before the time asked for decoding begins, when the first try came out behind it; in microseconds.
+const STEP_BACK_US: i64 = 10_000_000;
+
+/// Makes it, and hands it over as part 1.
+pub fn make(
+    link: &Link,
+    input: &mut Input,
+    probe: &Probe,
+    still: &Still,
+    fates: Vec<StreamFate>,
+    limits: &Limits,
+) -> Done<RunReport> {
+    let stream = &probe.streams[still.stream];
+    let mut decoder = Decoder::open(input, still.stream, 1, limits.pixels)?;
+    let mut frame = if still.is_cover {
+        decode_cover(input, &mut decoder, still.stream)?
+    } else {
+        for other in 0..probe.streams.len() {
+            input.want(other, other == still.stream);
+        }
+        find(input, &mut decoder, stream, still.seek_us)?
+    };
+    let mut picture = fit(&mut frame, &decoder, &still.picture, limits)?;
+    let bytes = encode(&mut picture, still)?;
+    let length = bytes.len() as u64;
+    if length > limits.output_bytes {
+        let limit = limits.output_bytes;
+        return Err(Fault::too_large(format!("the output would be larger than the limit of {limit} bytes")));
+    }
+    link.part(1, bytes)?;
+    Ok(report(still, &picture, length, fates))
+}
+
+fn decode_cover(input: &Input, decoder: &mut Decoder, stream: usize) -> Done<Frame> {
+    let cover = input.attached_picture(stream)?;
+    let mut found = None;
+    let mut damage = Damage::default();
+    for packet in [Some(&cover), None] {
+        decode(decoder, packet, &mut damage, |frame| {
+            found = Some(frame.take()?);
+            Ok(())
+        })?;
+    }
+    found.ok_or_else(|| Fault::unsupported("the cover picture of the input could not be decoded"))
+}
+
+/// The picture that is shown at `seek_us`: the last one that begins at or before it, else the first there is.
+fn find(input: &mut Input, decoder: &mut Decoder, stream: &Stream, seek_us: u64) -> Done<Frame> {
+    let start = stream.start.unwrap_or(0);
+    let wanted_us = i64::try_from(seek_us).unwrap_or(i64::MAX);
+    let target = start.saturating_add(rescale(wanted_us, MICROSECONDS, stream.time_base));
+    let mut fallback = None;
+    for back_us in [0, STEP_BACK_US, i64::MAX] {
+        let from = target.saturating_sub(rescale(back_us, MICROSECONDS, stream.time_base)).max(start);
+        // Past the end some containers refuse to seek; the next try begins earlier.
+        if target > start && input.seek(stream.index, from).is_err() && back_us < i64::MAX {
+            continue;
+        }
+        decoder.reset();
+        match scan(input, decoder, stream.index, target)? {
+            Scan { shown: Some(frame), .. } => return Ok(frame),
+            Scan { later, .. } => fallback = later.or(fallback),
+        }
+        if from == start {
+            break;
+        }
+    }
+    fallback.ok_or_else(|| Fault::transcode("no picture of the input could be decoded"))
+}
+
+/// What decoding from one place on found.
+struct Scan {
+    /// The last picture at or before the time.
+    shown: Option<Frame>,
+    /// The first one after it.
+    later: Option<Frame>,
+}
+
+fn scan(input: &mut Input, decoder: &mut Decoder, stream: usize, target: i64) -> Done<Scan> {
+    let mut found = Scan { shown: None, later: None };
+    let mut damage = Damage::default();
+    let mut packet = Packet::new()?;
+    loop {
+        let more = loop {
+            match input.read(&mut packet) {
+                Ok(more) if !more || packet.stream() == stream => break more,
+                Ok(_) => {}
+                Err(error) if error.kind == xora_av::ErrorKind::InvalidData => damage.unreadable()?,
+                Err(error) => return Err(error.into()),
+            }
+        };
+        damage.packet();
+        decode(decoder, more.then_some(&packet), &mut damage, |frame| {
+            let begins = frame.best_effort_pts().unwrap_or(i64::MIN);
+            if begins <= target && found.later.is_none() {
+                found.shown = Some(frame.take()?);
+            } else if found.later.is_none() {
+                found.later = Some(frame.take()?);
+            }
+            Ok(())
+        })?;
+        if !more || found.later.is_some() {
+            return Ok(found);
+        }
+    }
+}
+
+fn fit(frame: &mut Frame, decoder: &Decoder, want: &Picture, limits: &Limits) -> Done<Frame> {
+    let shape = frame.picture_shape(decoder.time_base(), Rational(0, 1));
+    let deinterlace = want.deinterlace || frame.field_order() != FieldOrder::Progressive;
+    let chain = chain(&shape, &Picture { deinterlace, ..want.clone() });
+    let (width, height, limit) = (chain.width, chain.height, limits.pixels);
+    if u64::from(width) * u64::from(height) > limit {
+        return Err(Fault::too_large(format!("the picture would be {width}x{height}; the limit is {limit} pixels")));
+    }
+    let mut graph = Graph::pictures(&shape, &chain.text, 1)?;
+    // Some filters wait for a time.
+    frame.set_pts(Some(0));
+    graph.push(Some(frame))?;
+    graph.push(None)?;
+    let mut fitted = Frame::new()?;
+    if graph.pull(&mut fitted)? != Poll::Ready {
+        return Err(Fault::transcode("the picture could not be filtered"));
+    }
+    fitted.set_color(chain.color);
+    Ok(fitted)
+}
+
+fn encode(picture: &mut Frame, still: &Still) -> Done<Vec<u8>> {
+    let scale = quantiser(still.quality);
+    let (encoder, options) = match still.format {
+        Format::Png => ("png", vec![]),
+        Format::Webp => ("libwebp", vec![("quality", still.quality.to_string())]),
+        Format::Jpg
+        | Format::Mp4
+        | Format::Webm
+        | Format::Mov
+        | Format::Gif
+        | Format::Mp3
+        | Format::Aac
+        | Format::Wav
+        | Format::M4a
+        | Format::Opus
+        | Format::Flac => ("mjpeg", vec![("flags", "+qscale".to_owned()), ("qmin", "1".to_owned())]),
+    };
+    picture.set_pts(Some(0));
+    picture.set_quality(scale);
+    picture.forget_picture_type();
+    let how = VideoEncoding {
+        encoder,
+        time_base: Rational(1, 25),
+        frame_rate: Rational(25, 1),
+        threads: 1,
+        options: &options,
+        global_header: false,
+    };
+    let mut encoder = Encoder::video(&how, picture)?;
+    let mut packet = Packet::new()?;
+    for frame in [Some(&*picture), None] {
+        encoder.send(frame)?;
+        if encoder.receive(&mut packet)? == Poll::Ready {
+            // For these formats a packet is a whole file.
+            return Ok(packet.data().to_vec());
+        }
+    }
+    Err(Fault::transcode("the picture could not be encoded"))
+}
+
+/// Quality 1 to 100 as JPEG's quantiser scale 31 (worst) to 1, evenly; libav's usual best, 2, is at 97.
+fn quantiser(quality: u8) -> i32 {
+    31 - (i32::from(quality.clamp(1, 100)) - 1) * 30 / 99
+}
+
+fn report(still: &Still, picture: &Frame, bytes: u64, streams: Vec<StreamFate>) -> RunReport {
+    let codec = match still.format {
+        Format::Png => "png",
+        Format::Webp => "webp",
+        Format::Jpg
+        | Format::Mp4
+        | Format::Webm
+        | Format::Mov
+        | Format::Gif
+        | Format::Mp3
+        | Format::Aac
+        | Format::Wav
+        | Format::M4a
+        | Format::Opus
+        | Format::Flac => "mjpeg",
+    };
+    let (width, height) = (picture.width(), picture.height());
+    RunReport {
+        facts: OutputFacts {
+            file_type: FileType::Image,
+            format: still.format,
+            codec: codec.to_owned(),
+            duration_us: None,
+            width: Some(width),
+            height: Some(height),
+        },
+        expect: Expectation {
+            format: still.format,
+            bytes,
+            video: Some(ExpectedVideo {
+                codec: codec.to_owned(),
+                width,
+                height,
+                frames: 1,
+                start_us: 0,
+                duration_us: 0,
+            }),
+            audio: None,
+        },
+        streams,
+        warnings: Vec::new(),
+    }
+}

@@ -1,0 +1,82 @@
+//! Choosing streams, and saying what becomes of each.
+
+use xora_av::{Kind, Stream};
+use xora_shared::report::{Fate, StreamFate};
+
+/// The pictures: those that a player takes by default if they are marked so, then those with the most pixels, then the
+/// first. Covers are not pictures in motion, and what has no size could not be read.
+pub fn pick_video(streams: &[Stream]) -> Option<&Stream> {
+    let moving = |stream: &&Stream| {
+        stream.kind == Kind::Video && !stream.is_attached_picture && stream.width > 0 && stream.height > 0
+    };
+    let rank = |stream: &&Stream| (stream.is_default, u64::from(stream.width) * u64::from(stream.height));
+    // `max_by_key` takes the last of equals.
+    streams.iter().rev().filter(moving).max_by_key(rank)
+}
+
+/// The sound: what a player takes by default, else the first.
+pub fn pick_audio(streams: &[Stream]) -> Option<&Stream> {
+    let audible = |stream: &&Stream| {
+        stream.kind == Kind::Audio && stream.codec != "none" && stream.sample_rate > 0 && stream.channels > 0
+    };
+    streams.iter().rev().filter(audible).max_by_key(|stream| stream.is_default)
+}
+
+/// The picture that belongs to the file.
+pub fn pick_cover(streams: &[Stream]) -> Option<&Stream> {
+    streams.iter().find(|stream| stream.kind == Kind::Video && stream.is_attached_picture)
+}
+
+/// What becomes of every stream of input 0: the chosen are converted, with a reason where there is one, the others
+/// dropped, always with a reason.
+pub fn fates(
+    streams: &[Stream],
+    chosen: &[&Stream],
+    why_converted: impl Fn(&Stream) -> Option<String>,
+) -> Vec<StreamFate> {
+    let fate = |stream: &Stream| {
+        let is_chosen = chosen.iter().any(|one| one.index == stream.index);
+        let (fate, reason) = if is_chosen {
+            (Fate::Converted, why_converted(stream))
+        } else {
+            (Fate::Dropped, Some(why_dropped(stream, chosen)))
+        };
+        StreamFate {
+            input: 0,
+            stream: u32::try_from(stream.index).unwrap_or(u32::MAX),
+            what: describe(stream),
+            fate,
+            reason,
+        }
+    };
+    streams.iter().map(fate).collect()
+}
+
+/// A stream in a few words: `video h264 1280x720`.
+pub fn describe(stream: &Stream) -> String {
+    let codec = &stream.codec;
+    match stream.kind {
+        Kind::Video if stream.is_attached_picture => format!("cover {codec} {}x{}", stream.width, stream.height),
+        Kind::Video => format!("video {codec} {}x{}", stream.width, stream.height),
+        Kind::Audio => format!("audio {codec} {} Hz {}", stream.sample_rate, stream.layout),
+        Kind::Subtitle => format!("subtitle {codec}"),
+        Kind::Attachment => format!("attachment {codec}"),
+        Kind::Data => format!("data {codec}"),
+    }
+}
+
+fn why_dropped(stream: &Stream, chosen: &[&Stream]) -> String {
+    let taken = chosen.iter().any(|one| one.kind == stream.kind);
+    let why = match stream.kind {
+        Kind::Video if stream.is_attached_picture => "a cover is not part of the output",
+        Kind::Video if stream.width == 0 || stream.height == 0 => "its pictures could not be read",
+        Kind::Video | Kind::Audio if !taken => "the output is a single picture",
+        Kind::Video => "the output has one picture track at most, and another was chosen",
+        Kind::Audio if stream.sample_rate == 0 || stream.codec == "none" => "its sound could not be read",
+        Kind::Audio => "the output has one sound track at most",
+        Kind::Subtitle => "subtitles are not carried over",
+        Kind::Attachment => "attachments are not carried over",
+        Kind::Data => "data tracks are not carried over",
+    };
+    why.to_owned()
+}

@@ -1,0 +1,91 @@
+//! The common time of all streams of an input: begins at zero, and has no jumps.
+
+use xora_av::{MICROSECONDS, Packet, Rational, rescale};
+
+/// A jump beyond this between packets of one stream is a break in the recording, not a pause. In microseconds.
+const JUMP_US: i64 = 10_000_000;
+
+/// Moves the times of packets. One offset serves all streams, so sound and pictures keep their distance.
+pub struct Timeline {
+    offset_us: i64,
+    may_jump: bool,
+    /// Where each stream's next packet should begin, in microseconds of the output.
+    next_us: Vec<Option<i64>>,
+    jumps: u64,
+}
+
+impl Timeline {
+    /// `start_us` becomes zero. Only where `may_jump` are jumps closed; elsewhere they are meant.
+    pub fn new(start_us: i64, may_jump: bool, streams: usize) -> Self {
+        Self { offset_us: start_us.saturating_neg(), may_jump, next_us: vec![None; streams], jumps: 0 }
+    }
+
+    /// Jumps closed so far.
+    pub fn jumps(&self) -> u64 {
+        self.jumps
+    }
+
+    /// Moves a packet to its place, and returns where it ends, in microseconds of the output.
+    pub fn place(&mut self, packet: &mut Packet, time_base: Rational) -> Option<i64> {
+        if let Some(dts) = packet.dts().or(packet.pts()) {
+            self.close_jump(packet.stream(), rescale(dts, time_base, MICROSECONDS));
+        }
+        let offset = rescale(self.offset_us, MICROSECONDS, time_base);
+        let moved = |time: i64| time.saturating_add(offset);
+        packet.set_times(packet.pts().map(moved), packet.dts().map(moved));
+        let end = |time: i64| rescale(time.saturating_add(packet.duration()), time_base, MICROSECONDS);
+        if let (Some(dts), Some(next)) = (packet.dts().or(packet.pts()), self.next_us.get_mut(packet.stream())) {
+            *next = Some(end(dts));
+        }
+        packet.pts().or(packet.dts()).map(end)
+    }
+
+    fn close_jump(&mut self, stream: usize, dts_us: i64) {
+        let Some(next) = self.next_us.get(stream).copied().flatten().filter(|_| self.may_jump) else { return };
+        let delta = dts_us.saturating_add(self.offset_us).saturating_sub(next);
+        if delta.saturating_abs() > JUMP_US {
+            self.offset_us = self.offset_us.saturating_sub(delta);
+            self.jumps += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLISECONDS: Rational = Rational(1, 1000);
+
+    fn place(timeline: &mut Timeline, stream: usize, dts: i64) -> Option<i64> {
+        let mut packet = Packet::new().expect("memory");
+        packet.set_stream(stream);
+        packet.set_times(Some(dts), Some(dts));
+        packet.set_duration(40);
+        timeline.place(&mut packet, MILLISECONDS);
+        packet.pts()
+    }
+
+    #[test]
+    fn streams_keep_their_distance() {
+        let mut timeline = Timeline::new(1_400_000, true, 2);
+        assert_eq!(place(&mut timeline, 0, 1400), Some(0));
+        assert_eq!(place(&mut timeline, 1, 1900), Some(500));
+    }
+
+    #[test]
+    fn a_jump_is_closed_for_all_streams_alike() {
+        let mut timeline = Timeline::new(0, true, 2);
+        place(&mut timeline, 0, 0);
+        place(&mut timeline, 1, 10);
+        assert_eq!(place(&mut timeline, 0, 90_000_000), Some(40));
+        assert_eq!(place(&mut timeline, 1, 90_000_010), Some(50));
+        assert_eq!(timeline.jumps(), 1);
+    }
+
+    #[test]
+    fn a_pause_is_left_where_jumps_are_not_ordinary() {
+        let mut timeline = Timeline::new(0, false, 1);
+        place(&mut timeline, 0, 0);
+        assert_eq!(place(&mut timeline, 0, 90_000), Some(90_000));
+    }
+}

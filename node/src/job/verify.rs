@@ -1,0 +1,279 @@
+//! Reading an output back, and comparing it with what was meant.
+
+use xora_av::{Decoder, Frame, Input, Kind, MICROSECONDS, Packet, Stream, rescale};
+use xora_shared::{
+    media::{FileType, Format},
+    report::{Coverage, Expectation, ExpectedAudio, ExpectedVideo, VerifyReport},
+};
+
+use crate::{
+    ipc::{Limits, Source},
+    job::{
+        damage::Damage,
+        decode::decode,
+        fault::{Done, Fault},
+        link::Link,
+        probe,
+    },
+};
+
+/// Up to this many bytes every packet is read; above, an index is believed.
+const FULL_SCAN: u64 = 256 << 20;
+/// The least difference in length that counts, in microseconds; one picture counts if it is longer.
+const LENGTH_TOLERANCE_US: u64 = 50_000;
+/// How far sound and pictures may have moved against each other, in microseconds.
+const OFFSET_TOLERANCE_US: i64 = 20_000;
+/// The most pictures decoded of the first and of the last group.
+const PICTURES: u64 = 16;
+
+/// Reads the output back. Fails only when it cannot be read; what is wrong with it is in the report.
+pub fn verify(link: &Link, source: &Source, expect: &Expectation, limits: &Limits) -> Done<VerifyReport> {
+    let mut problems = Vec::new();
+    let size = source.size.unwrap_or(expect.bytes);
+    check(&mut problems, size == expect.bytes, || format!("the output has {size} bytes instead of {}", expect.bytes));
+    let mut input = match probe::open(link, 0, source, &generous(limits)) {
+        Ok((input, _)) => input,
+        Err(fault) => return unopened(fault, problems),
+    };
+    let found = Found::of(&input);
+    found.compare(expect, &mut problems);
+    let (scan, coverage) = scan(&mut input, &found, expect, size)?;
+    scan.compare(expect, &mut problems);
+    decode_edges(&mut input, &found, expect, limits, &mut problems)?;
+    Ok(VerifyReport {
+        problems,
+        coverage,
+        duration_us: (expect.format.file_type() != FileType::Image).then_some(scan.duration_us),
+        frames: found.video.is_some().then_some(scan.frames),
+        av_offset_us: found.av_offset_us(),
+    })
+}
+
+/// The limits are for inputs; what we made is within them or was refused, give or take the end.
+fn generous(limits: &Limits) -> Limits {
+    Limits { duration_seconds: limits.duration_seconds.saturating_add(3600), ..limits.clone() }
+}
+
+/// Not even opening worked: that is a finding, unless the bytes could not be had.
+fn unopened(fault: Fault, mut problems: Vec<String>) -> Done<VerifyReport> {
+    let message = match fault.into_failure() {
+        None => return Err(Fault::Gone),
+        Some(crate::ipc::JobFailure::Known { message, .. }) => message,
+        Some(other) => return Err(Fault::Job(other)),
+    };
+    problems.push(format!("the output cannot be opened: {message}"));
+    Ok(VerifyReport { problems, coverage: Coverage::Edges, duration_us: None, frames: None, av_offset_us: None })
+}
+
+fn check(problems: &mut Vec<String>, good: bool, problem: impl FnOnce() -> String) {
+    if !good {
+        problems.push(problem());
+    }
+}
+
+/// The tracks as read back.
+struct Found {
+    video: Option<Stream>,
+    audio: Option<Stream>,
+    others: usize,
+}
+
+impl Found {
+    fn of(input: &Input) -> Self {
+        let first = |kind| input.streams().iter().find(|stream| stream.kind == kind).cloned();
+        let (video, audio) = (first(Kind::Video), first(Kind::Audio));
+        let others = input.streams().len() - usize::from(video.is_some()) - usize::from(audio.is_some());
+        Self { video, audio, others }
+    }
+
+    /// Start of sound minus start of pictures, in microseconds.
+    fn av_offset_us(&self) -> Option<i64> {
+        let start = |stream: &Stream| stream.start.map(|start| rescale(start, stream.time_base, MICROSECONDS));
+        Some(start(self.audio.as_ref()?)? - start(self.video.as_ref()?)?)
+    }
+
+    fn compare(&self, expect: &Expectation, problems: &mut Vec<String>) {
+        check(problems, self.others == 0, || format!("the output has {} tracks that it should not have", self.others));
+        match (&self.video, &expect.video) {
+            (Some(found), Some(expected)) => compare_video(found, expected, problems),
+            (None, None) => {}
+            (found, _) => problems.push(format!("a picture track is {}", presence(found.is_some()))),
+        }
+        match (&self.audio, &expect.audio) {
+            (Some(found), Some(expected)) => compare_audio(found, expected, problems),
+            (None, None) => {}
+            (found, _) => problems.push(format!("a sound track is {}", presence(found.is_some()))),
+        }
+        if let (Some(found), Some(video), Some(audio)) = (self.av_offset_us(), &expect.video, &expect.audio) {
+            let meant = audio.start_us - video.start_us;
+            check(problems, (found - meant).abs() <= OFFSET_TOLERANCE_US, || {
+                format!("sound begins {found} µs after the pictures instead of {meant} µs")
+            });
+        }
+    }
+}
+
+fn presence(there: bool) -> &'static str {
+    if there { "there that should not be" } else { "missing" }
+}
+
+fn compare_video(found: &Stream, expected: &ExpectedVideo, problems: &mut Vec<String>) {
+    let codec = &found.codec;
+    check(problems, *codec == expected.codec, || format!("pictures are {codec} instead of {}", expected.codec));
+    check(problems, (found.width, found.height) == (expected.width, expected.height), || {
+        let (width, height) = (expected.width, expected.height);
+        format!("pictures are {}x{} instead of {width}x{height}", found.width, found.height)
+    });
+}
+
+fn compare_audio(found: &Stream, expected: &ExpectedAudio, problems: &mut Vec<String>) {
+    let codec = &found.codec;
+    check(problems, *codec == expected.codec, || format!("sound is {codec} instead of {}", expected.codec));
+    check(problems, found.sample_rate == expected.sample_rate, || {
+        format!("sound has {} samples per second instead of {}", found.sample_rate, expected.sample_rate)
+    });
+    check(problems, found.channels == expected.channels, || {
+        format!("sound has {} channels instead of {}", found.channels, expected.channels)
+    });
+}
+
+/// What reading the packets, or believing an index, told.
+struct Scan {
+    frames: u64,
+    /// The longest track, in microseconds from its own start.
+    duration_us: u64,
+    video_us: Option<u64>,
+    audio_us: Option<u64>,
+}
+
+impl Scan {
+    fn compare(&self, expect: &Expectation, problems: &mut Vec<String>) {
+        if let Some(video) = &expect.video {
+            let frames = self.frames;
+            check(problems, frames == video.frames, || format!("{frames} pictures instead of {}", video.frames));
+            // One picture, or a little more: containers round times.
+            let picture = video.duration_us / video.frames.max(1);
+            let tolerance = LENGTH_TOLERANCE_US.max(picture + picture / 2);
+            if video.duration_us > 0 {
+                compare_length("pictures", self.video_us, video.duration_us, tolerance, problems);
+            }
+        }
+        if let Some(audio) = &expect.audio {
+            let expected = audio.samples * 1_000_000 / u64::from(audio.sample_rate.max(1));
+            compare_length("sound", self.audio_us, expected, LENGTH_TOLERANCE_US, problems);
+        }
+    }
+}
+
+fn compare_length(what: &str, found: Option<u64>, expected: u64, tolerance: u64, problems: &mut Vec<String>) {
+    let found = found.unwrap_or(0);
+    check(problems, found.abs_diff(expected) <= tolerance, || {
+        format!("{what} last {found} µs instead of {expected} µs")
+    });
+}
+
+/// First and last time of a track, in its time base.
+#[derive(Clone, Copy)]
+struct Span {
+    start: i64,
+    end: i64,
+}
+
+fn scan(input: &mut Input, found: &Found, expect: &Expectation, size: u64) -> Done<(Scan, Coverage)> {
+    if size <= FULL_SCAN {
+        return Ok((scan_packets(input, found)?, Coverage::Full));
+    }
+    let length = |stream: &Option<Stream>| {
+        let stream = stream.as_ref()?;
+        u64::try_from(rescale(stream.duration?, stream.time_base, MICROSECONDS)).ok()
+    };
+    let (video_us, audio_us) = (length(&found.video), length(&found.audio));
+    // Matroska tells the length of the file only, and counts nothing; the muxer's own count stands in.
+    let whole = || input.duration_us();
+    let frames = match (expect.format, &found.video) {
+        (Format::Mp4 | Format::Mov, Some(stream)) => input.index(stream.index).map_or(0, |index| index.entries),
+        _ => expect.video.as_ref().map_or(0, |video| video.frames),
+    };
+    let scan = Scan {
+        frames,
+        duration_us: input.duration_us().unwrap_or(0),
+        video_us: video_us.or_else(whole),
+        audio_us: audio_us.or_else(whole),
+    };
+    Ok((scan, Coverage::Edges))
+}
+
+fn scan_packets(input: &mut Input, found: &Found) -> Done<Scan> {
+    let mut packet = Packet::new()?;
+    let mut spans: Vec<Option<Span>> = vec![None; input.streams().len()];
+    let mut frames = 0;
+    while input.read(&mut packet)? {
+        let Some(span) = spans.get_mut(packet.stream()) else { continue };
+        let is_video = found.video.as_ref().is_some_and(|stream| stream.index == packet.stream());
+        frames += u64::from(is_video);
+        if let Some(start) = packet.pts().filter(|_| !packet.is_discarded()) {
+            let end = start.saturating_add(packet.duration());
+            let so_far = span.unwrap_or(Span { start, end });
+            *span = Some(Span { start: so_far.start.min(start), end: so_far.end.max(end) });
+        }
+    }
+    let length = |stream: &Option<Stream>| {
+        let stream = stream.as_ref()?;
+        let span = spans.get(stream.index).copied().flatten()?;
+        // Priming samples come before the start of the track.
+        let start = span.start.max(stream.start.unwrap_or(span.start));
+        u64::try_from(rescale(span.end - start, stream.time_base, MICROSECONDS)).ok()
+    };
+    let (video_us, audio_us) = (length(&found.video), length(&found.audio));
+    Ok(Scan { frames, duration_us: video_us.max(audio_us).unwrap_or(0), video_us, audio_us })
+}
+
+/// Decodes the first and the last group of pictures.
+fn decode_edges(
+    input: &mut Input,
+    found: &Found,
+    expect: &Expectation,
+    limits: &Limits,
+    problems: &mut Vec<String>,
+) -> Done<()> {
+    let Some(stream) = &found.video else { return Ok(()) };
+    let start = stream.start.unwrap_or(0);
+    let length_us = expect.video.as_ref().map_or(0, |video| video.duration_us);
+    let end = start.saturating_add(rescale(i64::try_from(length_us).unwrap_or(0), MICROSECONDS, stream.time_base));
+    for other in 0..input.streams().len() {
+        input.want(other, other == stream.index);
+    }
+    for (name, place) in [("first", start), ("last", end)] {
+        // A file of one picture has nowhere to seek to; after a failed seek it is opened at its start still.
+        let _ = input.seek(stream.index, place);
+        let mut decoder = Decoder::open(input, stream.index, 1, limits.pixels)?;
+        let pictures = decode_some(input, &mut decoder, stream.index)?;
+        let is_image = expect.format.file_type() == FileType::Image;
+        if pictures == Some(0) && is_image && name == "last" {
+            continue;
+        }
+        check(problems, pictures.is_some_and(|count| count > 0), || format!("the {name} pictures cannot be decoded"));
+    }
+    Ok(())
+}
+
+/// Pictures decoded from here on; none when one was damaged.
+fn decode_some(input: &mut Input, decoder: &mut Decoder, stream: usize) -> Done<Option<u64>> {
+    let mut packet = Packet::new()?;
+    let (mut pictures, mut damaged) = (0, false);
+    let mut damage = Damage::default();
+    let mut look = |frame: &mut Frame| {
+        pictures += 1;
+        damaged |= frame.is_damaged();
+        Ok(())
+    };
+    let mut sent = 0;
+    while sent < PICTURES && input.read(&mut packet)? {
+        if packet.stream() == stream {
+            decode(decoder, Some(&packet), &mut damage, &mut look)?;
+            sent += 1;
+        }
+    }
+    decode(decoder, None, &mut damage, &mut look)?;
+    Ok((!damaged && damage.warning().is_none()).then_some(pictures))
+}

@@ -1,0 +1,303 @@
+//! The picture track: packets of the input to packets of the output.
+
+use xora_av::{
+    Color, Decoder, Encoder, FieldOrder, Frame, Graph, Input, Packet, PictureShape, Poll, Rational, VideoEncoding,
+    rescale,
+};
+
+use crate::job::{
+    damage::Damage,
+    decode::decode,
+    fault::{Done, Fault},
+    mux::Mux,
+    plan::VideoTrack,
+    shape::{Chain, Picture, Size, chain},
+};
+
+/// What is fixed for the whole track.
+pub struct Setup<'a> {
+    /// How it is made.
+    pub track: &'a VideoTrack,
+    /// Its index in the output.
+    pub index: usize,
+    /// Threads for decoder, filters and encoder, each.
+    pub threads: u32,
+    /// Most pixels of one picture.
+    pub max_pixels: u64,
+    /// Pictures per second, as the container says; 0 when unknown.
+    pub frame_rate: Rational,
+}
+
+/// See the module.
+pub struct VideoPath<'a> {
+    setup: Setup<'a>,
+    decoder: Decoder,
+    filter: Option<Filter>,
+    sink: VideoSink<'a>,
+    /// Where the next picture should begin, in the decoder's time base, if it does not say.
+    next: i64,
+}
+
+/// The filters for pictures of one shape.
+struct Filter {
+    graph: Graph,
+    shape: PictureShape,
+    chain: Chain,
+}
+
+/// What a finished track tells.
+#[derive(Clone, Debug)]
+pub struct VideoFacts {
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// Pictures that went into the encoder.
+    pub frames: u64,
+    /// First time, in microseconds.
+    pub start_us: i64,
+    /// From the first picture's start to the last one's end, in microseconds.
+    pub duration_us: u64,
+    /// What a caller should know.
+    pub warnings: Vec<String>,
+}
+
+impl<'a> VideoPath<'a> {
+    /// Opens the decoder; everything behind it waits for the first picture.
+    pub fn open(input: &Input, setup: Setup<'a>) -> Done<Self> {
+        let decoder = Decoder::open(input, setup.track.stream, setup.threads, setup.max_pixels)?;
+        let sink = VideoSink::new(setup.track, setup.index, setup.threads);
+        Ok(Self { setup, decoder, filter: None, sink, next: 0 })
+    }
+
+    /// Takes a packet, or with `None` the end of the input. Returns the time reached, in microseconds of the output.
+    pub fn take(&mut self, packet: Option<&Packet>, mux: &mut Mux, damage: &mut Damage) -> Done<i64> {
+        let Self { setup, decoder, filter, sink, next } = self;
+        let time_base = decoder.time_base();
+        decode(decoder, packet, damage, |frame| {
+            let pts = frame.best_effort_pts().unwrap_or(*next);
+            frame.set_pts(Some(pts));
+            *next = pts.saturating_add(frame.duration().max(1));
+            let shape = frame.picture_shape(time_base, setup.frame_rate);
+            let mut fitting = match filter.take() {
+                Some(filter) if filter.shape == shape => filter,
+                Some(mut other) => {
+                    drain(&mut other, None, sink, mux)?;
+                    Filter::build(shape, &sink.later_picture(), setup.threads)?
+                }
+                None => Filter::build(shape, &first_picture(setup.track, frame), setup.threads)?,
+            };
+            drain(&mut fitting, Some(frame), sink, mux)?;
+            *filter = Some(fitting);
+            Ok(())
+        })?;
+        Ok(sink.reached_us())
+    }
+
+    /// Flushes everything.
+    pub fn finish(mut self, mux: &mut Mux, damage: &mut Damage) -> Done<VideoFacts> {
+        self.take(None, mux, damage)?;
+        if let Some(mut filter) = self.filter.take() {
+            drain(&mut filter, None, &mut self.sink, mux)?;
+        }
+        self.sink.finish(mux)
+    }
+}
+
+/// Fields are looked for in the first picture, too: many containers are silent about them.
+fn first_picture(track: &VideoTrack, frame: &Frame) -> Picture {
+    let deinterlace = track.picture.deinterlace || frame.field_order() != FieldOrder::Progressive;
+    Picture { deinterlace, ..track.picture.clone() }
+}
+
+impl Filter {
+    fn build(shape: PictureShape, picture: &Picture, threads: u32) -> Done<Self> {
+        let chain = chain(&shape, picture);
+        let graph = Graph::pictures(&shape, &chain.text, threads)?;
+        Ok(Self { graph, shape, chain })
+    }
+}
+
+/// Passes a frame, or the end, through the filters and on to the encoder.
+fn drain(filter: &mut Filter, frame: Option<&mut Frame>, sink: &mut VideoSink, mux: &mut Mux) -> Done<()> {
+    filter.graph.push(frame)?;
+    let mut filtered = Frame::new()?;
+    while filter.graph.pull(&mut filtered)? == Poll::Ready {
+        filtered.set_color(filter.chain.color);
+        sink.take(&mut filtered, filter, mux)?;
+    }
+    Ok(())
+}
+
+/// The encoder's side of the track.
+struct VideoSink<'a> {
+    track: &'a VideoTrack,
+    index: usize,
+    threads: u32,
+    encoder: Option<Encoder>,
+    time_base: Rational,
+    frame_rate: Rational,
+    /// The last picture, kept back until the next one tells how long it is shown.
+    held: Option<Frame>,
+    picture: Picture,
+    /// Start and length of the pictures that are inside the encoder.
+    inside: Vec<(i64, i64)>,
+    first: Option<i64>,
+    end: i64,
+    last_length: i64,
+    size: (u32, u32),
+    color: Color,
+    frames: u64,
+    nudged: u64,
+    hdr_left: bool,
+}
+
+impl<'a> VideoSink<'a> {
+    fn new(track: &'a VideoTrack, index: usize, threads: u32) -> Self {
+        Self {
+            track,
+            index,
+            threads,
+            encoder: None,
+            time_base: Rational(0, 1),
+            frame_rate: Rational(0, 1),
+            held: None,
+            picture: track.picture.clone(),
+            inside: Vec::new(),
+            first: None,
+            end: 0,
+            last_length: 1,
+            size: (0, 0),
+            color: Color::UNSPECIFIED,
+            frames: 0,
+            nudged: 0,
+            hdr_left: false,
+        }
+    }
+
+    /// What pictures must be once the encoder is open: its size is for good.
+    fn later_picture(&self) -> Picture {
+        if self.size.0 == 0 {
+            self.picture.clone()
+        } else {
+            Picture { size: Size::Within(self.size.0, self.size.1), ..self.picture.clone() }
+        }
+    }
+
+    fn reached_us(&self) -> i64 {
+        rescale(self.end, self.time_base, xora_av::MICROSECONDS)
+    }
+
+    /// Takes a filtered picture; it goes into the encoder when its successor comes.
+    fn take(&mut self, frame: &mut Frame, filter: &Filter, mux: &mut Mux) -> Done<()> {
+        if self.encoder.is_none() {
+            self.open(frame, filter, mux)?;
+        }
+        frame.set_color(self.color);
+        frame.forget_picture_type();
+        let wanted = rescale(frame.pts().unwrap_or(self.end), filter.graph.time_base(), self.time_base);
+        let mut pts = wanted;
+        if let Some(held) = self.held.take() {
+            let start = held.pts().unwrap_or(0);
+            // Two pictures at one time, or one out of order: shown one tick apart rather than lost.
+            pts = pts.max(start + 1);
+            self.last_length = pts - start;
+            self.encode(&held, self.last_length, mux)?;
+        }
+        self.nudged += u64::from(pts != wanted);
+        frame.set_pts(Some(pts));
+        self.first.get_or_insert(pts);
+        self.end = pts + frame_length(self.frame_rate, self.time_base).unwrap_or(self.last_length);
+        self.held = Some(frame.take()?);
+        Ok(())
+    }
+
+    fn open(&mut self, first: &Frame, filter: &Filter, mux: &mut Mux) -> Done<()> {
+        self.time_base = filter.graph.time_base();
+        let rate = filter.graph.frame_rate();
+        let sensible = rate.1 > 0 && (1..=1000).contains(&(rate.0 / rate.1));
+        self.frame_rate = if sensible { rate } else { Rational(0, 1) };
+        self.size = (first.width(), first.height());
+        self.color = filter.chain.color;
+        self.hdr_left = filter.chain.hdr_left;
+        let encoder = Encoder::video(
+            &VideoEncoding {
+                encoder: self.track.encoder,
+                time_base: self.time_base,
+                frame_rate: self.frame_rate,
+                threads: self.threads,
+                options: &self.options(),
+                global_header: mux.wants_global_header(),
+            },
+            first,
+        )?;
+        mux.open(self.index, &encoder, self.frame_rate, self.track.tag)?;
+        self.encoder = Some(encoder);
+        Ok(())
+    }
+
+    /// libav tells x265 the time base as its frame rate, which would end in an absurd level: it is told the rate here.
+    fn options(&self) -> Vec<(&'static str, String)> {
+        let mut options = self.track.options.clone();
+        for (key, value) in &mut options {
+            if *key == "x265-params" {
+                let rate = if self.frame_rate.0 > 0 { self.frame_rate } else { Rational(30, 1) };
+                *value += &format!(":fps={}/{}", rate.0, rate.1);
+            }
+        }
+        options
+    }
+
+    fn encode(&mut self, frame: &Frame, length: i64, mux: &mut Mux) -> Done<()> {
+        self.inside.push((frame.pts().unwrap_or(0), length));
+        self.frames += 1;
+        self.pump(Some(frame), mux)
+    }
+
+    fn pump(&mut self, frame: Option<&Frame>, mux: &mut Mux) -> Done<()> {
+        let Some(encoder) = &mut self.encoder else { return Ok(()) };
+        let mut packet = Packet::new()?;
+        loop {
+            let sent = encoder.send(frame)?;
+            while encoder.receive(&mut packet)? == Poll::Ready {
+                let known = self.inside.iter().position(|(start, _)| Some(*start) == packet.pts());
+                packet.set_duration(known.map_or(0, |index| self.inside.swap_remove(index).1));
+                mux.write(self.index, self.time_base, &mut packet)?;
+            }
+            if sent != Poll::More {
+                return Ok(());
+            }
+        }
+    }
+
+    fn finish(mut self, mux: &mut Mux) -> Done<VideoFacts> {
+        let Some(last) = self.held.take() else {
+            return Err(Fault::transcode("no picture of the input could be decoded"));
+        };
+        let length = frame_length(self.frame_rate, self.time_base).unwrap_or(self.last_length);
+        let (start, first) = (last.pts().unwrap_or(0), self.first.unwrap_or(0));
+        self.encode(&last, length, mux)?;
+        self.pump(None, mux)?;
+        let us = |time| rescale(time, self.time_base, xora_av::MICROSECONDS);
+        Ok(VideoFacts {
+            width: self.size.0,
+            height: self.size.1,
+            frames: self.frames,
+            start_us: us(first),
+            duration_us: u64::try_from(us(start + length - first)).unwrap_or(0),
+            warnings: self.warnings(),
+        })
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let nudged =
+            (self.nudged > 0).then(|| format!("{} pictures had times out of order and were moved", self.nudged));
+        let hdr = "the picture is in high dynamic range, which this node cannot map to standard; colours may look flat";
+        nudged.into_iter().chain(self.hdr_left.then(|| hdr.to_owned())).collect()
+    }
+}
+
+/// How long one picture is shown at this rate, in ticks.
+fn frame_length(rate: Rational, time_base: Rational) -> Option<i64> {
+    (rate.0 > 0).then(|| rescale(1, Rational(rate.1, rate.0), time_base).max(1))
+}
