@@ -14,8 +14,9 @@ pub const ATTEMPT_TIMEOUT_MS: i64 = 15_000;
 /// How long a claim is good: the attempt's timeout and some time to record it.
 const CLAIM_MS: i64 = ATTEMPT_TIMEOUT_MS + 5_000;
 
-/// How long a message may take to its consumer before the attempt is sent to the Queue again, in milliseconds.
-const IN_FLIGHT_MS: i64 = 5_000;
+/// How long a message may take to its consumer before the attempt is sent to the Queue again, in milliseconds. Messages
+/// are seldom lost, and a second one of a slow first costs only an idle claim.
+const IN_FLIGHT_MS: i64 = 30_000;
 
 /// How often one attempt may be interrupted (claimed and never recorded) before the delivery is abandoned.
 const MAX_INTERRUPTIONS: u32 = 5;

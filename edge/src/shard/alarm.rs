@@ -27,6 +27,7 @@ impl JobShard {
         // An alarm set for "now" inside the alarm handler may be lost.
         let at = due.max(config::now().0 + 1);
         self.memory.armed.set(Some(at));
+        self.spend(1, 0);
         let time = js_sys::Date::new(&worker::wasm_bindgen::JsValue::from_f64(at as f64));
         if let Err(error) = self.state.storage().set_alarm(ScheduledTime::new(time)).await {
             self.memory.armed.set(None);

@@ -222,6 +222,7 @@ impl JobShard {
             Ok(queue) => queue.send(message).await,
             Err(error) => Err(error),
         };
+        self.spend(0, 1);
         if let Err(error) = sent {
             console_error!("queue: delivery {} waits for the alarm: {error:?}", row.id);
         }

@@ -23,6 +23,10 @@ use crate::{config, error::ApiError};
 /// How often the row of a running task is written when nothing but progress changes, in milliseconds.
 const WRITE_MS: i64 = 60_000;
 
+/// How long after the last write a new state is written, in milliseconds. Until then memory has it, and after a restart
+/// the next heartbeat says it again: a short job is not worth a row for each of its stages.
+const WRITE_STATE_MS: i64 = 5_000;
+
 impl JobShard {
     /// Hands out the next task, if there is one.
     pub(super) async fn lease(&self, request: &LeaseRequest) -> Result<Option<Lease>, ApiError> {
@@ -71,7 +75,8 @@ impl JobShard {
         // Progress never goes back within an attempt.
         let progress = beat.progress.min(99).max(before.map_or(0, |live| live.progress));
         let expires_ms = now.plus(Clock::STANDARD.lease_ms).0;
-        let unchanged = before.filter(|live| step.state == task.state && now.0 - live.written_ms < WRITE_MS);
+        let write_after = if step.state == task.state { WRITE_MS } else { WRITE_STATE_MS };
+        let unchanged = before.filter(|live| now.0 - live.written_ms < write_after);
         let written_ms = unchanged.map_or(now.0, |live| live.written_ms);
         self.memory.live.borrow_mut().insert(task.id, Live { expires_ms, stage: beat.stage, progress, written_ms });
         if unchanged.is_none() {

@@ -21,7 +21,7 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use worker::{
     DurableObject, Env, Error, Request, Response, Result, Socket, State, WebSocket, WebSocketIncomingMessage,
-    WebSocketPair, durable_object,
+    WebSocketPair, console_log, durable_object,
 };
 use xora_shared::{
     failure::Stage,
@@ -185,6 +185,17 @@ struct Memory {
     cancelled: RefCell<HashSet<Id>>,
     /// When the alarm is set for, as far as this instance knows.
     armed: Cell<Option<i64>>,
+    /// What this instance has cost so far.
+    cost: Cell<Cost>,
+}
+
+/// What the platform bills besides requests. Written to the log every five minutes.
+#[derive(Clone, Copy, Default, Debug)]
+struct Cost {
+    /// Rows written, index entries and alarms included.
+    rows: usize,
+    /// Messages sent to the Queue.
+    messages: usize,
 }
 
 impl JobShard {
@@ -211,9 +222,16 @@ impl JobShard {
             Call::DeadLetter { delivery, attempt } => rpc::reply(&self.note_dead_letter(delivery, attempt)?),
             Call::Touch => {
                 self.look_at_what_is_due().await;
+                let Cost { rows, messages } = self.memory.cost.get();
+                console_log!("cost since start: {rows} rows written, {messages} queue messages");
                 rpc::reply(&())
             }
         }
+    }
+
+    fn spend(&self, rows: usize, messages: usize) {
+        let Cost { rows: before, messages: sent } = self.memory.cost.get();
+        self.memory.cost.set(Cost { rows: before + rows, messages: sent + messages });
     }
 
     /// Opens a wake-up socket for a node. It hibernates: an idle node costs nothing.

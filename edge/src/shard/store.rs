@@ -275,7 +275,8 @@ impl JobShard {
     }
 
     fn write(&self, query: &str, values: Vec<SqlStorageValue>) -> Result<(), ApiError> {
-        self.sql().exec(query, values)?;
+        let written = self.sql().exec(query, values)?.rows_written();
+        self.spend(written, 0);
         Ok(())
     }
 
