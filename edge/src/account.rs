@@ -9,32 +9,20 @@ use worker::{
     DurableObject, Env, Error, Request, Response, Result, Socket, SqlStorage, State, WebSocket,
     WebSocketIncomingMessage, durable_object,
 };
-use xora_shared::{settings::Settings, time::UnixMs, webhook::Secrets};
+use xora_shared::{settings::Settings, webhook::Secrets};
 
 use crate::{
     auth::{Caller, Scope},
     config,
     error::ApiError,
-    shard::rpc,
+    routes::Reply,
+    shard::rpc::{self, Asked},
 };
 
 /// Name of the settings, here and in KV.
 const SETTINGS: &str = "settings";
 /// Name of the secrets that sign webhooks, here only.
 const SECRETS: &str = "webhook-secrets";
-
-/// What can be asked of the account.
-#[derive(Debug, Serialize, Deserialize)]
-enum Call {
-    Verify { hash: String },
-    Settings,
-    MergeSettings { body: Value },
-    Secrets,
-    RotateSecret,
-    CreateToken { token: Token, hash: String },
-    Tokens,
-    RevokeToken { id: String },
-}
 
 /// An API key as it is stored and listed: never the key itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -52,17 +40,17 @@ pub struct Token {
 
 /// Who holds the key with this hash, if anyone does.
 pub async fn verify(env: &Env, hash: &str) -> Result<Option<Caller>, ApiError> {
-    call(env, &Call::Verify { hash: hash.to_owned() }).await
+    ask(env, "verify", &hash).await
 }
 
 /// The settings as last written.
 pub async fn settings(env: &Env) -> Result<Settings, ApiError> {
-    call(env, &Call::Settings).await
+    ask(env, "settings", &()).await
 }
 
 /// Merges a request body into the settings.
 pub async fn merge_settings(env: &Env, body: Value) -> Result<Settings, ApiError> {
-    call(env, &Call::MergeSettings { body }).await
+    ask(env, "merge-settings", &body).await
 }
 
 /// The settings as KV has them: they may be up to a minute old.
@@ -73,32 +61,32 @@ pub async fn settings_from_kv(env: &Env) -> Result<Settings, ApiError> {
 
 /// The secrets that sign webhooks now. The first is made when it is first asked for.
 pub async fn secrets(env: &Env) -> Result<Secrets, ApiError> {
-    call(env, &Call::Secrets).await
+    ask(env, "secrets", &()).await
 }
 
 /// A new signing secret; the one before signs beside it for a day.
 pub async fn rotate_secret(env: &Env) -> Result<Secrets, ApiError> {
-    call(env, &Call::RotateSecret).await
+    ask(env, "rotate-secret", &()).await
 }
 
 /// Keeps a new key's hash.
-pub async fn create_token(env: &Env, token: Token, hash: String) -> Result<(), ApiError> {
-    call(env, &Call::CreateToken { token, hash }).await
+pub async fn create_token(env: &Env, token: &Token, hash: &str) -> Result<(), ApiError> {
+    ask(env, "create-token", &(token, hash)).await
 }
 
 /// All keys, newest first.
 pub async fn tokens(env: &Env) -> Result<Vec<Token>, ApiError> {
-    call(env, &Call::Tokens).await
+    ask(env, "tokens", &()).await
 }
 
 /// Forgets a key. Whether there was one.
-pub async fn revoke_token(env: &Env, id: String) -> Result<bool, ApiError> {
-    call(env, &Call::RevokeToken { id }).await
+pub async fn revoke_token(env: &Env, id: &str) -> Result<bool, ApiError> {
+    ask(env, "revoke-token", &id).await
 }
 
-async fn call<T: DeserializeOwned>(env: &Env, call: &Call) -> Result<T, ApiError> {
+async fn ask<T: DeserializeOwned>(env: &Env, op: &str, body: &impl Serialize) -> Result<T, ApiError> {
     let stub = env.durable_object("ACCOUNT")?.get_by_name("account")?;
-    rpc::send(&stub, call).await
+    rpc::ask(&stub, op, serde_json::to_string(body)?).await
 }
 
 /// See the module.
@@ -109,16 +97,20 @@ pub struct Account {
 }
 
 impl Account {
-    async fn perform(&self, call: Call) -> Result<Response, ApiError> {
-        match call {
-            Call::Verify { hash } => rpc::reply(&self.verify(&hash)?),
-            Call::Settings => rpc::reply(&self.settings()?),
-            Call::MergeSettings { body } => rpc::reply(&self.merge_settings(&body).await?),
-            Call::Secrets => rpc::reply(&self.secrets()?),
-            Call::RotateSecret => rpc::reply(&self.rotate_secret()?),
-            Call::CreateToken { token, hash } => rpc::reply(&self.create_token(&token, &hash)?),
-            Call::Tokens => rpc::reply(&self.tokens()?),
-            Call::RevokeToken { id } => rpc::reply(&self.revoke_token(&id)?),
+    async fn perform(&self, asked: Asked) -> Result<Reply, ApiError> {
+        match asked.op.as_str() {
+            "verify" => rpc::reply(&self.verify(&asked.body::<String>()?)?),
+            "settings" => rpc::reply(&self.settings()?),
+            "merge-settings" => rpc::reply(&self.merge_settings(&asked.body()?).await?),
+            "secrets" => rpc::reply(&self.secrets()?),
+            "rotate-secret" => rpc::reply(&self.rotate_secret()?),
+            "create-token" => {
+                let (token, hash) = asked.body::<(Token, String)>()?;
+                rpc::reply(&self.create_token(&token, &hash)?)
+            }
+            "tokens" => rpc::reply(&self.tokens()?),
+            "revoke-token" => rpc::reply(&self.revoke_token(&asked.body::<String>()?)?),
+            _ => Err(ApiError::not_found("operation")),
         }
     }
 
@@ -195,11 +187,6 @@ struct Doc {
     doc: String,
 }
 
-/// Makes a token of what a caller asked for.
-pub fn new_token(id: String, name: String, scopes: Vec<Scope>, now: UnixMs) -> Token {
-    Token { id, name, scopes, created_at: now.to_iso() }
-}
-
 impl DurableObject for Account {
     fn new(state: State, env: Env) -> Self {
         let account = Self { state, env };
@@ -216,8 +203,8 @@ impl DurableObject for Account {
     }
 
     async fn fetch(&self, mut req: Request) -> Result<Response> {
-        rpc::answer(match rpc::receive(&mut req).await {
-            Ok(call) => self.perform(call).await,
+        rpc::answer(match Asked::receive(&mut req).await {
+            Ok(asked) => self.perform(asked).await,
             Err(error) => Err(error),
         })
     }

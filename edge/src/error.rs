@@ -1,14 +1,12 @@
 //! What a request can be refused with. The one place that chooses HTTP statuses.
 
-use axum::{
-    Json,
-    http::{HeaderValue, StatusCode, header::RETRY_AFTER},
-    response::{IntoResponse, Response},
-};
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use worker::console_error;
 use xora_shared::{net::Refused, request::Invalid, sign::NotGranted};
+
+use crate::routes::Reply;
 
 /// A refused request: a code for programs, a message for people that says what to do. It also travels from the Durable
 /// Objects to the Worker.
@@ -50,19 +48,19 @@ pub enum Code {
 
 impl Code {
     /// The HTTP status.
-    pub const fn status(self) -> StatusCode {
+    pub const fn status(self) -> u16 {
         match self {
-            Self::ValidationError => StatusCode::BAD_REQUEST,
-            Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::Forbidden => StatusCode::FORBIDDEN,
-            Self::NotFound => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Conflict => StatusCode::CONFLICT,
-            Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::ValidationError => 400,
+            Self::Unauthorized => 401,
+            Self::Forbidden => 403,
+            Self::NotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::Conflict => 409,
+            Self::PayloadTooLarge => 413,
+            Self::UnsupportedMediaType => 415,
+            Self::RangeNotSatisfiable => 416,
+            Self::Unavailable => 503,
+            Self::Internal => 500,
         }
     }
 
@@ -86,6 +84,11 @@ impl ApiError {
     /// A refusal.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
+    }
+
+    /// The request itself is wrong.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(Code::ValidationError, message)
     }
 
     /// No such thing.
@@ -133,13 +136,27 @@ impl From<Refused> for ApiError {
     }
 }
 
+impl ApiError {
+    /// As an answer.
+    pub fn reply(&self) -> Reply {
+        let Self { code, message } = self;
+        let body = json!({"error": {"code": code, "message": message, "retryable": code.retryable()}});
+        Reply { status: code.status(), body: body.to_string() }
+    }
+
+    /// Reads what [`Self::reply`] wrote, in a Durable Object.
+    pub fn parse(body: &str) -> Result<Self, ApiError> {
+        #[derive(Deserialize)]
+        struct Body {
+            error: ApiError,
+        }
+        let Body { error } = serde_json::from_str(body)?;
+        Ok(error)
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = json!({"error": {"code": self.code, "message": self.message, "retryable": self.code.retryable()}});
-        let mut response = (self.code.status(), Json(body)).into_response();
-        if self.code == Code::Unavailable {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        response
+        self.reply().into_response()
     }
 }

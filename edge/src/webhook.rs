@@ -24,11 +24,11 @@ use xora_shared::{
 use crate::{
     account, config,
     error::ApiError,
-    shard::{self, Call, Claimed, Recorded},
+    shard::{self, Claimed, Op, Recorded},
 };
 
 /// What the Queue carries: ids, because the row is the record.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Message {
     /// The delivery.
     pub delivery: Id,
@@ -84,11 +84,12 @@ pub async fn consume(batch: &MessageBatch<serde_json::Value>, env: &Env, ctx: &C
     .await;
 }
 
-async fn consume_one(raw: RawMessage, Message { delivery, attempt }: Message, env: &Env, ctx: &Context) {
+async fn consume_one(raw: RawMessage, message: Message, env: &Env, ctx: &Context) {
+    let Message { delivery, attempt } = message;
     let claim = async {
         // Secrets first: once an attempt is claimed, nothing but the receiver may stop it.
         let secrets = account::secrets(env).await?;
-        let claimed = shard::call::<Option<Claimed>>(env, delivery, &Call::Claim { delivery, attempt }).await?;
+        let claimed = shard::ask::<Option<Claimed>>(env, delivery.place().shard(), Op::Claim, &message).await?;
         Ok::<_, ApiError>(claimed.map(|claimed| (claimed, secrets)))
     };
     match claim.await {
@@ -106,9 +107,10 @@ async fn consume_one(raw: RawMessage, Message { delivery, attempt }: Message, en
 }
 
 /// A message that could not be claimed however often the Queue tried leaves its trace on the row.
-async fn bury(raw: &RawMessage, Message { delivery, attempt }: Message, env: &Env) {
+async fn bury(raw: &RawMessage, message: Message, env: &Env) {
+    let Message { delivery, attempt } = message;
     console_error!("queue: gave up handing out attempt {attempt} of delivery {delivery}");
-    match shard::call::<()>(env, delivery, &Call::DeadLetter { delivery, attempt }).await {
+    match shard::ask::<()>(env, delivery.place().shard(), Op::DeadLetter, &message).await {
         Ok(()) => raw.ack(),
         Err(_) => raw.retry(),
     }
@@ -127,7 +129,7 @@ async fn deliver(env: &Env, delivery: Id, attempt: u32, claimed: Claimed, secret
     let Sent { outcome, status, wish, answer } = send(outgoing, config::policy(env)).await;
     let duration_ms = config::now().since(started);
     let recorded = Recorded { delivery, attempt, outcome, status, duration_ms, wish, answer };
-    if let Err(error) = shard::call::<()>(env, delivery, &Call::Record(recorded)).await {
+    if let Err(error) = shard::ask::<()>(env, delivery.place().shard(), Op::Record, &recorded).await {
         console_error!("delivery {delivery}: attempt {attempt} cannot be recorded: {error:?}");
     }
 }

@@ -46,7 +46,7 @@ pub const ANSWER_BYTES: usize = 4096;
 
 /// Where a delivery is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "state", rename_all = "camelCase", rename_all_fields = "camelCase")]
+#[serde(rename_all = "camelCase")]
 pub enum Phase {
     /// The next attempt is sent to the Queue at this time.
     Due {
@@ -85,7 +85,6 @@ pub enum Schedule {
 #[serde(rename_all = "camelCase")]
 pub struct Delivery {
     /// Where it is.
-    #[serde(flatten)]
     pub phase: Phase,
     /// The number of the attempt that is due, sent or claimed, from 1; of the last one when all is over.
     pub attempt: u32,

@@ -24,6 +24,9 @@ impl Place {
     /// Most shards of one epoch.
     pub const SHARDS: u16 = 1024;
 
+    /// The first shard of the first epoch.
+    pub const FIRST: Self = Self { epoch: 0, shard: 0 };
+
     /// A place, if both numbers are in range.
     pub fn new(epoch: u8, shard: u16) -> Option<Self> {
         (epoch < Self::EPOCHS && shard < Self::SHARDS).then_some(Self { epoch, shard })

@@ -168,7 +168,7 @@ pub struct Thumbnail {
 
 /// What is wanted, after all checks: one recipe with its parameters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "name", rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 pub enum Recipe {
     /// See [`Compress`].
     Compress(Compress),

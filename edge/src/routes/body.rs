@@ -1,12 +1,10 @@
-//! Bodies of requests: JSON within a limit, or a clear refusal.
+//! Bodies of requests: text within a limit, JSON where it is said to be, or a clear refusal.
 
 use axum::{
-    body::Body,
     extract::Request,
     http::{HeaderMap, header::CONTENT_TYPE},
 };
-use http_body_util::{BodyExt, Limited};
-use serde::de::DeserializeOwned;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::Value;
 
 use crate::error::{ApiError, Code};
@@ -15,29 +13,25 @@ use crate::error::{ApiError, Code};
 const MAX_BODY: usize = 1 << 20;
 
 /// A caller's body, to be read strictly.
-pub async fn of_caller(request: Request) -> Result<Value, ApiError> {
+pub async fn json(request: Request) -> Result<Value, ApiError> {
     let is_json = content_type_is_json(request.headers());
-    let bytes = read(request).await?;
+    let text = text(request).await?;
     if !is_json {
         let message = "the body must be JSON; send it with `Content-Type: application/json`";
         return Err(ApiError::new(Code::UnsupportedMediaType, message));
     }
-    serde_json::from_slice(&bytes)
-        .map_err(|error| ApiError::new(Code::ValidationError, format!("body: is not valid JSON: {error}")))
+    serde_json::from_str(&text).map_err(|error| ApiError::invalid(format!("body: is not valid JSON: {error}")))
 }
 
-/// A node's message: unknown fields are fine, the two sides deploy at different times.
-pub async fn of_node<T: DeserializeOwned>(request: Request) -> Result<T, ApiError> {
-    serde_json::from_slice(&read(request).await?)
-        .map_err(|error| ApiError::new(Code::ValidationError, format!("body: {error}")))
-}
-
-async fn read(request: Request<Body>) -> Result<Vec<u8>, ApiError> {
-    let too_large = || ApiError::new(Code::PayloadTooLarge, format!("the body must be at most {MAX_BODY} bytes"));
+/// A body as text.
+pub async fn text(request: Request) -> Result<String, ApiError> {
     match Limited::new(request.into_body(), MAX_BODY).collect().await {
-        Ok(body) => Ok(body.to_bytes().to_vec()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
-        Err(_) => Err(ApiError::new(Code::ValidationError, "body: broke off; send it again")),
+        Ok(body) => String::from_utf8(body.to_bytes().to_vec())
+            .map_err(|_| ApiError::invalid("body: is not valid JSON: it is not UTF-8")),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(ApiError::new(Code::PayloadTooLarge, format!("the body must be at most {MAX_BODY} bytes")))
+        }
+        Err(_) => Err(ApiError::invalid("body: broke off; send it again")),
     }
 }
 

@@ -1,5 +1,6 @@
 //! HTTP: which path does what. Bodies of files and sockets are answered before axum, which would copy them.
 
+mod ask;
 mod body;
 pub mod files;
 mod jobs;
@@ -8,16 +9,17 @@ mod settings;
 mod tokens;
 
 use axum::{
-    Json, Router,
+    Router,
     extract::DefaultBodyLimit,
     http::Uri,
     response::IntoResponse,
     routing::{delete, get, post},
 };
-use serde_json::json;
 use tower_service::Service;
 use worker::{Env, HttpRequest, Request, Response, Result, Url};
 use xora_shared::protocol;
+
+pub use ask::{Ask, Reply, Site};
 
 use crate::{
     auth::{self, Caller, Scope},
@@ -25,15 +27,6 @@ use crate::{
     error::{ApiError, Code},
     shard,
 };
-
-/// What every handler gets: the bindings, and where the caller reached us.
-#[derive(Clone)]
-pub struct Site {
-    /// The bindings.
-    pub env: Env,
-    /// `https://host`, for links in answers.
-    pub origin: String,
-}
 
 /// Answers a request. Never fails: whatever goes wrong becomes an error body.
 pub async fn answer(req: Request, env: Env) -> Result<Response> {
@@ -69,7 +62,7 @@ async fn dispatch(req: Request, env: Env) -> Result<Response, ApiError> {
 
 fn router() -> Router {
     Router::new()
-        .route("/healthz", get(async || Json(json!({"ok": true}))))
+        .route("/healthz", get(async || Reply { status: 200, body: r#"{"ok":true}"#.to_owned() }))
         .route("/v1/jobs", post(jobs::create))
         .route("/v1/jobs/{id}", get(jobs::read))
         .route("/v1/jobs/{id}/cancel", post(jobs::cancel))

@@ -1,13 +1,12 @@
 //! `/v1/settings`.
 
-use axum::{Extension, Json, extract::Request};
 use serde_json::{Value, json};
-use xora_shared::{delivery::Outcome, settings::Settings, sign::hex, time::UnixMs, webhook::Secrets};
+use xora_shared::{delivery::Outcome, sign::hex, time::UnixMs, webhook::Secrets};
 
-use super::{Site, body};
+use super::{Ask, Reply};
 use crate::{
     account,
-    auth::{Caller, Scope},
+    auth::Scope,
     config,
     error::{ApiError, Code},
     webhook::{self, Outgoing},
@@ -15,33 +14,25 @@ use crate::{
 
 /// `GET /v1/settings`
 #[worker::send]
-pub async fn read(
-    Extension(site): Extension<Site>,
-    Extension(caller): Extension<Caller>,
-) -> Result<Json<Settings>, ApiError> {
-    caller.needs(Scope::Settings)?;
-    Ok(Json(account::settings(&site.env).await?))
+pub async fn read(ask: Ask) -> Result<Reply, ApiError> {
+    ask.needs(Scope::Settings)?;
+    Reply::of(200, &account::settings(&ask.site.env).await?)
 }
 
 /// `POST /v1/settings`, `PUT /v1/settings`
 #[worker::send]
-pub async fn merge(
-    Extension(site): Extension<Site>,
-    Extension(caller): Extension<Caller>,
-    request: Request,
-) -> Result<Json<Settings>, ApiError> {
-    caller.needs(Scope::Settings)?;
-    let body = body::of_caller(request).await?;
-    Ok(Json(account::merge_settings(&site.env, body).await?))
+pub async fn merge(ask: Ask) -> Result<Reply, ApiError> {
+    ask.needs(Scope::Settings)?;
+    let env = ask.site.env.clone();
+    let body = ask.json().await?;
+    Reply::of(200, &account::merge_settings(&env, body).await?)
 }
 
 /// `POST /v1/settings/webhook/test`: a realistic sample to the default URL, once, and how it went.
 #[worker::send]
-pub async fn test_webhook(
-    Extension(site): Extension<Site>,
-    Extension(caller): Extension<Caller>,
-) -> Result<Json<Value>, ApiError> {
-    caller.needs(Scope::Settings)?;
+pub async fn test_webhook(ask: Ask) -> Result<Reply, ApiError> {
+    ask.needs(Scope::Settings)?;
+    let site = &ask.site;
     let Some(url) = account::settings(&site.env).await?.default_webhook_url else {
         let message =
             "no default webhook URL is set; set it with `PUT /v1/settings` {\"defaultWebhookUrl\": \"https://…\"}";
@@ -52,41 +43,36 @@ pub async fn test_webhook(
     let id = format!("test_{}", hex(&config::random::<12>()?));
     let outgoing = Outgoing { url: &url, id: &id, body, secrets: &secrets };
     let sent = webhook::send(outgoing, config::policy(&site.env)).await;
-    Ok(Json(match sent.outcome {
+    let told = match sent.outcome {
         Outcome::Ok => json!({"ok": true, "status": sent.status}),
         Outcome::Status | Outcome::Redirect => json!({"ok": false, "status": sent.status}),
         Outcome::Timeout => unreached("timeout", "no answer within 15 seconds"),
         Outcome::Network | Outcome::Interrupted => unreached("network", "no connection, or it broke"),
         Outcome::RefusedByPolicy => unreached("refused_by_policy", "the URL is not allowed; set another"),
-    }))
+    };
+    Reply::of(200, &told)
 }
 
 /// `GET /v1/settings/webhook/secret`
 #[worker::send]
-pub async fn secret(
-    Extension(site): Extension<Site>,
-    Extension(caller): Extension<Caller>,
-) -> Result<Json<Value>, ApiError> {
-    caller.needs(Scope::Settings)?;
-    Ok(show(account::secrets(&site.env).await?))
+pub async fn secret(ask: Ask) -> Result<Reply, ApiError> {
+    ask.needs(Scope::Settings)?;
+    show(account::secrets(&ask.site.env).await?)
 }
 
 /// `POST /v1/settings/webhook/secret/rotate`
 #[worker::send]
-pub async fn rotate_secret(
-    Extension(site): Extension<Site>,
-    Extension(caller): Extension<Caller>,
-) -> Result<Json<Value>, ApiError> {
-    caller.needs(Scope::Settings)?;
-    Ok(show(account::rotate_secret(&site.env).await?))
+pub async fn rotate_secret(ask: Ask) -> Result<Reply, ApiError> {
+    ask.needs(Scope::Settings)?;
+    show(account::rotate_secret(&ask.site.env).await?)
 }
 
-fn show(secrets: Secrets) -> Json<Value> {
+fn show(secrets: Secrets) -> Result<Reply, ApiError> {
     let mut shown = json!({"secret": secrets.current});
     if let Some(previous) = secrets.previous {
         shown["previousSecretExpiresAt"] = UnixMs(previous.until_ms).to_iso().into();
     }
-    Json(shown)
+    Reply::of(200, &shown)
 }
 
 fn unreached(code: &str, message: &str) -> Value {

@@ -1,74 +1,54 @@
 //! `/v1/tokens`: API keys, shown once, stored as hashes.
 
-use axum::{
-    Extension, Json,
-    extract::{Path, Request},
-    http::StatusCode,
-};
-use serde_json::{Value, json};
+use axum::http::StatusCode;
+use serde_json::json;
 use xora_shared::{
     id::{Id, Place},
     request::{Field, Fields},
     sign::sha256_hex,
 };
 
-use super::{Site, body};
+use super::{Ask, Reply};
 use crate::{
-    account,
-    auth::{Caller, Scope},
+    account::{self, Token},
+    auth::Scope,
     config,
     error::ApiError,
 };
 
 /// `POST /v1/tokens`
 #[worker::send]
-pub async fn create(
-    Extension(site): Extension<Site>,
-    Extension(caller): Extension<Caller>,
-    request: Request,
-) -> Result<(StatusCode, Json<Value>), ApiError> {
-    caller.needs(Scope::Admin)?;
-    let body = body::of_caller(request).await?;
+pub async fn create(ask: Ask) -> Result<Reply, ApiError> {
+    ask.needs(Scope::Admin)?;
+    let env = ask.site.env.clone();
+    let body = ask.json().await?;
     let mut fields = Fields::of_body(&body)?;
     let name = fields.required("name", |field| field.text(1, 64));
     let scopes = fields.required("scopes", scopes);
     fields.finish()?;
-    let id = Id::new(
-        config::now(),
-        u128::from_le_bytes(config::random()?),
-        Place::new(0, 0).unwrap_or_else(|| unreachable!("in range")),
-    );
+    let id = Id::new(config::now(), u128::from_le_bytes(config::random()?), Place::FIRST).to_string();
+    let created_at = config::now().to_iso();
+    let token = Token { id, name: name.unwrap_or_default(), scopes: scopes.unwrap_or_default(), created_at };
     let key = new_key()?;
-    let token = account::new_token(id.to_string(), name.unwrap_or_default(), scopes.unwrap_or_default(), config::now());
-    account::create_token(&site.env, token.clone(), sha256_hex(key.as_bytes())).await?;
+    account::create_token(&env, &token, &sha256_hex(key.as_bytes())).await?;
     let mut answer = serde_json::to_value(token)?;
     answer["token"] = key.into();
-    Ok((StatusCode::CREATED, Json(answer)))
+    Reply::of(201, &answer)
 }
 
 /// `GET /v1/tokens`
 #[worker::send]
-pub async fn list(
-    Extension(site): Extension<Site>,
-    Extension(caller): Extension<Caller>,
-) -> Result<Json<Value>, ApiError> {
-    caller.needs(Scope::Admin)?;
-    Ok(Json(json!({"tokens": account::tokens(&site.env).await?})))
+pub async fn list(ask: Ask) -> Result<Reply, ApiError> {
+    ask.needs(Scope::Admin)?;
+    Reply::of(200, &json!({"tokens": account::tokens(&ask.site.env).await?}))
 }
 
 /// `DELETE /v1/tokens/:id`
 #[worker::send]
-pub async fn revoke(
-    Extension(site): Extension<Site>,
-    Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
-) -> Result<StatusCode, ApiError> {
-    caller.needs(Scope::Admin)?;
-    if account::revoke_token(&site.env, id).await? {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(ApiError::not_found("token"))
-    }
+pub async fn revoke(ask: Ask) -> Result<StatusCode, ApiError> {
+    ask.needs(Scope::Admin)?;
+    let found = account::revoke_token(&ask.site.env, ask.id_text()).await?;
+    if found { Ok(StatusCode::NO_CONTENT) } else { Err(ApiError::not_found("token")) }
 }
 
 fn scopes(field: Field) -> Option<Vec<Scope>> {

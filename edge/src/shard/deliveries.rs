@@ -17,7 +17,7 @@ use crate::{
     config,
     error::{ApiError, Code},
     routes::files,
-    webhook,
+    webhook::{self, Message},
 };
 
 /// An attempt that a consumer has taken.
@@ -30,9 +30,9 @@ pub struct Claimed {
 }
 
 /// A delivery as its log shows it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct DeliveryView {
+pub(super) struct DeliveryView {
     id: Id,
     url: String,
     state: DeliveryState,
@@ -45,7 +45,7 @@ pub struct DeliveryView {
     attempts: Vec<AttemptView>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum DeliveryState {
     Pending,
@@ -54,7 +54,7 @@ enum DeliveryState {
     Abandoned,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct AttemptView {
     attempt: u32,
@@ -124,9 +124,9 @@ pub struct Recorded {
 
 impl JobShard {
     /// Takes an attempt, if it is the one that is due: a repeated message gets nothing and sends nothing.
-    pub(super) async fn claim(&self, id: Id, attempt: u32) -> Result<Option<Claimed>, ApiError> {
-        let Some(mut row) = self.delivery(id)? else { return Ok(None) };
-        let Some(claimed) = row.delivery.claim(attempt, config::now()) else { return Ok(None) };
+    pub(super) async fn claim(&self, message: &Message) -> Result<Option<Claimed>, ApiError> {
+        let Some(mut row) = self.delivery(message.delivery)? else { return Ok(None) };
+        let Some(claimed) = row.delivery.claim(message.attempt, config::now()) else { return Ok(None) };
         let body = self.body(&row)?;
         row.delivery = claimed;
         self.put_delivery(&row)?;
@@ -207,17 +207,17 @@ impl JobShard {
     }
 
     /// Leaves a trace of a message that the Queue gave up. The row's own time sends it again.
-    pub(super) fn note_dead_letter(&self, id: Id, attempt: u32) -> Result<(), ApiError> {
-        let Some(mut row) = self.delivery(id)? else { return Ok(()) };
+    pub(super) fn note_dead_letter(&self, message: &Message) -> Result<(), ApiError> {
+        let Some(mut row) = self.delivery(message.delivery)? else { return Ok(()) };
         row.log.push(LoggedAttempt {
             answer: "the queue could not hand this attempt to a sender".to_owned(),
-            ..interrupted(attempt, config::now())
+            ..interrupted(message.attempt, config::now())
         });
         self.put_delivery(&row)
     }
 
     async fn send_message(&self, row: &DeliveryRow) {
-        let message = webhook::Message { delivery: row.id, attempt: row.delivery.attempt };
+        let message = Message { delivery: row.id, attempt: row.delivery.attempt };
         let sent = match self.env.queue("DELIVERIES") {
             Ok(queue) => queue.send(message).await,
             Err(error) => Err(error),

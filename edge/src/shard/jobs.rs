@@ -9,7 +9,7 @@ use xora_shared::{
         JobState,
         lease::Hold,
         machine::{self, Conflict, Event, Step, Then},
-        view::{Attempt, AttemptEnd, JobRecord, Published},
+        view::{Attempt, AttemptEnd, JobRecord, JobView, Published},
     },
     request::JobRequest,
     settings::Settings,
@@ -17,12 +17,13 @@ use xora_shared::{
 };
 
 use super::{
-    JobShard, Stored, id_beside, stale,
+    JobShard, NewJob, id_beside, stale,
     store::{DeliveryRow, JobRow, Phase, TaskRow},
 };
 use crate::{
     account, config,
     error::{ApiError, Code},
+    routes::files,
 };
 
 /// What a job ends with besides its state.
@@ -35,13 +36,7 @@ pub(super) struct Ending {
 
 impl JobShard {
     /// Keeps a new job and wakes nodes. The same id again is the same job: the Worker's retry changes nothing.
-    pub(super) async fn create(
-        &self,
-        id: Id,
-        request: JobRequest,
-        token_id: String,
-        origin: String,
-    ) -> Result<(), ApiError> {
+    pub(super) async fn create(&self, NewJob { id, request, token_id, origin }: NewJob) -> Result<(), ApiError> {
         if self.job(id).is_ok() {
             return Ok(());
         }
@@ -62,13 +57,15 @@ impl JobShard {
     }
 
     /// A job as it stands.
-    pub(super) fn read(&self, id: Id) -> Result<Stored, ApiError> {
+    pub(super) fn read(&self, id: Id) -> Result<JobView, ApiError> {
         let job = self.job(id)?;
-        Ok(self.shown(job, self.task(id)?.as_ref()))
+        let signer = files::Signer::new(&self.env, &job.origin)?;
+        let record = self.shown(job.record, self.task(id)?);
+        Ok(JobView::of(record, |key| signer.read_url(key)))
     }
 
     /// Stops a job.
-    pub(super) async fn cancel(&self, id: Id) -> Result<Stored, ApiError> {
+    pub(super) async fn cancel(&self, id: Id) -> Result<JobView, ApiError> {
         let settings = self.settings().await?;
         let job = self.job(id)?;
         let Some(mut task) = self.task(id)? else { return Err(conflict(job.record.state, "cancelled")) };
@@ -212,17 +209,16 @@ impl JobShard {
         }
     }
 
-    fn shown(&self, job: JobRow, task: Option<&TaskRow>) -> Stored {
-        let mut record = job.record;
-        if let Some(task) = task {
-            let mut task = task.clone();
+    /// A job with what its running task knows better.
+    fn shown(&self, mut record: JobRecord, task: Option<TaskRow>) -> JobRecord {
+        if let Some(mut task) = task {
             self.note_live(&mut task);
             record.state = task.state;
             record.progress = self.progress(&task);
             record.started_ms = record.started_ms.or(task.started_ms);
             record.attempts = task.attempts;
         }
-        Stored { record, origin: job.origin }
+        record
     }
 }
 

@@ -19,6 +19,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::json;
 use worker::{
     DurableObject, Env, Error, Request, Response, Result, Socket, State, WebSocket, WebSocketIncomingMessage,
     WebSocketPair, console_log, durable_object,
@@ -27,96 +28,108 @@ use xora_shared::{
     failure::Stage,
     id::{Id, Place},
     job::JobState,
-    protocol::{Complete, Fail, Heartbeat, LeaseRequest, OutputBegin, OutputFinish, Release},
     request::JobRequest,
 };
 
-pub use deliveries::{Claimed, DeliveryView, Recorded};
+pub use deliveries::{Claimed, Recorded};
+use rpc::Asked;
 pub use uploads::Upload;
 
 use crate::{
     config,
     error::{ApiError, Code},
+    routes::{Reply, Site},
 };
 
-/// What can be asked of a shard.
-#[derive(Debug, Serialize, Deserialize)]
-pub enum Call {
-    /// Keeps a new job. Answers nothing.
-    Create {
-        /// Its id.
-        id: Id,
-        /// What is asked for.
-        request: Box<JobRequest>,
-        /// The key that asked.
-        token_id: String,
-        /// Where the caller reached us, for links to files.
-        origin: String,
-    },
-    /// Answers a [`Stored`] job.
-    Read(Id),
-    /// Stops a job. Answers it.
-    Cancel(Id),
-    /// Starts a job again. Answers nothing.
-    Retry(Id),
-    /// Hands out a task. Answers `Option<Lease>`.
-    Lease(LeaseRequest),
-    /// Renews leases. Answers a word for each.
-    Heartbeat(Heartbeat),
-    /// Opens an output. Answers its [`Upload`].
-    OutputBegin(OutputBegin),
-    /// Answers the [`Upload`] that a hold is writing.
-    OutputOf(xora_shared::job::lease::Hold),
-    /// Puts an output together. Answers its key.
-    OutputFinish(OutputFinish),
-    /// Publishes. Answers the job's state.
-    Complete(Box<Complete>),
-    /// Ends an attempt. Answers the job's state.
-    Fail(Fail),
-    /// Gives a task back. Answers the job's state.
-    Release(Release),
-    /// Takes an attempt of a delivery. Answers `Option<Claimed>`.
-    Claim {
-        /// The delivery.
-        delivery: Id,
-        /// The attempt's number.
-        attempt: u32,
-    },
-    /// Says how a claimed attempt went. Answers nothing.
-    Record(Recorded),
-    /// Makes an attempt of a delivery now. Answers nothing.
-    Redeliver(Id),
-    /// Answers the log of a job's deliveries.
-    Deliveries(Id),
-    /// Notes that the Queue gave an attempt up. Answers nothing.
-    DeadLetter {
-        /// The delivery.
-        delivery: Id,
-        /// The attempt's number.
-        attempt: u32,
-    },
+/// What can be asked of a shard: the path of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Keeps a [`NewJob`]. Answers nothing.
+    Create,
+    /// Answers the job with this id.
+    Read,
+    /// Stops the job with this id. Answers it.
+    Cancel,
+    /// Starts the job with this id again. Answers nothing.
+    Retry,
+    /// Answers the log of the deliveries of the job with this id.
+    Deliveries,
+    /// Makes an attempt of the delivery with this id now. Answers nothing.
+    Redeliver,
+    /// `LeaseRequest` → `Option<Lease>`.
+    Lease,
+    /// `Heartbeat` → a word for each lease.
+    Heartbeat,
+    /// `OutputBegin` → `OutputBegun`.
+    OutputBegin,
+    /// `OutputTargets` → `OutputBegun`.
+    OutputTargets,
+    /// `OutputFinish` → `OutputFinished`.
+    OutputFinish,
+    /// `Complete` → the job's state.
+    Complete,
+    /// `Fail` → the job's state.
+    Fail,
+    /// `Release` → the job's state.
+    Release,
+    /// Takes the attempt of a `webhook::Message`. Answers `Option<Claimed>`.
+    Claim,
+    /// [`Recorded`]: how a claimed attempt went. Answers nothing.
+    Record,
+    /// Notes that the Queue gave up the attempt of a `webhook::Message`. Answers nothing.
+    DeadLetter,
     /// Looks at what is due, as the alarm does. Answers nothing.
     Touch,
 }
 
-/// A job with what it takes to show it.
+impl Op {
+    const ALL: [(&'static str, Self); 18] = [
+        ("create", Self::Create),
+        ("read", Self::Read),
+        ("cancel", Self::Cancel),
+        ("retry", Self::Retry),
+        ("deliveries", Self::Deliveries),
+        ("redeliver", Self::Redeliver),
+        ("lease", Self::Lease),
+        ("heartbeat", Self::Heartbeat),
+        ("output-begin", Self::OutputBegin),
+        ("output-targets", Self::OutputTargets),
+        ("output-finish", Self::OutputFinish),
+        ("complete", Self::Complete),
+        ("fail", Self::Fail),
+        ("release", Self::Release),
+        ("claim", Self::Claim),
+        ("record", Self::Record),
+        ("dead-letter", Self::DeadLetter),
+        ("touch", Self::Touch),
+    ];
+
+    fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, op)| *op == self).map_or("", |(name, _)| name)
+    }
+}
+
+/// A job to keep.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Stored {
-    /// The job.
-    pub record: xora_shared::job::view::JobRecord,
-    /// The origin for links to its files.
+pub struct NewJob {
+    /// Its id.
+    pub id: Id,
+    /// What is asked for.
+    pub request: JobRequest,
+    /// The key that asked.
+    pub token_id: String,
+    /// Where the caller reached us, for links to files.
     pub origin: String,
 }
 
-/// Asks the shard of an id.
-pub async fn call<T: DeserializeOwned>(env: &Env, id: Id, call: &Call) -> Result<T, ApiError> {
-    call_shard(env, id.place().shard(), call).await
+/// Asks a shard for something that the Worker needs itself.
+pub async fn ask<T: DeserializeOwned>(env: &Env, shard: u16, op: Op, body: &impl Serialize) -> Result<T, ApiError> {
+    rpc::ask(&stub(env, shard)?, op.name(), serde_json::to_string(body)?).await
 }
 
-/// Asks a shard by number.
-pub async fn call_shard<T: DeserializeOwned>(env: &Env, shard: u16, call: &Call) -> Result<T, ApiError> {
-    let stub = stub(env, shard)?;
-    rpc::send(&stub, call).await
+/// Asks a shard on behalf of a caller, who gets its answer as it stands.
+pub async fn forward(site: &Site, shard: u16, op: Op, body: String) -> Result<Reply, ApiError> {
+    rpc::forward(&stub(&site.env, shard)?, op.name(), &site.origin, body).await
 }
 
 /// The object that is shard `shard`.
@@ -151,7 +164,7 @@ impl ShardMap {
 /// Wakes every shard.
 pub async fn touch_all(env: &Env) -> Result<(), ApiError> {
     for shard in 0..ShardMap::load(env).await?.shards {
-        call_shard::<()>(env, shard, &Call::Touch).await?;
+        ask::<()>(env, shard, Op::Touch, &()).await?;
     }
     Ok(())
 }
@@ -199,34 +212,35 @@ struct Cost {
 }
 
 impl JobShard {
-    async fn perform(&self, call: Call) -> Result<Response, ApiError> {
-        match call {
-            Call::Create { id, request, token_id, origin } => {
-                rpc::reply(&self.create(id, *request, token_id, origin).await?)
-            }
-            Call::Read(id) => rpc::reply(&self.read(id)?),
-            Call::Cancel(id) => rpc::reply(&self.cancel(id).await?),
-            Call::Retry(id) => rpc::reply(&self.retry(id).await?),
-            Call::Lease(request) => rpc::reply(&self.lease(&request).await?),
-            Call::Heartbeat(heartbeat) => rpc::reply(&self.heartbeat(&heartbeat)?),
-            Call::OutputBegin(begin) => rpc::reply(&self.begin_upload(begin).await?),
-            Call::OutputOf(hold) => rpc::reply(&self.upload_of(&hold)?),
-            Call::OutputFinish(finish) => rpc::reply(&self.finish_upload(finish).await?),
-            Call::Complete(complete) => rpc::reply(&self.complete(*complete).await?),
-            Call::Fail(fail) => rpc::reply(&self.fail(fail).await?),
-            Call::Release(release) => rpc::reply(&self.release(&release).await?),
-            Call::Claim { delivery, attempt } => rpc::reply(&self.claim(delivery, attempt).await?),
-            Call::Record(recorded) => rpc::reply(&self.record(recorded).await?),
-            Call::Redeliver(id) => rpc::reply(&self.redeliver(id).await?),
-            Call::Deliveries(job) => rpc::reply(&self.log(job)?),
-            Call::DeadLetter { delivery, attempt } => rpc::reply(&self.note_dead_letter(delivery, attempt)?),
-            Call::Touch => {
-                self.look_at_what_is_due().await;
-                let Cost { rows, messages } = self.memory.cost.get();
-                console_log!("cost since start: {rows} rows written, {messages} queue messages");
-                rpc::reply(&())
-            }
+    async fn perform(&self, asked: &Asked) -> Result<Reply, ApiError> {
+        let op = Op::ALL.iter().find(|(name, _)| *name == asked.op).map(|(_, op)| *op);
+        match op.ok_or_else(|| ApiError::not_found("operation"))? {
+            Op::Create => rpc::reply(&self.create(asked.body()?).await?),
+            Op::Read => rpc::reply(&self.read(asked.body()?)?),
+            Op::Cancel => rpc::reply(&self.cancel(asked.body()?).await?),
+            Op::Retry => rpc::reply(&self.retry(asked.body()?).await?),
+            Op::Deliveries => rpc::reply(&json!({"deliveries": self.log(asked.body()?)?})),
+            Op::Redeliver => rpc::reply(&self.redeliver(asked.body()?).await?),
+            Op::Lease => rpc::reply(&self.lease(&asked.body()?).await?),
+            Op::Heartbeat => rpc::reply(&self.heartbeat(&asked.body()?)?),
+            Op::OutputBegin => rpc::reply(&self.begin_upload(asked.body()?, &asked.origin).await?),
+            Op::OutputTargets => rpc::reply(&self.targets(&asked.body()?, &asked.origin)?),
+            Op::OutputFinish => rpc::reply(&self.finish_upload(asked.body()?, &asked.origin).await?),
+            Op::Complete => told(self.complete(asked.body()?).await?),
+            Op::Fail => told(self.fail(asked.body()?).await?),
+            Op::Release => told(self.release(&asked.body()?).await?),
+            Op::Claim => rpc::reply(&self.claim(&asked.body()?).await?),
+            Op::Record => rpc::reply(&self.record(asked.body()?).await?),
+            Op::DeadLetter => rpc::reply(&self.note_dead_letter(&asked.body()?)?),
+            Op::Touch => rpc::reply(&self.touch().await),
         }
+    }
+
+    /// What the cron asks for: a look at what is due, and a line on what this instance has cost.
+    async fn touch(&self) {
+        self.look_at_what_is_due().await;
+        let Cost { rows, messages } = self.memory.cost.get();
+        console_log!("cost since start: {rows} rows written, {messages} queue messages");
     }
 
     fn spend(&self, rows: usize, messages: usize) {
@@ -256,6 +270,10 @@ fn id_beside(sibling: Id) -> Result<Id, ApiError> {
     Ok(Id::new(config::now(), u128::from_le_bytes(config::random()?), sibling.place()))
 }
 
+fn told(state: JobState) -> Result<Reply, ApiError> {
+    rpc::reply(&json!({"state": state}))
+}
+
 /// What a node learns of a job that it no longer holds.
 fn stale(state: JobState) -> ApiError {
     let state = format!("{state:?}").to_lowercase();
@@ -273,8 +291,8 @@ impl DurableObject for JobShard {
         if req.headers().get("Upgrade")?.is_some() {
             return self.accept_node();
         }
-        rpc::answer(match rpc::receive(&mut req).await {
-            Ok(call) => self.perform(call).await,
+        rpc::answer(match Asked::receive(&mut req).await {
+            Ok(asked) => self.perform(&asked).await,
             Err(error) => Err(error),
         })
     }

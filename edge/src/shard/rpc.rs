@@ -1,33 +1,60 @@
-//! How the Worker calls its Durable Objects: one JSON message, one JSON answer or an [`ApiError`].
+//! How the Worker calls its Durable Objects: the operation is the path, the body JSON. The object's answer is the
+//! caller's: what it says is passed on as it stands, and parsed only where the Worker needs it itself.
 
 use serde::{Serialize, de::DeserializeOwned};
 use worker::{Method, Request, RequestInit, Response, Result, Stub};
 
-use crate::error::ApiError;
+use crate::{error::ApiError, routes::Reply};
 
-/// Calls an object.
-pub async fn send<C: Serialize, T: DeserializeOwned>(stub: &Stub, call: &C) -> Result<T, ApiError> {
+/// Header with the origin that a caller reached us under, for links in the answer.
+const ORIGIN: &str = "x-xora-origin";
+
+/// Asks an object and passes its answer on, refusals included.
+pub async fn forward(stub: &Stub, op: &str, origin: &str, body: String) -> Result<Reply, ApiError> {
     let mut init = RequestInit::new();
-    init.with_method(Method::Post).with_body(Some(serde_json::to_string(call)?.into()));
-    let mut response = stub.fetch_with_request(Request::new_with_init("https://object/", &init)?).await?;
-    let text = response.text().await?;
-    if response.status_code() == 200 { Ok(serde_json::from_str(&text)?) } else { Err(serde_json::from_str(&text)?) }
+    init.with_method(Method::Post).with_body(Some(body.into()));
+    init.headers.set(ORIGIN, origin)?;
+    let request = Request::new_with_init(&format!("https://object/{op}"), &init)?;
+    let mut response = stub.fetch_with_request(request).await?;
+    Ok(Reply { status: response.status_code(), body: response.text().await? })
 }
 
-/// Reads a call, in the object.
-pub async fn receive<C: DeserializeOwned>(req: &mut Request) -> Result<C, ApiError> {
-    Ok(serde_json::from_str(&req.text().await?)?)
+/// Asks an object for something that the Worker needs itself.
+pub async fn ask<T: DeserializeOwned>(stub: &Stub, op: &str, body: String) -> Result<T, ApiError> {
+    let Reply { status, body } = forward(stub, op, "", body).await?;
+    if status < 400 { Ok(serde_json::from_str(&body)?) } else { Err(ApiError::parse(&body)?) }
+}
+
+/// An operation as it reaches the object.
+pub struct Asked {
+    /// Which.
+    pub op: String,
+    /// The origin that the caller reached us under.
+    pub origin: String,
+    body: String,
+}
+
+impl Asked {
+    /// Reads it.
+    pub async fn receive(req: &mut Request) -> Result<Self, ApiError> {
+        let op = req.path().trim_start_matches('/').to_owned();
+        let origin = req.headers().get(ORIGIN)?.unwrap_or_default();
+        Ok(Self { op, origin, body: req.text().await? })
+    }
+
+    /// Its body. Nodes send theirs straight through, so what does not parse is the sender's fault.
+    pub fn body<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+        serde_json::from_str(&self.body).map_err(|error| ApiError::invalid(format!("body: {error}")))
+    }
 }
 
 /// An answer, in the object.
-pub fn reply<T: Serialize>(value: &T) -> Result<Response, ApiError> {
-    Ok(Response::ok(serde_json::to_string(value)?)?)
+pub fn reply<T: Serialize>(value: &T) -> Result<Reply, ApiError> {
+    Ok(Reply { status: 200, body: serde_json::to_string(value)? })
 }
 
-/// An answer or a refusal, as a response.
-pub fn answer(result: Result<Response, ApiError>) -> Result<Response> {
-    match result {
-        Ok(response) => Ok(response),
-        Err(error) => Ok(Response::from_json(&error)?.with_status(error.code.status().as_u16())),
-    }
+/// An answer or a refusal, as the object's response.
+pub fn answer(result: Result<Reply, ApiError>) -> Result<Response> {
+    let Reply { status, body } = result.unwrap_or_else(|error| error.reply());
+    Ok(Response::ok(body)?.with_status(status))
 }

@@ -1,25 +1,25 @@
 //! Outputs on their way: the edge opens and completes every upload itself, and knows of each until a job refers to it.
 
-use serde::{Deserialize, Serialize};
 use worker::{HttpMetadata, UploadedPart, console_error};
 use xora_shared::{
     id::Id,
     job::lease::Hold,
-    protocol::{MAX_PART, OutputBegin, OutputFinish},
+    protocol::{MAX_PART, OutputBegin, OutputBegun, OutputFinish, OutputFinished, OutputTargets, PartTarget},
+    request::Headers,
     time::UnixMs,
 };
 
 use super::{JobShard, stale, store::UploadRow};
-use crate::{
-    config,
-    error::{ApiError, Code},
-};
+use crate::{config, error::ApiError, routes::files};
 
 /// Smallest part but the last, in bytes (S3 and R2 alike).
 const MIN_PART: u64 = 5 << 20;
 
+/// How many part targets one answer holds.
+const TARGETS: u32 = 16;
+
 /// A multipart upload that a node may write to.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug)]
 pub struct Upload {
     /// Key of the object.
     pub key: String,
@@ -29,10 +29,10 @@ pub struct Upload {
 
 impl JobShard {
     /// Opens the output of a task. An earlier upload under the same fence is dropped.
-    pub(super) async fn begin_upload(&self, begin: OutputBegin) -> Result<Upload, ApiError> {
+    pub(super) async fn begin_upload(&self, begin: OutputBegin, origin: &str) -> Result<OutputBegun, ApiError> {
         if !(MIN_PART..=MAX_PART).contains(&begin.part_size) {
             let message = format!("partSize: must be {MIN_PART} to {MAX_PART} bytes");
-            return Err(ApiError::new(Code::ValidationError, message));
+            return Err(ApiError::invalid(message));
         }
         self.held(&begin.hold)?;
         let key = output_key(&begin);
@@ -54,17 +54,28 @@ impl JobShard {
         if let Some(earlier) = earlier {
             self.abort(&earlier).await;
         }
-        Ok(Upload { key: row.key, upload_id: row.upload_id })
+        self.targets_of(row, 1, origin)
     }
 
-    /// The upload that a hold is writing.
-    pub(super) fn upload_of(&self, hold: &Hold) -> Result<Upload, ApiError> {
-        let UploadRow { key, upload_id, .. } = self.row_of(hold)?;
-        Ok(Upload { key, upload_id })
+    /// Targets of further parts.
+    pub(super) fn targets(&self, wanted: &OutputTargets, origin: &str) -> Result<OutputBegun, ApiError> {
+        self.targets_of(self.row_of(&wanted.hold)?, wanted.from.max(1), origin)
+    }
+
+    fn targets_of(
+        &self,
+        UploadRow { key, upload_id, .. }: UploadRow,
+        from: u32,
+        origin: &str,
+    ) -> Result<OutputBegun, ApiError> {
+        let signer = files::Signer::new(&self.env, origin)?;
+        let upload = Upload { key, upload_id };
+        let target = |number| PartTarget { number, url: signer.part_url(&upload, number), headers: Headers::new() };
+        Ok(OutputBegun { targets: (from..from.saturating_add(TARGETS)).map(target).collect() })
     }
 
     /// Puts an output together and checks its size. The same message again finds it standing.
-    pub(super) async fn finish_upload(&self, finish: OutputFinish) -> Result<String, ApiError> {
+    pub(super) async fn finish_upload(&self, finish: OutputFinish, origin: &str) -> Result<OutputFinished, ApiError> {
         let row = self.row_of(&finish.hold)?;
         let bucket = self.env.bucket("MEDIA")?;
         if row.stored.is_none() {
@@ -84,8 +95,9 @@ impl JobShard {
             return Err(wrong_parts("storage does not have what was said to be sent; send the output again"));
         }
         let row = self.row_of(&finish.hold)?;
-        self.put_upload(&UploadRow { stored: found, ..row.clone() })?;
-        Ok(row.key)
+        let read_url = files::Signer::new(&self.env, origin)?.read_url(&row.key);
+        self.put_upload(&UploadRow { stored: found, ..row })?;
+        Ok(OutputFinished { read_url })
     }
 
     /// The key under which a finished output of this size stands.
@@ -147,5 +159,5 @@ fn output_key(begin: &OutputBegin) -> String {
 }
 
 fn wrong_parts(message: &str) -> ApiError {
-    ApiError::new(Code::ValidationError, message)
+    ApiError::invalid(message)
 }
