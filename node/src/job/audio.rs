@@ -173,10 +173,14 @@ impl AudioSink<'_> {
     fn pump(&mut self, frame: Option<&Frame>, mux: &mut Mux) -> Done<()> {
         let Some(encoder) = &mut self.encoder else { return Ok(()) };
         let time_base = encoder.time_base();
+        // Matroska's players take the codec's delay off the times of Opus; libav's muxer (5.1) does not put it on, and
+        // would move the pictures instead, because times below zero are not allowed.
+        let delay = if self.track.encoder == "libopus" { i64::from(encoder.priming()) } else { 0 };
         let mut packet = Packet::new()?;
         loop {
             let sent = encoder.send(frame)?;
             while encoder.receive(&mut packet)? == Poll::Ready {
+                packet.set_times(packet.pts().map(|pts| pts + delay), packet.dts().map(|dts| dts + delay));
                 mux.write(self.index, time_base, &mut packet)?;
             }
             if sent != Poll::More {
@@ -192,11 +196,15 @@ impl AudioSink<'_> {
         if self.samples == 0 {
             return Err(Fault::transcode("no sound of the input could be decoded"));
         }
+        let first = self.first.unwrap_or(0);
+        // MP4 cuts the encoder's priming off at zero only; where sound begins later, the priming is part of it.
+        let priming = self.encoder.as_ref().map_or(0, |encoder| i64::from(encoder.priming()));
+        let start = if first > 0 && self.track.encoder == "aac" { (first - priming).max(0) } else { first };
         Ok(AudioFacts {
             sample_rate: self.track.sample_rate,
             channels: self.track.channels,
             samples: self.samples,
-            start_us: rescale(self.first.unwrap_or(0), time_base, MICROSECONDS),
+            start_us: rescale(start, time_base, MICROSECONDS),
         })
     }
 }

@@ -1,1 +1,521 @@
+//! The engine on real media: synthesised with the `ffmpeg` command, judged by reading and decoding the result with it.
 
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Mutex,
+    thread,
+};
+
+use xora_shared::{
+    failure::FailureKind,
+    media::{Compress, FileType, Format, RateControl, Recipe, Thumbnail, VideoCodec, Wanted},
+    report::{Fate, RunReport, VerifyReport},
+};
+
+use crate::{
+    ipc::{Assignment, FromJob, JobFailure, Limits, Source, ToJob, Up, Work, frame_head},
+    job::serve,
+};
+
+const LIMITS: Limits = Limits { duration_seconds: 3600, pixels: 8192 * 4320, streams: 64, output_bytes: 1 << 30 };
+
+/// What a job process said, and the parts put together.
+struct Told {
+    messages: Vec<Up>,
+    output: Vec<u8>,
+    parts: Vec<usize>,
+    bytes_read: u64,
+}
+
+/// Stands in for the supervisor: runs the engine on a thread, and answers its reads from `input`. `fail_from` makes
+/// every read fail that touches that byte or one behind it.
+fn supervise(work: Work, limits: Limits, input: &[u8], fail_from: Option<u64>) -> Told {
+    let (mut ours, theirs) = UnixStream::pair().expect("socket pair");
+    let engine = thread::spawn(move || serve(theirs));
+    let assignment = Assignment { work, limits, threads: 2 };
+    ours.write_all(&ToJob::Assignment(Box::new(assignment)).to_frame().expect("frame")).expect("told");
+    let (mut messages, mut parts, mut bytes_read) = (Vec::new(), Vec::new(), 0);
+    let mut head = [0; 5];
+    while ours.read_exact(&mut head).is_ok() {
+        let (length, kind) = frame_head(head).expect("head");
+        let mut payload = vec![0; length];
+        ours.read_exact(&mut payload).expect("payload");
+        match FromJob::parse(kind, payload).expect("frame") {
+            FromJob::Read { offset, length, .. } => {
+                let start = usize::try_from(offset).expect("offset").min(input.len());
+                let bytes = input[start..(start + length as usize).min(input.len())].to_vec();
+                let fails = fail_from.is_some_and(|from| offset + u64::from(length) > from);
+                bytes_read += bytes.len() as u64;
+                let answer = if fails { ToJob::ReadFailed } else { ToJob::Data(bytes) };
+                ours.write_all(&answer.to_frame().expect("frame")).expect("answered");
+            }
+            FromJob::Part { number, bytes, .. } => parts.push((number, bytes)),
+            FromJob::Message(message) => messages.push(message),
+        }
+    }
+    assert!(engine.join().expect("no panic"), "the engine says how it ended");
+    parts.sort_by_key(|(number, _)| *number);
+    assert!(parts.iter().zip(1..).all(|((number, _), expected)| *number == expected), "each part once, without gaps");
+    let sizes = parts.iter().map(|(_, bytes)| bytes.len()).collect();
+    Told { messages, output: parts.into_iter().flat_map(|(_, bytes)| bytes).collect(), parts: sizes, bytes_read }
+}
+
+fn source(input: &[u8]) -> Source {
+    Source { size: Some(input.len() as u64) }
+}
+
+fn run_work(input: &[u8], wanted: Wanted) -> Work {
+    Work::Run { inputs: vec![source(input)], wanted, index_bytes: None }
+}
+
+/// A result that was produced, and verified in a second run.
+struct Made {
+    report: RunReport,
+    receipt: VerifyReport,
+    told: Told,
+    file: PathBuf,
+}
+
+/// Makes `wanted` of a file, verifies it, and writes it beside the input for judgement.
+fn make(input: &Path, wanted: Wanted) -> Made {
+    let bytes = fs::read(input).expect("input");
+    let extension = wanted.format.extension();
+    let told = supervise(run_work(&bytes, wanted), LIMITS, &bytes, None);
+    let report = match told.messages.last() {
+        Some(Up::Produced(report)) => (**report).clone(),
+        other => panic!("{}: {other:?}", input.display()),
+    };
+    assert!(told.messages.iter().any(|message| matches!(message, Up::Planned { .. })));
+    assert_eq!(report.expect.bytes, told.output.len() as u64);
+    let work = Work::Verify { input: source(&told.output), expect: report.expect.clone() };
+    let verified = supervise(work, LIMITS, &told.output, None);
+    let receipt = match verified.messages.last() {
+        Some(Up::Verified(receipt)) => (**receipt).clone(),
+        other => panic!("{}: {other:?}", input.display()),
+    };
+    assert_eq!(receipt.problems, Vec::<String>::new(), "{}", input.display());
+    let file = input.with_extension(format!("made.{extension}"));
+    fs::write(&file, &told.output).expect("written");
+    Made { report, receipt, told, file }
+}
+
+fn refused(input: &[u8], wanted: Wanted, limits: Limits) -> (FailureKind, String) {
+    match supervise(run_work(input, wanted), limits, input, None).messages.pop() {
+        Some(Up::Failed(JobFailure::Known { kind, message })) => (kind, message),
+        other => panic!("expected a refusal, found {other:?}"),
+    }
+}
+
+fn compress(format: Format) -> Wanted {
+    let codec = if format == Format::Webm { VideoCodec::Vp9 } else { VideoCodec::H264 };
+    Wanted { recipe: Recipe::Compress(Compress { rate: RateControl::Crf(28), codec }), format }
+}
+
+fn thumbnail(seek_us: u64) -> Wanted {
+    let thumbnail = Thumbnail { seek_us, width: None, height: None, quality: 90 };
+    Wanted { recipe: Recipe::Thumbnail(thumbnail), format: Format::Png }
+}
+
+const PICTURES: &str = "-f lavfi -i testsrc2=s=320x240:r=25:d=2";
+const SOUND: &str = "-f lavfi -i sine=d=2:r=48000";
+const X264: &str = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p";
+
+/// Makes a file with the `ffmpeg` command, once. Arguments are split at spaces.
+fn synth(name: &str, arguments: &str) -> PathBuf {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().expect("no panic");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/media/synth");
+    fs::create_dir_all(&folder).expect("folder");
+    let file = folder.join(name);
+    if !file.exists() {
+        let unfinished = folder.join(format!("unfinished-{name}"));
+        let output = Command::new("ffmpeg")
+            .args(["-nostdin", "-v", "error", "-y"])
+            .args(arguments.split_whitespace())
+            .arg(&unfinished)
+            .output()
+            .expect("ffmpeg");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        fs::rename(&unfinished, &file).expect("renamed");
+    }
+    file
+}
+
+fn film() -> PathBuf {
+    synth("film.mp4", &format!("{PICTURES} {SOUND} {X264} -c:a aac -movflags +faststart"))
+}
+
+fn tool(program: &str, arguments: &[&str], file: &Path) -> String {
+    let output = Command::new(program).args(arguments).arg(file).output().expect(program);
+    assert!(output.status.success(), "{}: {}", file.display(), String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// One entry of one stream, as `ffprobe` reads it.
+fn entry(file: &Path, stream: &str, name: &str) -> String {
+    let show = format!("stream={name}");
+    let text =
+        tool("ffprobe", &["-v", "error", "-select_streams", stream, "-show_entries", &show, "-of", "csv=p=0"], file);
+    text.lines().next().unwrap_or_default().trim_end_matches(',').to_owned()
+}
+
+/// Times of the pictures in milliseconds, in order.
+fn picture_times(file: &Path) -> Vec<i64> {
+    let arguments = ["-v", "error", "-select_streams", "v:0", "-show_entries", "packet=pts_time", "-of", "csv=p=0"];
+    let text = tool("ffprobe", &arguments, file);
+    let millis = |line: &str| -> i64 {
+        let (whole, part) = line.trim_end_matches(',').split_once('.').expect("a fraction");
+        whole.parse::<i64>().expect("seconds") * 1000 + part[..3].parse::<i64>().expect("milliseconds")
+    };
+    let mut times: Vec<i64> = text.lines().filter(|line| !line.is_empty()).map(millis).collect();
+    times.sort_unstable();
+    times
+}
+
+/// The colours of a picture in a file, as bytes of RGB, of one pixel in the middle of each of the four corners.
+fn corners(file: &Path) -> Vec<[u8; 3]> {
+    let output = Command::new("ffmpeg")
+        .args(["-nostdin", "-v", "error", "-noautorotate", "-i"])
+        .arg(file)
+        .args(["-frames:v", "1", "-vf", "scale=4:4:flags=area", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"])
+        .output()
+        .expect("ffmpeg");
+    let (pixels, _) = output.stdout.as_chunks::<3>();
+    [0, 3, 12, 15].map(|index| pixels[index]).to_vec()
+}
+
+/// Four corners of four colours: red, green, blue, white.
+const FLAG: &str = "-f lavfi -i color=red:s=160x120:d=1,pad=320:240[a];color=lime:s=160x120:d=1[b];\
+                    color=blue:s=160x120:d=1[c];color=white:s=160x120:d=1[d];[a][b]overlay=160:0[e];\
+                    [e][c]overlay=0:120[f];[f][d]overlay=160:120";
+
+fn name(color: [u8; 3]) -> char {
+    match color.map(|part| part > 128) {
+        [true, false, false] => 'r',
+        [false, true, false] => 'g',
+        [false, false, true] => 'b',
+        [true, true, true] => 'w',
+        _ => '?',
+    }
+}
+
+#[test]
+fn a_film_is_compressed_to_one_playable_part() {
+    let made = make(&film(), compress(Format::Mp4));
+    assert_eq!(made.told.parts.len(), 1);
+    assert_eq!(made.report.facts.file_type, FileType::Video);
+    assert_eq!(entry(&made.file, "v:0", "codec_name,width,height,pix_fmt"), "h264,320,240,yuv420p");
+    assert_eq!(entry(&made.file, "a:0", "codec_name,channels"), "aac,1");
+    assert_eq!(picture_times(&made.file).len(), 50);
+    assert_eq!(made.receipt.frames, Some(50));
+    // The index comes first, so that a player can begin at once.
+    let place = |name: &[u8]| made.told.output.windows(4).position(|bytes| bytes == name);
+    assert!(place(b"moov") < place(b"mdat"));
+}
+
+#[test]
+fn the_pictures_are_those_of_the_documented_command() {
+    let made = make(&film(), compress(Format::Mp4));
+    let command = super::film::COMMAND.replace("OUTPUT.mp4", "").replace("INPUT", film().to_str().expect("text"));
+    let theirs = synth("command.mp4", command.trim_start_matches("ffmpeg"));
+    let pictures = |file: &Path| {
+        let input = file.to_str().expect("text");
+        tool("ffmpeg", &["-nostdin", "-v", "error", "-i", input, "-map", "0:v", "-f", "framemd5"], Path::new("-"))
+    };
+    assert_eq!(pictures(&made.file), pictures(&theirs));
+}
+
+#[test]
+fn every_container_that_compress_writes_holds_the_whole_film() {
+    for (format, video, audio) in [(Format::Mov, "h264", "aac"), (Format::Webm, "vp9", "opus")] {
+        let made = make(&film(), compress(format));
+        assert_eq!(entry(&made.file, "v:0", "codec_name"), video);
+        assert_eq!(entry(&made.file, "a:0", "codec_name"), audio);
+        assert_eq!(picture_times(&made.file).len(), 50);
+    }
+    let recipe = Recipe::Compress(Compress { rate: RateControl::BitrateKbps(300), codec: VideoCodec::Hevc });
+    let made = make(&film(), Wanted { recipe, format: Format::Mp4 });
+    assert_eq!(entry(&made.file, "v:0", "codec_name,codec_tag_string"), "hevc,hvc1");
+}
+
+#[test]
+fn a_turned_or_mirrored_picture_comes_out_upright() {
+    let plain = synth("flag.mp4", &format!("{FLAG} {X264}"));
+    let bytes = fs::read(&plain).expect("file");
+    // The matrix of the track header is nine numbers behind `tkhd`; `ffmpeg` itself can only write quarter turns.
+    let place = bytes.windows(4).position(|name| name == b"tkhd").expect("tkhd") + 4 + 40;
+    let one = 0x1_0000_i32;
+    let table: [(&str, [i32; 4], &str); 8] = [
+        ("upright", [one, 0, 0, one], "rgbw"),
+        ("clockwise", [0, one, -one, 0], "brwg"),
+        ("half-turn", [-one, 0, 0, -one], "wbgr"),
+        ("anticlockwise", [0, -one, one, 0], "gwrb"),
+        ("mirror-x", [-one, 0, 0, one], "grwb"),
+        ("mirror-y", [one, 0, 0, -one], "bwrg"),
+        ("transpose", [0, one, one, 0], "rbgw"),
+        ("anti-transpose", [0, -one, -one, 0], "wgbr"),
+    ];
+    for (turn, [a, b, c, d], expected) in table {
+        let mut turned = bytes.clone();
+        for (index, number) in [a, b, 0, c, d, 0, 0, 0, 1 << 30].into_iter().enumerate() {
+            turned[place + index * 4..place + index * 4 + 4].copy_from_slice(&number.to_be_bytes());
+        }
+        let file = plain.with_file_name(format!("flag-{turn}.mp4"));
+        fs::write(&file, turned).expect("written");
+        for made in [make(&file, compress(Format::Mp4)), make(&file, thumbnail(0))] {
+            let found: String = corners(&made.file).into_iter().map(name).collect();
+            assert_eq!(found, expected, "{turn}");
+        }
+    }
+}
+
+#[test]
+fn unusual_pictures_become_what_every_player_shows() {
+    let table = [
+        ("odd.mp4", "testsrc2=s=641x359:r=25:d=1", "-pix_fmt yuv444p", "640,358"),
+        ("ten-bit.mp4", "testsrc2=s=320x240:r=25:d=1", "-pix_fmt yuv420p10le", "320,240"),
+        ("four-two-two.mp4", "testsrc2=s=320x240:r=25:d=1", "-pix_fmt yuv422p", "320,240"),
+        ("anamorphic.mp4", "testsrc2=s=720x576:r=25:d=1,setsar=64/45", "-pix_fmt yuv420p", "1024,576"),
+    ];
+    for (file, pictures, options, size) in table {
+        let input = synth(file, &format!("-f lavfi -i {pictures} -c:v libx264 -preset ultrafast {options}"));
+        let made = make(&input, compress(Format::Mp4));
+        assert_eq!(entry(&made.file, "v:0", "width,height,pix_fmt"), format!("{size},yuv420p"), "{file}");
+    }
+}
+
+#[test]
+fn full_range_becomes_limited_without_changing_the_colours() {
+    let options = "-c:v libx264 -preset ultrafast -vf scale=out_range=full,format=yuvj420p -color_range pc";
+    let input = synth("full-range.mp4", &format!("-f lavfi -i color=0x808080:s=320x240:d=1:r=25 {options}"));
+    let made = make(&input, compress(Format::Mp4));
+    assert_eq!(entry(&made.file, "v:0", "color_range"), "tv");
+    for color in corners(&made.file) {
+        assert!(color.iter().all(|part| part.abs_diff(0x80) <= 2), "{color:?}");
+    }
+}
+
+#[test]
+fn high_dynamic_range_is_mapped_to_standard() {
+    let tags = "log-level=none:colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc";
+    let input = synth(
+        "hdr.mp4",
+        &format!("{PICTURES} -c:v libx265 -preset ultrafast -pix_fmt yuv420p10le -x265-params {tags}"),
+    );
+    let made = make(&input, compress(Format::Mp4));
+    assert_eq!(entry(&made.file, "v:0", "color_space,color_transfer,color_primaries"), "bt709,bt709,bt709");
+}
+
+#[test]
+fn a_variable_frame_rate_stays_as_it_is() {
+    let select = "-vf select='not(mod(n,3))+not(mod(n,7))' -fps_mode vfr";
+    let input = synth("variable.mp4", &format!("{PICTURES} {select} {X264}"));
+    let made = make(&input, compress(Format::Mp4));
+    assert_eq!(picture_times(&made.file), picture_times(&input));
+}
+
+#[test]
+fn sound_and_pictures_keep_their_distance() {
+    for (file, arguments, expected_ms) in [
+        ("late-sound.mkv", format!("{PICTURES} -itsoffset 0.5 {SOUND}"), 500),
+        ("late-pictures.mkv", format!("-itsoffset 0.7 {PICTURES} {SOUND}"), -700),
+    ] {
+        let input = synth(file, &format!("{arguments} -map 0 -map 1 {X264} -c:a pcm_s16le"));
+        for format in [Format::Mp4, Format::Webm] {
+            let made = make(&input, compress(format));
+            let found = made.receipt.av_offset_us.expect("both tracks");
+            // MP4 begins late sound with the encoder's priming of 21 ms, Matroska with 7.
+            assert!((found - expected_ms * 1000).abs() < 45_000, "{file} {format:?}: {found}");
+        }
+    }
+}
+
+#[test]
+fn surround_sound_is_mixed_down_and_says_so() {
+    let channels = "aevalsrc=0.5*sin(2764*t)|0.5*sin(3455*t)|sin(4146*t)|0|sin(4838*t)|sin(5529*t):c=5.1:d=2:s=48000";
+    let input = synth("surround.mp4", &format!("{PICTURES} -f lavfi -i {channels} {X264} -c:a aac"));
+    let made = make(&input, compress(Format::Mp4));
+    assert_eq!(entry(&made.file, "a:0", "channels"), "2");
+    assert!(made.report.streams[1].reason.as_ref().expect("a reason").contains("stereo"));
+}
+
+#[test]
+fn pictures_without_sound_and_sound_without_pictures_are_kept_as_such() {
+    let silent = make(&synth("silent.mp4", &format!("{PICTURES} {X264}")), compress(Format::Mp4));
+    assert!(silent.report.expect.audio.is_none());
+    let blind = make(&synth("phone.wav", "-f lavfi -i sine=d=2:r=8000 -ac 1"), compress(Format::Mp4));
+    assert_eq!(blind.report.facts.file_type, FileType::Audio);
+    assert_eq!(entry(&blind.file, "a:0", "codec_name,sample_rate,channels"), "aac,48000,1");
+}
+
+#[test]
+fn interlaced_pictures_are_woven_together() {
+    let options = "-vf interlace -flags +ildct+ilme -c:v mpeg2video -b:v 2M";
+    let input = synth("interlaced.ts", &format!("-f lavfi -i testsrc2=s=320x240:r=50:d=2 {options}"));
+    let made = make(&input, compress(Format::Mp4));
+    assert_eq!(entry(&made.file, "v:0", "field_order"), "progressive");
+}
+
+#[test]
+fn a_stream_that_changes_its_size_and_clock_goes_on_in_the_first_size() {
+    let codecs = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p -c:a aac";
+    let first = synth("first.ts", &format!("{PICTURES} {SOUND} {codecs}"));
+    let other = synth("other.ts", &format!("-f lavfi -i testsrc2=s=640x360:r=25:d=2 {SOUND} {codecs}"));
+    let both = [fs::read(first).expect("first"), fs::read(other).expect("other")].concat();
+    let input = film().with_file_name("changing.ts");
+    fs::write(&input, both).expect("written");
+    let made = make(&input, compress(Format::Mp4));
+    assert_eq!(entry(&made.file, "v:0", "width,height"), "320,240");
+    let times = picture_times(&made.file);
+    assert_eq!(times.len(), 100);
+    assert!(times.windows(2).all(|pair| (20..=120).contains(&(pair[1] - pair[0]))), "{times:?}");
+}
+
+#[test]
+fn other_tracks_are_dropped_with_a_reason() {
+    let input = synth("tracks.mkv", &format!("{PICTURES} {SOUND} {SOUND} -map 0 -map 1 -map 2 {X264} -c:a flac"));
+    let made = make(&input, compress(Format::Mp4));
+    let dropped: Vec<_> = made.report.streams.iter().filter(|fate| fate.fate == Fate::Dropped).collect();
+    assert_eq!(dropped.len(), 1);
+    assert!(dropped[0].reason.is_some());
+}
+
+#[test]
+fn a_cut_file_is_truncated_whatever_its_container() {
+    let plain = synth("index-last.mp4", &format!("{PICTURES} {SOUND} {X264} -c:a aac"));
+    let fragments = "-movflags +frag_keyframe+empty_moov -g 10";
+    let fragmented = synth("fragments.mp4", &format!("{PICTURES} {SOUND} {X264} {fragments} -c:a aac"));
+    let matroska = synth("film.mkv", &format!("{PICTURES} {SOUND} {X264} -c:a aac"));
+    for file in [film(), plain, fragmented, matroska] {
+        let bytes = fs::read(&file).expect("file");
+        let (kind, message) = refused(&bytes[..bytes.len() / 2], compress(Format::Mp4), LIMITS);
+        assert_eq!(kind, FailureKind::InputTruncated, "{}: {message}", file.display());
+    }
+}
+
+#[test]
+fn what_is_not_media_is_refused_with_a_word_on_what_it_is() {
+    for (bytes, word) in [
+        (&b""[..], "empty"),
+        (b"hello, this is not a film\n", "text"),
+        (b"#EXTM3U\n#EXTINF:1,\n/etc/passwd\n", "playlist"),
+        (b"ffconcat version 1.0\nfile /etc/passwd\n", "list"),
+        (b"<!DOCTYPE html><html><body>404</body></html>", "web page"),
+    ] {
+        for wanted in [compress(Format::Mp4), thumbnail(0)] {
+            let (kind, message) = refused(bytes, wanted, LIMITS);
+            assert_eq!(kind, FailureKind::InputUnsupported);
+            assert!(message.contains(word), "{message}");
+        }
+    }
+}
+
+#[test]
+fn each_limit_is_named_when_it_is_exceeded() {
+    let bytes = fs::read(film()).expect("film");
+    for (limits, word) in [
+        (Limits { duration_seconds: 1, ..LIMITS }, "1 second"),
+        (Limits { pixels: 1000, ..LIMITS }, "1000"),
+        (Limits { streams: 1, ..LIMITS }, "the limit is 1"),
+        (Limits { output_bytes: 5000, ..LIMITS }, "5000 bytes"),
+    ] {
+        let (kind, message) = refused(&bytes, compress(Format::Mp4), limits);
+        assert_eq!(kind, FailureKind::InputTooLarge, "{message}");
+        assert!(message.contains(word), "{message}");
+    }
+}
+
+#[test]
+fn a_read_that_fails_is_never_taken_for_the_end() {
+    let bytes = fs::read(film()).expect("film");
+    for fail_from in [0, bytes.len() as u64 / 2, bytes.len() as u64 - 1] {
+        let work = run_work(&bytes, compress(Format::Mp4));
+        let told = supervise(work, LIMITS, &bytes, Some(fail_from));
+        assert!(matches!(told.messages.last(), Some(Up::Failed(JobFailure::Unreadable))), "{:?}", told.messages.last());
+    }
+}
+
+#[test]
+fn an_index_that_does_not_fit_asks_for_more_and_then_fits() {
+    let bytes = fs::read(film()).expect("film");
+    let with = |index_bytes| Work::Run { inputs: vec![source(&bytes)], wanted: compress(Format::Mp4), index_bytes };
+    let needed = match supervise(with(Some(100)), LIMITS, &bytes, None).messages.pop() {
+        Some(Up::Failed(JobFailure::IndexTooSmall { needed })) => needed,
+        other => panic!("expected a wish for more, found {other:?}"),
+    };
+    let again = supervise(with(Some(needed)), LIMITS, &bytes, None);
+    assert!(matches!(again.messages.last(), Some(Up::Produced(_))));
+}
+
+#[test]
+fn verification_notices_a_result_that_is_not_what_was_meant() {
+    let made = make(&film(), compress(Format::Mp4));
+    let mut expect = made.report.expect.clone();
+    let video = expect.video.as_mut().expect("pictures");
+    video.frames += 1;
+    video.width += 2;
+    let damaged = &made.told.output;
+    let told = supervise(Work::Verify { input: source(damaged), expect }, LIMITS, damaged, None);
+    let Some(Up::Verified(receipt)) = told.messages.last() else { panic!("expected a receipt") };
+    assert_eq!(receipt.problems.len(), 2, "{:?}", receipt.problems);
+    let half = &made.told.output[..made.told.output.len() / 2];
+    let work = Work::Verify { input: source(half), expect: made.report.expect.clone() };
+    let told = supervise(work, LIMITS, half, None);
+    let Some(Up::Verified(receipt)) = told.messages.last() else { panic!("expected a receipt") };
+    assert!(!receipt.problems.is_empty());
+}
+
+#[test]
+fn a_thumbnail_is_the_picture_shown_at_that_time() {
+    // The picture of second n is n * 40 bright.
+    let ramp = "color=black:s=64x64:r=5:d=5,format=yuv420p,geq=lum='16+40*floor(T)':cb=128:cr=128";
+    let input = synth("ramp.mp4", &format!("-f lavfi -i {ramp} -c:v libx264 -preset medium -crf 10 -g 12 -bf 2"));
+    let brightness = |seek_us| i32::from(corners(&make(&input, thumbnail(seek_us)).file)[0][1]);
+    let steps: Vec<i32> = (0..5).map(|second| brightness(second * 1_000_000)).collect();
+    assert!(steps.windows(2).all(|pair| pair[1] - pair[0] > 30), "{steps:?}");
+    assert_eq!(brightness(1_999_000), steps[1], "just before a change");
+    assert_eq!(brightness(3_100_000), steps[3], "between two pictures");
+    assert_eq!(brightness(3_600_000_000), steps[4], "past the end");
+}
+
+#[test]
+fn a_thumbnail_has_the_size_and_format_that_were_asked_for() {
+    let sized = |width, height, format| {
+        let thumbnail = Thumbnail { seek_us: 0, width, height, quality: 75 };
+        make(&film(), Wanted { recipe: Recipe::Thumbnail(thumbnail), format })
+    };
+    for (width, height, expected) in [
+        (Some(161), None, (161, 121)),
+        (None, Some(120), (160, 120)),
+        (Some(99), Some(33), (99, 33)),
+        (None, None, (320, 240)),
+    ] {
+        for format in [Format::Jpg, Format::Png, Format::Webp] {
+            let facts = sized(width, height, format).report.facts;
+            assert_eq!((facts.width, facts.height), (Some(expected.0), Some(expected.1)), "{format:?}");
+        }
+    }
+}
+
+#[test]
+fn a_thumbnail_of_sound_is_its_cover_or_nothing() {
+    let cover = "-f lavfi -i color=red:s=100x100:d=0.04 -map 0 -map 1 -c:v mjpeg -disposition:v attached_pic";
+    let song = synth("song.mp3", &format!("{SOUND} {cover} -c:a libmp3lame"));
+    let made = make(&song, thumbnail(5_000_000));
+    assert_eq!(name(corners(&made.file)[0]), 'r');
+    let plain = fs::read(synth("plain.mp3", &format!("{SOUND} -c:a libmp3lame"))).expect("file");
+    assert_eq!(refused(&plain, thumbnail(0), LIMITS).0, FailureKind::InputUnsupported);
+}
+
+#[test]
+fn a_thumbnail_reads_little_of_a_long_file() {
+    let long = "-f lavfi -i testsrc2=s=320x240:r=25:d=60";
+    let input = synth("long.mp4", &format!("{long} {X264} -g 25 -movflags +faststart"));
+    let size = fs::metadata(&input).expect("file").len();
+    let made = make(&input, thumbnail(40_000_000));
+    assert!(made.told.bytes_read < size / 4, "{} of {size}", made.told.bytes_read);
+}

@@ -2,8 +2,10 @@
 
 use xora_av::{MICROSECONDS, Packet, Rational, rescale};
 
-/// A jump beyond this between packets of one stream is a break in the recording, not a pause. In microseconds.
-const JUMP_US: i64 = 10_000_000;
+/// A jump forward beyond this between packets of one stream is a break in the recording, not a pause. In microseconds.
+const FORWARD_US: i64 = 10_000_000;
+/// A jump back beyond this is a break: decoding order never runs backwards. In microseconds.
+const BACK_US: i64 = 100_000;
 
 /// Moves the times of packets. One offset serves all streams, so sound and pictures keep their distance.
 pub struct Timeline {
@@ -43,7 +45,7 @@ impl Timeline {
     fn close_jump(&mut self, stream: usize, dts_us: i64) {
         let Some(next) = self.next_us.get(stream).copied().flatten().filter(|_| self.may_jump) else { return };
         let delta = dts_us.saturating_add(self.offset_us).saturating_sub(next);
-        if delta.saturating_abs() > JUMP_US {
+        if !(-BACK_US..=FORWARD_US).contains(&delta) {
             self.offset_us = self.offset_us.saturating_sub(delta);
             self.jumps += 1;
         }
@@ -80,6 +82,15 @@ mod tests {
         assert_eq!(place(&mut timeline, 0, 90_000_000), Some(40));
         assert_eq!(place(&mut timeline, 1, 90_000_010), Some(50));
         assert_eq!(timeline.jumps(), 1);
+    }
+
+    #[test]
+    fn a_clock_that_begins_again_goes_on_instead() {
+        let mut timeline = Timeline::new(0, true, 1);
+        for dts in 0..50 {
+            place(&mut timeline, 0, dts * 40);
+        }
+        assert_eq!(place(&mut timeline, 0, 0), Some(2000));
     }
 
     #[test]
