@@ -46,7 +46,7 @@ pub fn look(source: &mut dyn ReadAt) -> io::Result<Look> {
     head.truncate(length);
     Ok(match first_impression(&head) {
         Look::Mp4(_) => Look::Mp4(boxes(source)?),
-        other => other,
+        known @ (Look::Empty | Look::Matroska | Look::Playlist | Look::Text | Look::Html | Look::Other) => known,
     })
 }
 
@@ -124,7 +124,8 @@ mod tests {
 
     impl ReadAt for Bytes {
         fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-            let rest = self.0.get(offset as usize..).unwrap_or(&[]);
+            let start = usize::try_from(offset).expect("small");
+            let rest = self.0.get(start..).unwrap_or(&[]);
             let length = rest.len().min(buffer.len());
             buffer[..length].copy_from_slice(&rest[..length]);
             Ok(length)

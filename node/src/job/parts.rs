@@ -132,13 +132,14 @@ impl WriteAt for Parts {
         if end.is_none() {
             return Err(self.refuse(Refusal::TooLarge));
         }
-        let limit = self.head_limit as u64;
-        if offset >= limit {
-            return self.write_tail(offset, bytes);
+        match usize::try_from(offset) {
+            Ok(place) if place < self.head_limit => {
+                let (head, tail) = bytes.split_at(bytes.len().min(self.head_limit - place));
+                self.write_head(place, head);
+                if tail.is_empty() { Ok(()) } else { self.write_tail(self.head_limit as u64, tail) }
+            }
+            _ => self.write_tail(offset, bytes),
         }
-        let (head, tail) = bytes.split_at(bytes.len().min((limit - offset) as usize));
-        self.write_head(offset as usize, head);
-        if tail.is_empty() { Ok(()) } else { self.write_tail(limit, tail) }
     }
 }
 
@@ -152,8 +153,11 @@ impl WriteAt for Shared {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "the numbers are small")]
 mod tests {
     use super::*;
+
+    type Sent = Rc<RefCell<Vec<(u32, Vec<u8>)>>>;
 
     /// Small numbers from a seed, the same every time.
     fn numbers(mut seed: u64) -> impl FnMut(u64) -> u64 {
@@ -163,7 +167,7 @@ mod tests {
         }
     }
 
-    fn collecting(part_size: usize, head_parts: u32, max: u64) -> (Parts, Rc<RefCell<Vec<(u32, Vec<u8>)>>>) {
+    fn collecting(part_size: usize, head_parts: u32, max: u64) -> (Parts, Sent) {
         let sent = Rc::new(RefCell::new(Vec::new()));
         let sink = Rc::clone(&sent);
         let send = Box::new(move |number, bytes| {

@@ -61,7 +61,7 @@ pub struct Chain {
 }
 
 /// Aspects of a pixel beyond this, either way, are mistakes, not pictures.
-const MOST_ASPECT: i64 = 10;
+const MOST_ASPECT: u64 = 10;
 
 /// The chain for pictures of one shape.
 pub fn chain(shape: &PictureShape, want: &Picture) -> Chain {
@@ -109,11 +109,11 @@ fn stored_size(shape: &PictureShape, want: &Picture) -> (u32, u32) {
 /// The size with square pixels: a side grows, none shrinks, so no detail is lost.
 fn square_size(shape: &PictureShape) -> (u32, u32) {
     let Rational(wide, high) = shape.aspect;
-    let (wide, high) = (i64::from(wide), i64::from(high));
-    if wide <= 0 || high <= 0 || wide > high * MOST_ASPECT || high > wide * MOST_ASPECT {
+    let (wide, high) = (u32::try_from(wide).unwrap_or(0), u32::try_from(high).unwrap_or(0));
+    let absurd = u64::from(wide) > u64::from(high) * MOST_ASPECT || u64::from(high) > u64::from(wide) * MOST_ASPECT;
+    if wide == 0 || high == 0 || absurd {
         return (shape.width, shape.height);
     }
-    let (wide, high) = (wide as u32, high as u32);
     if wide > high {
         (proportion(shape.width, wide, high), shape.height)
     } else {

@@ -42,10 +42,16 @@ impl RemoteInput {
     fn fetch(&mut self, offset: u64) -> io::Result<Window> {
         let before = self.windows.iter().position(|window| window.end() == offset && !window.bytes.is_empty());
         let length = match before.and_then(|index| self.windows.remove(index)) {
-            Some(window) => (window.bytes.len() as u32).saturating_mul(2).clamp(FIRST_READ, MAX_READ),
+            Some(window) => {
+                let twice = u32::try_from(window.bytes.len() * 2).unwrap_or(MAX_READ);
+                twice.clamp(FIRST_READ, MAX_READ)
+            }
             None => FIRST_READ,
         };
-        let bytes = self.link.read(self.input, offset, length)?.ok_or(io::ErrorKind::NotConnected)?;
+        // Up to the next window at most: what is held is not read twice.
+        let next = self.windows.iter().map(|window| window.offset).filter(|next| *next > offset).min();
+        let room = next.and_then(|next| u32::try_from(next - offset).ok()).unwrap_or(MAX_READ);
+        let bytes = self.link.read(self.input, offset, length.min(room))?.ok_or(io::ErrorKind::NotConnected)?;
         Ok(Window { offset, bytes })
     }
 }
@@ -60,7 +66,7 @@ impl ReadAt for RemoteInput {
             Some(window) => window,
             None => self.fetch(offset)?,
         };
-        let start = (offset - window.offset) as usize;
+        let start = usize::try_from(offset - window.offset).unwrap_or(window.bytes.len());
         let length = buffer.len().min(window.bytes.len() - start);
         buffer[..length].copy_from_slice(&window.bytes[start..start + length]);
         self.windows.push_back(window);

@@ -1,5 +1,7 @@
 //! The picture track: packets of the input to packets of the output.
 
+use std::fmt::Write as _;
+
 use xora_av::{
     Color, Decoder, Encoder, FieldOrder, Frame, Graph, Input, Packet, PictureShape, Poll, Rational, VideoEncoding,
     rescale,
@@ -242,7 +244,7 @@ impl<'a> VideoSink<'a> {
         for (key, value) in &mut options {
             if *key == "x265-params" {
                 let rate = if self.frame_rate.0 > 0 { self.frame_rate } else { Rational(30, 1) };
-                *value += &format!(":fps={}/{}", rate.0, rate.1);
+                let _ = write!(value, ":fps={}/{}", rate.0, rate.1);
             }
         }
         options
