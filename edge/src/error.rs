@@ -1,6 +1,5 @@
 //! What a request can be refused with. The one place that chooses HTTP statuses.
 
-use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use worker::console_error;
@@ -99,6 +98,7 @@ impl ApiError {
 
 /// Failures of the platform. The caller learns that it was our fault, the log learns what it was.
 impl From<worker::Error> for ApiError {
+    #[inline(never)]
     fn from(error: worker::Error) -> Self {
         console_error!("platform: {error:?}");
         Self::new(Code::Internal, "something went wrong here; try again")
@@ -152,11 +152,5 @@ impl ApiError {
         }
         let Body { error } = serde_json::from_str(body)?;
         Ok(error)
-    }
-}
-
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        self.reply().into_response()
     }
 }

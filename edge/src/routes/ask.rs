@@ -1,20 +1,17 @@
 //! What every handler gets and gives.
 
-use axum::{
-    body::Body,
-    extract::{FromRequest, RawPathParams, Request},
-    http::{HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
-};
+use futures_util::StreamExt;
 use serde::Serialize;
-use worker::Env;
+use worker::{Env, Headers, Request, Response, Result};
 use xora_shared::id::Id;
 
-use super::body;
 use crate::{
     auth::{Caller, Scope},
     error::{ApiError, Code},
 };
+
+/// Largest body of a request, in bytes.
+const MAX_BODY: usize = 1 << 20;
 
 /// Where a request reached us.
 #[derive(Clone)]
@@ -32,8 +29,9 @@ pub struct Ask {
     /// Who asks.
     pub caller: Caller,
     /// The id in the path, where there is one.
-    id: String,
-    request: Request,
+    pub id_text: String,
+    /// The request itself.
+    pub request: Request,
 }
 
 impl Ask {
@@ -42,43 +40,44 @@ impl Ask {
         self.caller.needs(scope)
     }
 
-    /// The id in the path, as text.
-    pub fn id_text(&self) -> &str {
-        &self.id
-    }
-
     /// The id in the path, of a `what`.
     pub fn id(&self, what: &str) -> Result<Id, ApiError> {
-        self.id.parse().map_err(|_| ApiError::not_found(what))
+        self.id_text.parse().map_err(|_| ApiError::not_found(what))
     }
 
     /// A caller's JSON.
-    pub async fn json(self) -> Result<serde_json::Value, ApiError> {
-        body::json(self.request).await
+    pub async fn json(&mut self) -> Result<serde_json::Value, ApiError> {
+        let is_json = is_json(self.request.headers())?;
+        let text = self.text().await?;
+        if !is_json {
+            let message = "the body must be JSON; send it with `Content-Type: application/json`";
+            return Err(ApiError::new(Code::UnsupportedMediaType, message));
+        }
+        serde_json::from_str(&text).map_err(|error| ApiError::invalid(format!("body: is not valid JSON: {error}")))
     }
 
-    /// The body as text.
-    pub async fn text(self) -> Result<String, ApiError> {
-        body::text(self.request).await
+    /// The body as text, within [`MAX_BODY`].
+    pub async fn text(&mut self) -> Result<String, ApiError> {
+        let mut body = Vec::new();
+        if self.request.inner().body().is_some() {
+            let mut chunks = self.request.stream()?;
+            while let Some(chunk) = chunks.next().await {
+                body.extend(chunk.map_err(|_| ApiError::invalid("body: broke off; send it again"))?);
+                if body.len() > MAX_BODY {
+                    let message = format!("the body must be at most {MAX_BODY} bytes");
+                    return Err(ApiError::new(Code::PayloadTooLarge, message));
+                }
+            }
+        }
+        String::from_utf8(body).map_err(|_| ApiError::invalid("body: is not valid JSON: it is not UTF-8"))
     }
 }
 
-impl<S: Send + Sync> FromRequest<S> for Ask {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        use axum::extract::FromRequestParts;
-        let (mut parts, body) = request.into_parts();
-        let params = RawPathParams::from_request_parts(&mut parts, state).await;
-        let id = params.ok().and_then(|params| params.iter().next().map(|(_, value)| value.to_owned()));
-        let missing = || ApiError::new(Code::Internal, "something went wrong here; try again");
-        Ok(Self {
-            site: parts.extensions.remove().ok_or_else(missing)?,
-            caller: parts.extensions.remove().ok_or_else(missing)?,
-            id: id.unwrap_or_default(),
-            request: Request::from_parts(parts, body),
-        })
-    }
+/// Whether a body is said to be JSON. Saying nothing is fine.
+fn is_json(headers: &Headers) -> Result<bool, ApiError> {
+    let Some(value) = headers.get("Content-Type")? else { return Ok(true) };
+    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    Ok(essence == "application/json" || essence.ends_with("+json"))
 }
 
 /// A JSON answer, ready to send.
@@ -86,7 +85,7 @@ impl<S: Send + Sync> FromRequest<S> for Ask {
 pub struct Reply {
     /// HTTP status.
     pub status: u16,
-    /// JSON.
+    /// JSON, or nothing.
     pub body: String,
 }
 
@@ -95,17 +94,28 @@ impl Reply {
     pub fn of(status: u16, value: &impl Serialize) -> Result<Self, ApiError> {
         Ok(Self { status, body: serde_json::to_string(value)? })
     }
-}
 
-impl IntoResponse for Reply {
-    fn into_response(self) -> Response {
-        let mut response = Response::new(Body::from(self.body));
-        *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if self.status == Code::Unavailable.status() {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    /// An answer that says nothing but that it is done.
+    pub fn no_content() -> Self {
+        Self { status: 204, body: String::new() }
+    }
+
+    /// As the runtime sends it, named by the request's id; errors carry it in their body too.
+    pub fn into_response(mut self, request_id: &str) -> Result<Response> {
+        if self.status >= 400 {
+            let mut body: serde_json::Value = serde_json::from_str(&self.body)?;
+            body["error"]["requestId"] = request_id.into();
+            self.body = body.to_string();
         }
-        response
+        let headers = Headers::new();
+        headers.set("X-Request-Id", request_id)?;
+        if self.status == 204 {
+            return Ok(Response::empty()?.with_status(204).with_headers(headers));
+        }
+        headers.set("Content-Type", "application/json")?;
+        if self.status == Code::Unavailable.status() {
+            headers.set("Retry-After", "1")?;
+        }
+        Ok(Response::ok(self.body)?.with_status(self.status).with_headers(headers))
     }
 }

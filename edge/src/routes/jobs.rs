@@ -12,8 +12,7 @@ use crate::{
 };
 
 /// `POST /v1/jobs`
-#[worker::send]
-pub async fn create(ask: Ask) -> Result<Reply, ApiError> {
+pub async fn create(mut ask: Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Jobs)?;
     let (site, token_id) = (ask.site.clone(), ask.caller.token_id.clone());
     let request = JobRequest::parse(&ask.json().await?, config::policy(&site.env))?;
@@ -24,20 +23,7 @@ pub async fn create(ask: Ask) -> Result<Reply, ApiError> {
     accepted(id)
 }
 
-/// `GET /v1/jobs/:id`
-#[worker::send]
-pub async fn read(ask: Ask) -> Result<Reply, ApiError> {
-    about(ask, Op::Read).await
-}
-
-/// `POST /v1/jobs/:id/cancel`
-#[worker::send]
-pub async fn cancel(ask: Ask) -> Result<Reply, ApiError> {
-    about(ask, Op::Cancel).await
-}
-
 /// `POST /v1/jobs/:id/retry`
-#[worker::send]
 pub async fn retry(ask: Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Jobs)?;
     let id = ask.id("job")?;
@@ -45,14 +31,7 @@ pub async fn retry(ask: Ask) -> Result<Reply, ApiError> {
     accepted(id)
 }
 
-/// `GET /v1/jobs/:id/deliveries`
-#[worker::send]
-pub async fn deliveries(ask: Ask) -> Result<Reply, ApiError> {
-    about(ask, Op::Deliveries).await
-}
-
 /// `POST /v1/deliveries/:id/redeliver`
-#[worker::send]
 pub async fn redeliver(ask: Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Jobs)?;
     let id = ask.id("delivery")?;
@@ -60,8 +39,8 @@ pub async fn redeliver(ask: Ask) -> Result<Reply, ApiError> {
     Reply::of(202, &json!({"id": id, "state": "pending"}))
 }
 
-/// Asks a job's shard about it.
-async fn about(ask: Ask, op: Op) -> Result<Reply, ApiError> {
+/// `GET /v1/jobs/:id`, `POST /v1/jobs/:id/cancel`, `GET /v1/jobs/:id/deliveries`: the job's shard answers.
+pub async fn about(ask: Ask, op: Op) -> Result<Reply, ApiError> {
     ask.needs(Scope::Jobs)?;
     let id = ask.id("job")?;
     shard::forward(&ask.site, id.place().shard(), op, format!("\"{id}\"")).await

@@ -1,22 +1,13 @@
-//! HTTP: which path does what. Bodies of files and sockets are answered before axum, which would copy them.
+//! HTTP: which path does what.
 
 mod ask;
-mod body;
 pub mod files;
 mod jobs;
 mod nodes;
 mod settings;
 mod tokens;
 
-use axum::{
-    Router,
-    extract::DefaultBodyLimit,
-    http::Uri,
-    response::IntoResponse,
-    routing::{delete, get, post},
-};
-use tower_service::Service;
-use worker::{Env, HttpRequest, Request, Response, Result, Url};
+use worker::{Env, Method, Request, Response, Result, Url};
 use xora_shared::protocol;
 
 pub use ask::{Ask, Reply, Site};
@@ -28,111 +19,162 @@ use crate::{
     shard,
 };
 
-/// Answers a request. Never fails: whatever goes wrong becomes an error body.
+/// What can be asked for.
+#[derive(Clone, Copy)]
+enum Route {
+    Health,
+    CreateJob,
+    ReadJob,
+    CancelJob,
+    RetryJob,
+    Deliveries,
+    Redeliver,
+    ReadSettings,
+    MergeSettings,
+    TestWebhook,
+    ReadSecret,
+    RotateSecret,
+    CreateToken,
+    ListTokens,
+    RevokeToken,
+    Lease,
+    Heartbeat,
+    OutputBegin,
+    OutputTargets,
+    OutputFinish,
+    Complete,
+    Fail,
+    Release,
+}
+
+/// Methods and paths. `:id` stands for one segment. Answered under `/api` as well.
+const ROUTES: [(Method, &str, Route); 25] = [
+    (Method::Get, "/healthz", Route::Health),
+    (Method::Head, "/healthz", Route::Health),
+    (Method::Post, "/v1/jobs", Route::CreateJob),
+    (Method::Get, "/v1/jobs/:id", Route::ReadJob),
+    (Method::Post, "/v1/jobs/:id/cancel", Route::CancelJob),
+    (Method::Post, "/v1/jobs/:id/retry", Route::RetryJob),
+    (Method::Get, "/v1/jobs/:id/deliveries", Route::Deliveries),
+    (Method::Post, "/v1/deliveries/:id/redeliver", Route::Redeliver),
+    (Method::Get, "/v1/settings", Route::ReadSettings),
+    (Method::Post, "/v1/settings", Route::MergeSettings),
+    (Method::Put, "/v1/settings", Route::MergeSettings),
+    (Method::Post, "/v1/settings/webhook/test", Route::TestWebhook),
+    (Method::Get, "/v1/settings/webhook/secret", Route::ReadSecret),
+    (Method::Post, "/v1/settings/webhook/secret/rotate", Route::RotateSecret),
+    (Method::Post, "/v1/tokens", Route::CreateToken),
+    (Method::Get, "/v1/tokens", Route::ListTokens),
+    (Method::Delete, "/v1/tokens/:id", Route::RevokeToken),
+    (Method::Post, protocol::LEASE, Route::Lease),
+    (Method::Post, protocol::HEARTBEAT, Route::Heartbeat),
+    (Method::Post, protocol::OUTPUT_BEGIN, Route::OutputBegin),
+    (Method::Post, protocol::OUTPUT_TARGETS, Route::OutputTargets),
+    (Method::Post, protocol::OUTPUT_FINISH, Route::OutputFinish),
+    (Method::Post, protocol::COMPLETE, Route::Complete),
+    (Method::Post, protocol::FAIL, Route::Fail),
+    (Method::Post, protocol::RELEASE, Route::Release),
+];
+
+/// Answers a request. Whatever goes wrong becomes an error body.
 pub async fn answer(req: Request, env: Env) -> Result<Response> {
     let request_id = request_id(&req);
-    let result = match dispatch(req, env).await {
-        Ok(response) => Ok(response),
-        Err(error) => Response::try_from(error.into_response()),
-    };
-    tag(result?, &request_id).await
-}
-
-async fn dispatch(req: Request, env: Env) -> Result<Response, ApiError> {
     let url = req.url()?;
     let path = url.path();
-    let path = path.strip_prefix("/api").filter(|rest| rest.starts_with("/v1/")).unwrap_or(path).to_owned();
-    if path.starts_with("/files/") {
-        return files::answer(req, &env, &url).await;
-    }
+    let path = path.strip_prefix("/api").filter(|rest| rest.starts_with("/v1/")).unwrap_or(path);
     let site = Site { origin: config::public_url(&env).unwrap_or_else(|| url.origin().ascii_serialization()), env };
-    let caller = if path.starts_with("/v1/") { Some(auth::caller(&site.env, req.headers()).await?) } else { None };
-    if path == protocol::WAKE {
-        return wake_socket(req, &site, caller.as_ref(), &url).await;
-    }
-    let mut http = HttpRequest::try_from(req)?;
-    *http.uri_mut() = with_path(http.uri(), &path)?;
-    http.extensions_mut().insert(site);
-    if let Some(caller) = caller {
-        http.extensions_mut().insert(caller);
-    }
-    let Ok(answered) = router().call(http).await;
-    Ok(Response::try_from(answered)?)
+    // Bodies of files and sockets have a form of their own.
+    let special = if path.starts_with("/files/") {
+        files::answer(req, &site.env, &url).await
+    } else if path == protocol::WAKE {
+        wake_socket(req, &site, &url).await
+    } else {
+        let reply = answer_json(req, site, path).await.unwrap_or_else(|error| error.reply());
+        return reply.into_response(&request_id);
+    };
+    special.or_else(|error| error.reply().into_response(&request_id))
 }
 
-fn router() -> Router {
-    Router::new()
-        .route("/healthz", get(async || Reply { status: 200, body: r#"{"ok":true}"#.to_owned() }))
-        .route("/v1/jobs", post(jobs::create))
-        .route("/v1/jobs/{id}", get(jobs::read))
-        .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
-        .route("/v1/jobs/{id}/retry", post(jobs::retry))
-        .route("/v1/jobs/{id}/deliveries", get(jobs::deliveries))
-        .route("/v1/deliveries/{id}/redeliver", post(jobs::redeliver))
-        .route("/v1/settings", get(settings::read).post(settings::merge).put(settings::merge))
-        .route("/v1/settings/webhook/test", post(settings::test_webhook))
-        .route("/v1/settings/webhook/secret", get(settings::secret))
-        .route("/v1/settings/webhook/secret/rotate", post(settings::rotate_secret))
-        .route("/v1/tokens", get(tokens::list).post(tokens::create))
-        .route("/v1/tokens/{id}", delete(tokens::revoke))
-        .route(protocol::LEASE, post(nodes::lease))
-        .route(protocol::HEARTBEAT, post(nodes::heartbeat))
-        .route(protocol::OUTPUT_BEGIN, post(nodes::begin_output))
-        .route(protocol::OUTPUT_TARGETS, post(nodes::output_targets))
-        .route(protocol::OUTPUT_FINISH, post(nodes::finish_output))
-        .route(protocol::COMPLETE, post(nodes::complete))
-        .route(protocol::FAIL, post(nodes::fail))
-        .route(protocol::RELEASE, post(nodes::release))
-        .fallback(async || ApiError::not_found("path"))
-        .method_not_allowed_fallback(async || {
-            ApiError::new(Code::MethodNotAllowed, "this path exists, but not for this method")
-        })
-        .layer(DefaultBodyLimit::disable())
+async fn answer_json(request: Request, site: Site, path: &str) -> Result<Reply, ApiError> {
+    if path == "/healthz" {
+        find(&request.method(), path)?;
+        return Ok(Reply { status: 200, body: r#"{"ok":true}"#.to_owned() });
+    }
+    // A stranger does not learn which paths there are.
+    let caller = auth::caller(&site.env, request.headers()).await?;
+    let (route, id_text) = find(&request.method(), path)?;
+    let ask = Ask { site, caller, id_text, request };
+    match route {
+        Route::Health => Err(ApiError::not_found("path")),
+        Route::CreateJob => jobs::create(ask).await,
+        Route::ReadJob => jobs::about(ask, shard::Op::Read).await,
+        Route::CancelJob => jobs::about(ask, shard::Op::Cancel).await,
+        Route::RetryJob => jobs::retry(ask).await,
+        Route::Deliveries => jobs::about(ask, shard::Op::Deliveries).await,
+        Route::Redeliver => jobs::redeliver(ask).await,
+        Route::ReadSettings => settings::read(ask).await,
+        Route::MergeSettings => settings::merge(ask).await,
+        Route::TestWebhook => settings::test_webhook(ask).await,
+        Route::ReadSecret => settings::secret(ask).await,
+        Route::RotateSecret => settings::rotate_secret(ask).await,
+        Route::CreateToken => tokens::create(ask).await,
+        Route::ListTokens => tokens::list(ask).await,
+        Route::RevokeToken => tokens::revoke(ask).await,
+        Route::Lease => nodes::lease(ask).await,
+        Route::Heartbeat => nodes::heartbeat(ask).await,
+        Route::OutputBegin => nodes::about(ask, shard::Op::OutputBegin).await,
+        Route::OutputTargets => nodes::about(ask, shard::Op::OutputTargets).await,
+        Route::OutputFinish => nodes::about(ask, shard::Op::OutputFinish).await,
+        Route::Complete => nodes::about(ask, shard::Op::Complete).await,
+        Route::Fail => nodes::about(ask, shard::Op::Fail).await,
+        Route::Release => nodes::about(ask, shard::Op::Release).await,
+    }
+}
+
+/// Finds the route, and the id in its path.
+fn find(method: &Method, path: &str) -> Result<(Route, String), ApiError> {
+    let mut here = ROUTES.iter().filter_map(|(each, pattern, route)| Some((each, *route, matches(pattern, path)?)));
+    let Some((first, route, id)) = here.next() else { return Err(ApiError::not_found("path")) };
+    if first == method {
+        return Ok((route, id));
+    }
+    let found = here.find(|(each, _, _)| *each == method);
+    found
+        .map(|(_, route, id)| (route, id))
+        .ok_or_else(|| ApiError::new(Code::MethodNotAllowed, "this path exists, but not for this method"))
+}
+
+/// The id in the path, or nothing where the pattern has none; none if the path is another.
+fn matches(pattern: &str, path: &str) -> Option<String> {
+    let mut id = String::new();
+    let mut segments = path.split('/');
+    for wanted in pattern.split('/') {
+        match segments.next()? {
+            segment if wanted == ":id" => segment.clone_into(&mut id),
+            segment if wanted == segment => {}
+            _ => return None,
+        }
+    }
+    segments.next().is_none().then_some(id)
 }
 
 /// A node's wake-up socket to one shard.
-async fn wake_socket(req: Request, site: &Site, caller: Option<&Caller>, url: &Url) -> Result<Response, ApiError> {
-    caller.map_or(Ok(()), |caller| caller.needs(Scope::Node))?;
+async fn wake_socket(req: Request, site: &Site, url: &Url) -> Result<Response, ApiError> {
+    let caller: Caller = auth::caller(&site.env, req.headers()).await?;
+    caller.needs(Scope::Node)?;
     if req.headers().get("Upgrade")?.is_none_or(|value| !value.eq_ignore_ascii_case("websocket")) {
-        return Err(ApiError::new(Code::ValidationError, "this is a WebSocket; send `Upgrade: websocket`"));
+        return Err(ApiError::invalid("this is a WebSocket; send `Upgrade: websocket`"));
     }
     let shard = url.query_pairs().find(|(name, _)| name == "shard").and_then(|(_, value)| value.parse().ok());
     let shards = shard::ShardMap::load(&site.env).await?.shards;
     let Some(shard) = shard.filter(|shard| *shard < shards) else {
-        return Err(ApiError::new(Code::ValidationError, format!("shard: must be 0 to {}", shards - 1)));
+        return Err(ApiError::invalid(format!("shard: must be 0 to {}", shards - 1)));
     };
     Ok(shard::stub(&site.env, shard)?.fetch_with_request(req).await?)
-}
-
-fn with_path(uri: &Uri, path: &str) -> Result<Uri, ApiError> {
-    let text = match uri.query() {
-        Some(query) => format!("{path}?{query}"),
-        None => path.to_owned(),
-    };
-    text.parse().map_err(|_| ApiError::not_found("path"))
 }
 
 /// The platform's id of the request, or one of our own.
 fn request_id(req: &Request) -> String {
     let ray = req.headers().get("cf-ray").ok().flatten();
-    ray.unwrap_or_else(|| {
-        config::random::<8>().map(|bytes| format!("{:016x}", u64::from_le_bytes(bytes))).unwrap_or_default()
-    })
-}
-
-/// Names the request in its answer, and in the body of an error.
-async fn tag(mut response: Response, request_id: &str) -> Result<Response> {
-    let is_error_body = response.status_code() >= 400
-        && response.headers().get("Content-Type")?.is_some_and(|value| value.starts_with("application/json"));
-    if is_error_body {
-        let mut body: serde_json::Value = response.json().await?;
-        body["error"]["requestId"] = request_id.into();
-        let headers = response.headers().clone();
-        headers.delete("Content-Length")?;
-        response = Response::ok(body.to_string())?.with_status(response.status_code()).with_headers(headers);
-    }
-    if response.status_code() != 101 {
-        response.headers_mut().set("X-Request-Id", request_id)?;
-    }
-    Ok(response)
+    ray.unwrap_or_else(|| xora_shared::sign::hex(&config::random::<8>().unwrap_or_default()))
 }

@@ -17,8 +17,7 @@ use crate::{
 };
 
 /// `POST /v1/node/lease`: asks the shards in turn, beginning anywhere, until one has work.
-#[worker::send]
-pub async fn lease(ask: Ask) -> Result<Reply, ApiError> {
+pub async fn lease(mut ask: Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Node)?;
     let site = ask.site.clone();
     let body = ask.text().await?;
@@ -37,8 +36,7 @@ pub async fn lease(ask: Ask) -> Result<Reply, ApiError> {
 }
 
 /// `POST /v1/node/heartbeat`: one call for all leases of a node, passed on to the shards that keep them.
-#[worker::send]
-pub async fn heartbeat(ask: Ask) -> Result<Reply, ApiError> {
+pub async fn heartbeat(mut ask: Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Node)?;
     let site = ask.site.clone();
     let Heartbeat { node, leases } = parse(&ask.text().await?)?;
@@ -60,44 +58,8 @@ pub async fn heartbeat(ask: Ask) -> Result<Reply, ApiError> {
     Reply::of(200, &HeartbeatAnswer { words })
 }
 
-/// `POST /v1/node/outputs/begin`
-#[worker::send]
-pub async fn begin_output(ask: Ask) -> Result<Reply, ApiError> {
-    about(ask, Op::OutputBegin).await
-}
-
-/// `POST /v1/node/outputs/targets`
-#[worker::send]
-pub async fn output_targets(ask: Ask) -> Result<Reply, ApiError> {
-    about(ask, Op::OutputTargets).await
-}
-
-/// `POST /v1/node/outputs/finish`
-#[worker::send]
-pub async fn finish_output(ask: Ask) -> Result<Reply, ApiError> {
-    about(ask, Op::OutputFinish).await
-}
-
-/// `POST /v1/node/complete`
-#[worker::send]
-pub async fn complete(ask: Ask) -> Result<Reply, ApiError> {
-    about(ask, Op::Complete).await
-}
-
-/// `POST /v1/node/fail`
-#[worker::send]
-pub async fn fail(ask: Ask) -> Result<Reply, ApiError> {
-    about(ask, Op::Fail).await
-}
-
-/// `POST /v1/node/release`
-#[worker::send]
-pub async fn release(ask: Ask) -> Result<Reply, ApiError> {
-    about(ask, Op::Release).await
-}
-
-/// Passes a message about a task on to the task's shard.
-async fn about(ask: Ask, op: Op) -> Result<Reply, ApiError> {
+/// Messages about a task (`outputs/…`, `complete`, `fail`, `release`): its shard gets them and answers.
+pub async fn about(mut ask: Ask, op: Op) -> Result<Reply, ApiError> {
     #[derive(Deserialize)]
     struct AboutATask {
         hold: Held,

@@ -13,15 +13,13 @@ use crate::{
 };
 
 /// `GET /v1/settings`
-#[worker::send]
 pub async fn read(ask: Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Settings)?;
     Reply::of(200, &account::settings(&ask.site.env).await?)
 }
 
 /// `POST /v1/settings`, `PUT /v1/settings`
-#[worker::send]
-pub async fn merge(ask: Ask) -> Result<Reply, ApiError> {
+pub async fn merge(mut ask: Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Settings)?;
     let env = ask.site.env.clone();
     let body = ask.json().await?;
@@ -29,7 +27,6 @@ pub async fn merge(ask: Ask) -> Result<Reply, ApiError> {
 }
 
 /// `POST /v1/settings/webhook/test`: a realistic sample to the default URL, once, and how it went.
-#[worker::send]
 pub async fn test_webhook(ask: Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Settings)?;
     let site = &ask.site;
@@ -54,14 +51,12 @@ pub async fn test_webhook(ask: Ask) -> Result<Reply, ApiError> {
 }
 
 /// `GET /v1/settings/webhook/secret`
-#[worker::send]
 pub async fn secret(ask: Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Settings)?;
     show(account::secrets(&ask.site.env).await?)
 }
 
 /// `POST /v1/settings/webhook/secret/rotate`
-#[worker::send]
 pub async fn rotate_secret(ask: Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Settings)?;
     show(account::rotate_secret(&ask.site.env).await?)

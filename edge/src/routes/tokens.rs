@@ -1,6 +1,5 @@
 //! `/v1/tokens`: API keys, shown once, stored as hashes.
 
-use axum::http::StatusCode;
 use serde_json::json;
 use xora_shared::{
     id::{Id, Place},
@@ -17,8 +16,7 @@ use crate::{
 };
 
 /// `POST /v1/tokens`
-#[worker::send]
-pub async fn create(ask: Ask) -> Result<Reply, ApiError> {
+pub async fn create(mut ask: Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Admin)?;
     let env = ask.site.env.clone();
     let body = ask.json().await?;
@@ -37,18 +35,16 @@ pub async fn create(ask: Ask) -> Result<Reply, ApiError> {
 }
 
 /// `GET /v1/tokens`
-#[worker::send]
 pub async fn list(ask: Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Admin)?;
     Reply::of(200, &json!({"tokens": account::tokens(&ask.site.env).await?}))
 }
 
 /// `DELETE /v1/tokens/:id`
-#[worker::send]
-pub async fn revoke(ask: Ask) -> Result<StatusCode, ApiError> {
+pub async fn revoke(ask: Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Admin)?;
-    let found = account::revoke_token(&ask.site.env, ask.id_text()).await?;
-    if found { Ok(StatusCode::NO_CONTENT) } else { Err(ApiError::not_found("token")) }
+    let found = account::revoke_token(&ask.site.env, &ask.id_text).await?;
+    if found { Ok(Reply::no_content()) } else { Err(ApiError::not_found("token")) }
 }
 
 fn scopes(field: Field) -> Option<Vec<Scope>> {
