@@ -3,7 +3,7 @@
 //! It has no network, no files and no credentials; it reads and writes through the supervisor, over the socket that is
 //! its standard input. `probe` says what the input is, `plan` decides (a pure function), `film` and `still` make the
 //! output, `parts` cuts it into equal parts, and in a second process `verify` reads it back. Only `run` touches the
-//! process itself, so tests call [`serve`] on a thread.
+//! process itself, so tests call `serve` on a thread.
 
 mod audio;
 mod damage;
@@ -54,20 +54,38 @@ use crate::{
 };
 
 /// The whole of `xora-node job`: locks the process down, takes its work from standard input (a stream socket) and does
-/// it. The exit code is 0 whenever the supervisor was told how it ended, well or badly.
+/// it. `--sandbox=basic` among the arguments leaves out what only some kernels have, `--sandbox=off` everything. The exit
+/// code is 0 whenever the supervisor was told how it ended, well or badly.
 pub fn run() -> ExitCode {
+    let asked = |level: &str| std::env::args().skip(2).any(|argument| argument == level);
+    let (off, basic) = (asked("--sandbox=off"), asked("--sandbox=basic"));
     let stream = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
-    match stream.and_then(|stream| lockdown::enter().map(|()| stream)) {
-        Ok(stream) => ExitCode::from(u8::from(!serve(stream))),
+    let locked = stream.and_then(|stream| {
+        let sandbox = if off { None } else { Some(lockdown::enter(!basic)?) };
+        Ok((stream, sandbox))
+    });
+    match locked {
+        Ok((stream, sandbox)) => {
+            let line = sandbox.map_or("sandbox: off".to_owned(), |sandbox| format!("sandbox: {sandbox:?}"));
+            ExitCode::from(u8::from(!serve_with(stream, Some(line))))
+        }
         Err(_) => ExitCode::FAILURE,
     }
 }
 
 /// Takes one piece of work from a socket and does it. False when the supervisor could not be told how it ended.
+#[cfg(test)]
 pub fn serve(stream: UnixStream) -> bool {
+    serve_with(stream, None)
+}
+
+fn serve_with(stream: UnixStream, greeting: Option<String>) -> bool {
     xora_av::keep_log();
     let link = Link::new(stream);
     let Ok(assignment) = link.assignment() else { return false };
+    if let Some(line) = greeting {
+        let _ = link.say(Up::Log(line));
+    }
     let last = match work(&link, assignment) {
         Ok(message) => Some(message),
         Err(fault) => fault.into_failure().map(Up::Failed),
