@@ -1,11 +1,72 @@
-//! The node.
-#![allow(dead_code)]
+//! The native node of Xora: leases tasks from an edge, has them done in job processes, and answers for the results.
+//!
+//! Two programs in one binary. The supervisor ([`worker`] and what it uses) holds network and credentials and never
+//! calls libav. A job process ([`job`]) calls libav and has nothing else; it speaks [`ipc`] over a socket.
+
+mod attempt;
+mod board;
+mod classify;
+mod config;
+mod conversation;
+mod digest;
+mod edge;
+mod health;
 mod ipc;
 mod job;
+mod output;
+mod process;
+mod source;
+mod stop;
+mod wake;
+mod worker;
 
-fn main() -> std::process::ExitCode {
-    match std::env::args().nth(1).as_deref() {
-        Some("job") => job::run(),
-        _ => std::process::ExitCode::FAILURE,
+
+use std::{io::IsTerminal, process::ExitCode};
+
+use clap::Parser;
+use tracing::error;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Cli, Command, Config};
+
+fn main() -> ExitCode {
+    // Before anything starts a thread: the job process locks itself down first.
+    if std::env::args_os().nth(1).is_some_and(|word| word == "job") {
+        return job::run();
     }
+    let cli = Cli::parse();
+    start_log();
+    match cli.command.unwrap_or(Command::Run) {
+        Command::Run => {}
+        // Only reached with options before the word.
+        Command::Job => return job::run(),
+    }
+    let config = match Config::convert(cli.raw) {
+        Ok(config) => config,
+        Err(error) => {
+            error!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: Config) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(worker::run(config));
+    // Reads of the file system may hang on a dead disk; the work is given back already.
+    runtime.shutdown_background();
+    result
+}
+
+fn start_log() {
+    let filter = EnvFilter::try_from_env("XORA_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let ansi = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
 }

@@ -1,0 +1,425 @@
+//! One attempt at one task, from the lease to the last word about it.
+
+use std::{sync::Arc, time::Duration};
+
+use reqwest::Client;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
+use xora_shared::{
+    failure::Stage,
+    job::lease::Hold,
+    protocol::{Complete, Fail, Lease, NodeResult, NodeTimings, Release, Usage},
+    report::{Expectation, RunReport, Strategy, VerifyReport},
+};
+
+use crate::{
+    board::{Board, Halt, Holding},
+    classify::{Cause, classify},
+    config::Config,
+    conversation::{Breach, Broken, Conversation, Heard},
+    digest::{Running, Sum},
+    edge::{CallError, Edge},
+    ipc::{Assignment, JobFailure, Source as About, Work},
+    output::{Output, Stored},
+    process::{Ended, JobProcess, Launcher},
+    source::{Origin, Room, Source, SourceFault},
+    stop::{Phase, Stop},
+};
+
+/// How often a job process's memory is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// What every attempt gets on top of its share by length of media.
+const WALL_BASE: Duration = Duration::from_secs(600);
+/// Longest line of a job process in the log, in characters.
+const LINE: usize = 500;
+/// How long giving a task back may take.
+const RELEASING: Duration = Duration::from_secs(5);
+
+/// What all attempts of a node share.
+pub struct Node {
+    /// What the operator chose.
+    pub config: Config,
+    /// The edge.
+    pub edge: Arc<Edge>,
+    /// What is held.
+    pub board: Arc<Board>,
+    /// Starts job processes.
+    pub launcher: Launcher,
+    /// For inputs: every address judged.
+    pub inputs: Client,
+    /// For storage.
+    pub storage: Client,
+    /// Where inputs without ranges go.
+    pub room: Arc<Room>,
+    /// Whether to go on.
+    pub stop: Stop,
+}
+
+/// Does the work of a lease that was asked for at `asked`, and tells the edge how it went.
+pub async fn run(node: &Arc<Node>, lease: Lease, asked: Instant) {
+    let job = lease.job_id;
+    info!(%job, attempt = lease.attempt, recipe = lease.wanted.recipe.name(), "leased");
+    let holding = node.board.hold(lease.hold.clone(), lease.clock, asked);
+    let attempt = Attempt { node, lease: &lease, holding: &holding, asked };
+    let result = tokio::select! {
+        result = attempt.work() => result,
+        halt = holding.halted() => Err(Cause::Halted(halt)),
+        () = node.stop.reached(Phase::Now) => Err(Cause::Halted(Halt::Drained)),
+    };
+    let (stage, expires) = (holding.stage(), holding.expires());
+    // From here on a heartbeat could only hear that the lease is over.
+    drop(holding);
+    let word = last_word(lease.hold, result, stage);
+    match &word {
+        Last::Complete(complete) => info!(%job, bytes = complete.result.bytes, "done"),
+        Last::Fail(fail) => warn!(%job, kind = ?fail.failure.kind, ?stage, "failed: {}", fail.failure.message),
+        Last::Release(_) => info!(%job, "given back"),
+        Last::Nothing(cause) => info!(%job, ?cause, "dropped"),
+    }
+    tell(node, &word, expires).await;
+}
+
+/// What the edge hears last about a lease.
+enum Last {
+    Complete(Box<Complete>),
+    Fail(Fail),
+    Release(Release),
+    Nothing(Cause),
+}
+
+fn last_word(hold: Hold, result: Result<NodeResult, Cause>, stage: Stage) -> Last {
+    match result {
+        Ok(result) => Last::Complete(Box::new(Complete { hold, result })),
+        Err(Cause::Halted(Halt::Drained)) => Last::Release(Release { hold }),
+        Err(cause) => match classify(&cause, stage) {
+            Some(failure) => Last::Fail(Fail { hold, failure }),
+            None => Last::Nothing(cause),
+        },
+    }
+}
+
+/// Says it again and again while the lease lives. Stale: someone else has the task, and there is nothing to say.
+async fn tell(node: &Node, word: &Last, expires: Instant) {
+    let mut wait = Duration::from_millis(200);
+    loop {
+        let told = match word {
+            Last::Complete(complete) => node.edge.complete(complete).await,
+            Last::Fail(fail) => node.edge.fail(fail).await,
+            Last::Release(release) => {
+                timeout(RELEASING, node.edge.release(release)).await.unwrap_or(Err(CallError::Stale))
+            }
+            Last::Nothing(_) => return,
+        };
+        match told {
+            Ok(()) | Err(CallError::Stale) => return,
+            Err(error @ (CallError::Key | CallError::Refused(_))) => return warn!("the edge was not told: {error}"),
+            Err(CallError::Unreachable) if Instant::now() + wait >= expires => {
+                return warn!("the edge was not told before the lease ended");
+            }
+            Err(CallError::Unreachable) => sleep(wait).await,
+        }
+        wait = (wait * 2).min(Duration::from_secs(4));
+    }
+}
+
+struct Attempt<'a> {
+    node: &'a Arc<Node>,
+    lease: &'a Lease,
+    holding: &'a Holding,
+    asked: Instant,
+}
+
+/// What a job process made, before it is verified.
+struct Made {
+    report: Box<RunReport>,
+    strategy: Strategy,
+    output: Output,
+    ended: Ended,
+}
+
+/// How the first process's part ended.
+enum Run {
+    Made(Box<Made>),
+    /// The index needs this many bytes.
+    Again {
+        needed: u64,
+        wasted: u64,
+        ended: Ended,
+    },
+}
+
+impl Attempt<'_> {
+    async fn work(&self) -> Result<NodeResult, Cause> {
+        // Loads its libraries while the origin is asked.
+        let process = self.start()?;
+        let sources = Arc::new(vec![self.open().await?]);
+        let opened = Instant::now();
+        self.limit_time(0);
+        let mut usage = Usage::default();
+        let made = match self.produce(process, &sources, None).await? {
+            Run::Made(made) => made,
+            Run::Again { needed, wasted, ended } => {
+                count(&mut usage, &ended, wasted);
+                match self.produce(self.start()?, &sources, Some(needed)).await? {
+                    Run::Made(made) => made,
+                    Run::Again { .. } => return Err(Cause::Confused),
+                }
+            }
+        };
+        let produced = Instant::now();
+        usage.bytes_read = sources.iter().map(Source::received).sum();
+        // Nothing of the input is needed any more.
+        drop(sources);
+        let Made { report, strategy, output, ended } = *made;
+        let RunReport { facts, expect, streams, warnings } = *report;
+        count(&mut usage, &ended, output.bytes());
+
+        self.holding.enter(Stage::Upload);
+        let (process, part_size) = (self.start()?, output.part_size());
+        let max = self.node.config.limits.output_bytes;
+        let Stored { bytes, sum, read_url } = output.finish().await.map_err(|why| Cause::not_taken(why, max))?;
+        self.holding.enter(Stage::Verify);
+        let (verified, sha256, ended) = self.verify(process, &read_url, bytes, expect, &sum).await?;
+        count(&mut usage, &ended, 0);
+        if !verified.problems.is_empty() {
+            return Err(Cause::Problems(verified.problems));
+        }
+        let sha256_part_size = matches!(sum, Sum::Parts(_)).then_some(part_size);
+        let timings = NodeTimings {
+            fetch_ms: ms(opened - self.asked),
+            process_ms: ms(produced - opened),
+            upload_ms: ms(produced.elapsed()),
+        };
+        Ok(NodeResult {
+            facts,
+            bytes,
+            sha256,
+            sha256_part_size,
+            strategy,
+            streams,
+            warnings,
+            verified: *verified,
+            timings,
+            usage,
+        })
+    }
+
+    fn start(&self) -> Result<(JobProcess, tokio::net::UnixStream), Cause> {
+        self.node.launcher.start(&self.lease.job_id.to_string()).map_err(|error| {
+            warn!("cannot start a job process: {error}");
+            Cause::NotStarted
+        })
+    }
+
+    async fn open(&self) -> Result<Source, Cause> {
+        let config = &self.node.config;
+        let origin = Origin::judged(self.node.inputs.clone(), &self.lease.input, config.policy);
+        self.holding.reading(true);
+        let source = Source::open(origin.map_err(Cause::Source)?, &self.node.room, config.max_input_bytes).await;
+        self.holding.reading(false);
+        source.map_err(Cause::Source)
+    }
+
+    /// Lets the first process make the output, and takes it.
+    async fn produce(
+        &self,
+        (process, stream): (JobProcess, tokio::net::UnixStream),
+        sources: &Arc<Vec<Source>>,
+        index_bytes: Option<u64>,
+    ) -> Result<Run, Cause> {
+        let inputs = sources.iter().map(|source| About { size: source.size() }).collect();
+        let work = Work::Run { inputs, wanted: self.lease.wanted.clone(), index_bytes };
+        let mut talk = match self.begin(stream, work, Arc::clone(sources)).await {
+            Ok(talk) => talk,
+            Err(cause) => return Err(self.why(cause, process, None).await),
+        };
+        let mut planned: Option<(Strategy, Output)> = None;
+        loop {
+            let heard = match self.hear(&mut talk, &process).await {
+                Ok(heard) => heard,
+                Err(cause) => return Err(self.why(cause, process, talk.fault()).await),
+            };
+            match (heard, planned.take()) {
+                (Heard::Planned { strategy, part_size }, None) => planned = Some((strategy, self.output(part_size)?)),
+                (Heard::Part { number, bytes }, Some((strategy, mut output))) => {
+                    let max = self.node.config.limits.output_bytes;
+                    output.take(number, bytes).await.map_err(|why| Cause::not_taken(why, max))?;
+                    self.holding.advance();
+                    planned = Some((strategy, output));
+                }
+                (Heard::Produced(report), Some((strategy, output))) => {
+                    let ended = end(process).await;
+                    return Ok(Run::Made(Box::new(Made { report, strategy, output, ended })));
+                }
+                (Heard::Failed(JobFailure::IndexTooSmall { needed }), Some((_, output))) if index_bytes.is_none() => {
+                    let ended = end(process).await;
+                    return Ok(Run::Again { needed, wasted: output.bytes(), ended });
+                }
+                (Heard::Failed(failure), _) => return Err(of_job(failure, talk.fault())),
+                (Heard::Stage(_) | Heard::Progress { .. } | Heard::Log(_), kept) => planned = kept,
+                (Heard::Part { .. }, None) => return Err(Cause::Breach(Breach::Part)),
+                (Heard::Planned { .. }, Some(_)) | (Heard::Produced(_), None) | (Heard::Verified(_), _) => {
+                    return Err(Cause::Breach(Breach::Message));
+                }
+            }
+        }
+    }
+
+    /// Lets a second process read the stored object back and compare it with what was meant.
+    async fn verify(
+        &self,
+        (process, stream): (JobProcess, tokio::net::UnixStream),
+        read_url: &str,
+        bytes: u64,
+        expect: Expectation,
+        sum: &Sum,
+    ) -> Result<(Box<VerifyReport>, String, Ended), Cause> {
+        let origin = Origin::trusted(self.node.storage.clone(), read_url).map_err(Cause::Unreadable)?;
+        let stored = Source::open(origin, &self.node.room, u64::MAX).await.map_err(Cause::Unreadable)?;
+        if stored.size().is_some_and(|size| size != bytes) {
+            return Err(Cause::Problems(vec!["storage has another number of bytes than was sent".into()]));
+        }
+        let stored = Arc::new(vec![stored]);
+        let work = Work::Verify { input: About { size: Some(bytes) }, expect };
+        let mut talk = match self.begin(stream, work, Arc::clone(&stored)).await {
+            Ok(talk) => talk,
+            Err(cause) => return Err(self.why(cause, process, None).await),
+        };
+        let verified = loop {
+            let heard = match self.hear(&mut talk, &process).await {
+                Ok(heard) => heard,
+                Err(cause) => return Err(read_back(self.why(cause, process, talk.fault()).await)),
+            };
+            match heard {
+                Heard::Verified(report) => break report,
+                Heard::Failed(failure) => return Err(read_back(of_job(failure, talk.fault()))),
+                Heard::Stage(_) | Heard::Progress { .. } | Heard::Log(_) => {}
+                Heard::Part { .. } => return Err(Cause::Breach(Breach::Part)),
+                Heard::Planned { .. } | Heard::Produced(_) => return Err(Cause::Breach(Breach::Message)),
+            }
+        };
+        let sha256 = match sum {
+            Sum::Object(sum) | Sum::Parts(sum) => sum.clone(),
+            Sum::ReadBack => self.sum(&stored[0], bytes).await.map_err(Cause::Unreadable)?,
+        };
+        Ok((verified, sha256, end(process).await))
+    }
+
+    /// The checksum of an object that is not in memory.
+    async fn sum(&self, stored: &Source, bytes: u64) -> Result<String, SourceFault> {
+        let mut running = Running::default();
+        let mut at = 0;
+        while at < bytes {
+            let read = stored.read(at, 1 << 20).await?;
+            self.holding.advance();
+            running.take(&read);
+            at += (read.len() as u64).max(1);
+        }
+        Ok(running.finish())
+    }
+
+    async fn begin(
+        &self,
+        stream: tokio::net::UnixStream,
+        work: Work,
+        sources: Arc<Vec<Source>>,
+    ) -> Result<Conversation, Broken> {
+        let threads = u32::try_from(self.node.config.threads).unwrap_or(1);
+        let assignment = Assignment { work, limits: self.node.config.limits.clone(), threads };
+        Conversation::begin(stream, assignment, sources, self.holding.shared()).await.map_err(|_| Broken::Died)
+    }
+
+    /// The next thing said, noted; and an eye on the process's memory meanwhile.
+    async fn hear(&self, talk: &mut Conversation, process: &JobProcess) -> Result<Heard, Broken> {
+        let heard = tokio::select! {
+            heard = talk.next() => heard?,
+            () = self.overgrown(process) => return Err(Broken::Overgrown),
+        };
+        match &heard {
+            // A second process is at its own stage before its first word.
+            Heard::Stage(stage) => self.holding.enter(*stage),
+            Heard::Progress { done_us, total_us } => {
+                self.limit_time(*total_us);
+                self.holding.progress(percent(*done_us, *total_us));
+            }
+            Heard::Log(line) => {
+                let line: String = line.chars().take(LINE).collect();
+                info!(job = %self.lease.job_id, "media: {}", line.escape_debug());
+            }
+            Heard::Planned { strategy, .. } => info!(job = %self.lease.job_id, way = ?strategy.kind, "planned"),
+            Heard::Part { .. } | Heard::Produced(_) | Heard::Verified(_) | Heard::Failed(_) => {}
+        }
+        Ok(heard)
+    }
+
+    /// Waits until the process has more memory than allowed.
+    async fn overgrown(&self, process: &JobProcess) {
+        loop {
+            sleep(LOOK).await;
+            if process.peak_memory().is_some_and(|peak| peak > self.node.config.max_job_memory) {
+                return;
+            }
+        }
+    }
+
+    /// What a broken conversation means. An input that could not be read explains whatever followed.
+    async fn why(&self, broken: Broken, process: JobProcess, fault: Option<SourceFault>) -> Cause {
+        match (broken, fault) {
+            (Broken::Breach(breach), _) => Cause::Breach(breach),
+            (Broken::Overgrown, _) => Cause::Memory { limit: self.node.config.max_job_memory },
+            (Broken::Died, Some(fault)) => Cause::Source(fault),
+            (Broken::Died, None) => Cause::Died { signal: end(process).await.signal },
+        }
+    }
+
+    fn output(&self, part_size: u64) -> Result<Output, Cause> {
+        let (edge, http) = (Arc::clone(&self.node.edge), self.node.storage.clone());
+        let max = self.node.config.limits.output_bytes;
+        let output = Output::begin(edge, http, self.holding.shared(), self.lease.wanted.format, part_size, max);
+        output.map_err(|why| Cause::not_taken(why, max))
+    }
+
+    /// Sets when the attempt must be over, by the length of the media in microseconds; 0 when unknown.
+    fn limit_time(&self, media_us: u64) {
+        let longest = Duration::from_secs(self.node.config.limits.duration_seconds);
+        let media = if media_us == 0 { longest } else { Duration::from_micros(media_us).min(longest) };
+        self.holding.until(self.asked + WALL_BASE + media.saturating_mul(self.node.config.wall_factor));
+    }
+}
+
+fn of_job(failure: JobFailure, fault: Option<SourceFault>) -> Cause {
+    match (failure, fault) {
+        (_, Some(fault)) => Cause::Source(fault),
+        (JobFailure::Known { kind, message }, None) => Cause::Job { kind, message },
+        (JobFailure::Unreadable | JobFailure::IndexTooSmall { .. }, None) => Cause::Confused,
+    }
+}
+
+/// In verification the input is the stored object.
+fn read_back(cause: Cause) -> Cause {
+    match cause {
+        Cause::Source(fault) => Cause::Unreadable(fault),
+        Cause::Job { message, .. } => Cause::Problems(vec![message]),
+        other => other,
+    }
+}
+
+async fn end(process: JobProcess) -> Ended {
+    process.end().await.unwrap_or_default()
+}
+
+fn count(usage: &mut Usage, ended: &Ended, written: u64) {
+    usage.cpu_seconds += ended.cpu_seconds;
+    usage.peak_memory_bytes = usage.peak_memory_bytes.max(ended.peak_memory);
+    usage.bytes_written += written;
+}
+
+/// 0 to 99: the last hundredth is that the edge knows.
+fn percent(done_us: u64, total_us: u64) -> u8 {
+    let percent = done_us.saturating_mul(100).checked_div(total_us).unwrap_or(0).min(99);
+    u8::try_from(percent).unwrap_or(99)
+}
+
+fn ms(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}

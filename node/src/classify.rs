@@ -1,0 +1,278 @@
+//! The one place on a node that judges what went wrong: from what was seen to a kind of failure and a message for the
+//! caller. Messages name no address, path or secret, and nothing is ever decided from them.
+
+use xora_shared::failure::{Failure, FailureKind, Stage};
+
+use crate::{
+    board::Halt,
+    conversation::Breach,
+    output::{NotTaken, StorageFault},
+    source::{SourceFault, Trouble},
+};
+
+/// Why an attempt did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The input could not be read.
+    Source(SourceFault),
+    /// The job process understood what was wrong.
+    Job {
+        /// What.
+        kind: FailureKind,
+        /// For the caller.
+        message: String,
+    },
+    /// The job process says that a read failed, and none did; or the index never fits.
+    Confused,
+    /// The job process went without a last word.
+    Died {
+        /// The signal that killed it, if one did.
+        signal: Option<i32>,
+    },
+    /// The job process broke the rules.
+    Breach(Breach),
+    /// It took more memory than allowed, in bytes.
+    Memory {
+        /// The limit.
+        limit: u64,
+    },
+    /// No job process could be started.
+    NotStarted,
+    /// The output is over its limit, in bytes.
+    OutputTooLarge {
+        /// The limit.
+        limit: u64,
+    },
+    /// Storage does not have the output.
+    Storage(StorageFault),
+    /// The output could not be read back.
+    Unreadable(SourceFault),
+    /// The output was read back and this is wrong.
+    Problems(Vec<String>),
+    /// It was stopped.
+    Halted(Halt),
+}
+
+impl Cause {
+    /// What becomes of a part that was not taken.
+    pub fn not_taken(why: NotTaken, limit: u64) -> Self {
+        match why {
+            NotTaken::Breach(breach) => Self::Breach(breach),
+            NotTaken::TooLarge => Self::OutputTooLarge { limit },
+            NotTaken::Storage(fault) => Self::Storage(fault),
+        }
+    }
+}
+
+/// What the edge is told. None when nobody waits for word any more.
+pub fn classify(cause: &Cause, stage: Stage) -> Option<Failure> {
+    use FailureKind::{InputTooLarge, OutputInvalid, ProcessDied, Storage};
+    let (kind, message) = match cause {
+        Cause::Source(fault) => of_source(fault),
+        Cause::Job { kind, message } => (*kind, message.clone()),
+        Cause::Confused | Cause::Breach(_) => {
+            (ProcessDied, "the media process misbehaved and was stopped; if this happens again, report the input".into())
+        }
+        Cause::Died { signal } => (ProcessDied, of_death(*signal, stage)),
+        Cause::Memory { limit } => {
+            let message =
+                format!("the job needed more than {} of memory; use a smaller picture size or a shorter input", size(*limit));
+            (ProcessDied, message)
+        }
+        Cause::NotStarted => (ProcessDied, "the node could not start a media process; retry the job".into()),
+        Cause::OutputTooLarge { limit } => {
+            let message = format!("the output is over the limit of {}; ask for a lower quality or size", size(*limit));
+            (InputTooLarge, message)
+        }
+        Cause::Storage(StorageFault::Stale) => return None,
+        Cause::Storage(StorageFault::Refused(status)) => {
+            (Storage, format!("storage refused the output with status {status}; check the storage settings"))
+        }
+        Cause::Storage(StorageFault::Unavailable) => {
+            (Storage, "storage did not take the output, after several tries; retry the job later".into())
+        }
+        Cause::Unreadable(_) => {
+            (Storage, "the output could not be read back from storage to verify it; retry the job later".into())
+        }
+        Cause::Problems(problems) => {
+            let problems = problems.join("; ");
+            (OutputInvalid, format!("the output was read back and is not what was meant: {problems}"))
+        }
+        Cause::Halted(halt) => of_halt(*halt, stage)?,
+    };
+    Some(Failure { kind, stage, message: redacted(&message) })
+}
+
+fn of_source(fault: &SourceFault) -> (FailureKind, String) {
+    use FailureKind::{AddressRefused, InputTooLarge, InputTruncated, Misconfigured, OriginRefused, OriginUnavailable};
+    match fault {
+        SourceFault::Refused(refused) => (AddressRefused, format!("the input's URL, or one it leads to, {refused}")),
+        SourceFault::Status(status @ (401 | 403)) => (
+            OriginRefused,
+            format!("the origin answered {status}; check that the URL is still valid and that `input.headers` let us read it"),
+        ),
+        SourceFault::Status(404) => (OriginRefused, "the origin answered 404; check the input's URL".into()),
+        SourceFault::Status(status) => {
+            (OriginRefused, format!("the origin answered {status}; it must answer a GET of the input's URL with the file"))
+        }
+        SourceFault::Redirects => {
+            (OriginRefused, "the origin redirects more than 5 times, or to nowhere; give the final URL".into())
+        }
+        SourceFault::Encoded => {
+            (OriginRefused, "the origin compresses the file on its way; serve it without Content-Encoding".into())
+        }
+        SourceFault::Unavailable(trouble) => (OriginUnavailable, of_trouble(*trouble)),
+        SourceFault::Changed => (
+            OriginUnavailable,
+            "the file at the origin changed while it was read; retry the job when the upload is finished".into(),
+        ),
+        SourceFault::Truncated { at, promised } => {
+            let promised = promised.map_or_else(String::new, |promised| format!(" of the {promised} it promised"));
+            (InputTruncated, format!("the origin sends only {at} bytes{promised}; upload the file again"))
+        }
+        SourceFault::TooLarge { limit } => {
+            (InputTooLarge, format!("the input is over the limit of {}", size(*limit)))
+        }
+        SourceFault::NoRoom => (
+            InputTooLarge,
+            "the origin does not serve byte ranges, and the node has no room to keep the whole file; \
+             use an origin that supports ranges"
+                .into(),
+        ),
+        SourceFault::Disk => (Misconfigured, "the node cannot write to its spool directory; check --spool-dir".into()),
+    }
+}
+
+fn of_trouble(trouble: Trouble) -> String {
+    match trouble {
+        Trouble::Status(status) => format!("the origin answered {status}, after several tries; retry the job later"),
+        Trouble::Name => "the origin's name does not resolve; check the input's URL".into(),
+        Trouble::Connect => "no connection to the origin, after several tries; retry the job later".into(),
+        Trouble::Reset | Trouble::Ended => {
+            "the connection to the origin broke, after several tries; retry the job later".into()
+        }
+        Trouble::Timeout => "the origin did not answer in time, after several tries; retry the job later".into(),
+        Trouble::Odd => "the origin's answers to range requests make no sense; use another origin".into(),
+    }
+}
+
+fn of_death(signal: Option<i32>, stage: Stage) -> String {
+    let doing = doing(stage);
+    match signal {
+        // What the kernel sends when memory runs out, and what a crash or a breach of the sandbox sends.
+        Some(9) => format!("the media process was killed while {doing}, probably for want of memory; retry the job"),
+        Some(signal) => format!("the media process crashed while {doing} (signal {signal}); the input may be damaged"),
+        None => format!("the media process ended unexpectedly while {doing}; retry the job"),
+    }
+}
+
+fn of_halt(halt: Halt, stage: Stage) -> Option<(FailureKind, String)> {
+    let doing = doing(stage);
+    match halt {
+        Halt::Cancelled | Halt::Lost | Halt::Silent | Halt::Drained => None,
+        Halt::Stalled { reading: true } => Some((
+            FailureKind::OriginUnavailable,
+            format!("the origin sent nothing for too long while {doing}; retry the job later"),
+        )),
+        Halt::Stalled { reading: false } => Some((
+            FailureKind::ProcessDied,
+            format!("the job stalled while {doing}: nothing advanced for too long, so it was stopped"),
+        )),
+        Halt::Late => {
+            Some((FailureKind::ProcessDied, format!("the job ran out of time while {doing}; use a shorter input")))
+        }
+    }
+}
+
+const fn doing(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Probe => "reading the input",
+        Stage::Plan => "deciding what to do",
+        Stage::Transcode => "processing",
+        Stage::Merge => "joining chunks",
+        Stage::Upload => "uploading",
+        Stage::Verify => "verifying the output",
+    }
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000_000 => format!("{bytes} bytes"),
+        1_000_000..10_000_000_000 => format!("{} MB", bytes / 1_000_000),
+        _ => format!("{} GB", bytes / 1_000_000_000),
+    }
+}
+
+/// Cuts the query off every URL in a text: it may carry a signature. And bounds the text.
+fn redacted(text: &str) -> String {
+    const MOST: usize = 1000;
+    let mut out = String::new();
+    for (index, word) in text.split(' ').enumerate() {
+        if index > 0 {
+            out.push(' ');
+        }
+        match word.split_once('?') {
+            Some((url, _)) if url.contains("://") => out.extend([url, "?…"]),
+            Some(_) | None => out.push_str(word),
+        }
+    }
+    out.chars().filter(|c| !c.is_control()).take(MOST).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xora_shared::net::Refused;
+
+    fn kind(cause: Cause) -> Option<FailureKind> {
+        classify(&cause, Stage::Transcode).map(|failure| failure.kind)
+    }
+
+    #[test]
+    fn every_cause_has_the_kind_that_the_table_says() {
+        use FailureKind::*;
+        let table = [
+            (Cause::Source(SourceFault::Refused(Refused::Private)), AddressRefused),
+            (Cause::Source(SourceFault::Status(404)), OriginRefused),
+            (Cause::Source(SourceFault::Redirects), OriginRefused),
+            (Cause::Source(SourceFault::Encoded), OriginRefused),
+            (Cause::Source(SourceFault::Unavailable(Trouble::Status(503))), OriginUnavailable),
+            (Cause::Source(SourceFault::Unavailable(Trouble::Name)), OriginUnavailable),
+            (Cause::Source(SourceFault::Changed), OriginUnavailable),
+            (Cause::Source(SourceFault::Truncated { at: 5, promised: Some(9) }), InputTruncated),
+            (Cause::Source(SourceFault::TooLarge { limit: 5 }), InputTooLarge),
+            (Cause::Source(SourceFault::NoRoom), InputTooLarge),
+            (Cause::Source(SourceFault::Disk), Misconfigured),
+            (Cause::Job { kind: InputUnsupported, message: "x".into() }, InputUnsupported),
+            (Cause::Confused, ProcessDied),
+            (Cause::Died { signal: Some(11) }, ProcessDied),
+            (Cause::Breach(Breach::Frame), ProcessDied),
+            (Cause::Memory { limit: 5 }, ProcessDied),
+            (Cause::NotStarted, ProcessDied),
+            (Cause::OutputTooLarge { limit: 5 }, InputTooLarge),
+            (Cause::Storage(StorageFault::Unavailable), Storage),
+            (Cause::Storage(StorageFault::Refused(400)), Storage),
+            (Cause::Unreadable(SourceFault::Status(404)), Storage),
+            (Cause::Problems(vec!["short".into()]), OutputInvalid),
+            (Cause::Halted(Halt::Stalled { reading: true }), OriginUnavailable),
+            (Cause::Halted(Halt::Stalled { reading: false }), ProcessDied),
+            (Cause::Halted(Halt::Late), ProcessDied),
+        ];
+        for (cause, expected) in table {
+            assert_eq!(kind(cause.clone()), Some(expected), "{cause:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_is_told_when_nobody_waits() {
+        for halt in [Halt::Cancelled, Halt::Lost, Halt::Silent, Halt::Drained] {
+            assert_eq!(kind(Cause::Halted(halt)), None, "{halt:?}");
+        }
+        assert_eq!(kind(Cause::Storage(StorageFault::Stale)), None);
+    }
+
+    #[test]
+    fn a_message_carries_no_query_of_a_url() {
+        assert_eq!(redacted("see https://a.b/c?signature=1 and what? yes"), "see https://a.b/c?… and what? yes");
+    }
+}

@@ -1,0 +1,255 @@
+//! What the operator chose. [`RawConfig`] is read from flags and environment, [`Config`] is what the rest gets.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+use url::Url;
+use xora_shared::net::Policy;
+
+use crate::ipc::Limits;
+
+/// The native node of Xora.
+#[derive(Debug, Parser)]
+#[command(name = "xora-node", version, about)]
+pub struct Cli {
+    /// What to do; `run` when left out.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// How.
+    #[command(flatten)]
+    pub raw: RawConfig,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Command {
+    /// Takes tasks from the edge until told to stop.
+    Run,
+    /// One job process; started by the node itself.
+    #[command(hide = true)]
+    Job,
+}
+
+/// Flags and environment, as they were given.
+#[derive(Debug, Args)]
+pub struct RawConfig {
+    /// URL of the edge.
+    #[arg(long, env = "XORA_EDGE", default_value = "http://127.0.0.1:8787", global = true)]
+    edge: String,
+    /// API key with the scope `node`. Better given by the environment, where other users cannot see it.
+    #[arg(long, env = "XORA_NODE_TOKEN", hide_env_values = true, default_value = "", global = true)]
+    token: String,
+    /// Name of this node, shown in attempts. Default: the host's name and four random letters.
+    #[arg(long, env = "XORA_NODE_NAME", global = true)]
+    name: Option<String>,
+    /// Where `GET /healthz` listens. Port 0 takes a free one.
+    #[arg(long, env = "XORA_NODE_LISTEN", default_value = "127.0.0.1:9401", global = true)]
+    listen: SocketAddr,
+    /// Tasks at a time. Default: half the cores, at least 2, so that a thumbnail never waits for a long encode.
+    #[arg(long, env = "XORA_NODE_SLOTS", global = true)]
+    slots: Option<u32>,
+    /// Threads that the decoder and encoder of one task may use. Default: all cores.
+    #[arg(long, env = "XORA_NODE_THREADS", global = true)]
+    threads: Option<u32>,
+    /// Permit http and loopback addresses as inputs. For development and tests only.
+    #[arg(long, env = "ALLOW_LOOPBACK", value_parser = clap::builder::BoolishValueParser::new(),
+          num_args = 0..=1, default_value = "false", default_missing_value = "true", global = true)]
+    allow_loopback: bool,
+    /// Longest input, in seconds.
+    #[arg(long, env = "XORA_MAX_DURATION_SECONDS", default_value_t = 6 * 3600, global = true)]
+    max_duration_seconds: u64,
+    /// Most pixels of one picture.
+    #[arg(long, env = "XORA_MAX_PIXELS", default_value_t = 8192 * 4320, global = true)]
+    max_pixels: u64,
+    /// Most streams of one input.
+    #[arg(long, env = "XORA_MAX_STREAMS", default_value_t = 64, global = true)]
+    max_streams: u32,
+    /// Most bytes of one input.
+    #[arg(long, env = "XORA_MAX_INPUT_BYTES", default_value_t = 64 << 30, global = true)]
+    max_input_bytes: u64,
+    /// Most bytes of one output.
+    #[arg(long, env = "XORA_MAX_OUTPUT_BYTES", default_value_t = 64 << 30, global = true)]
+    max_output_bytes: u64,
+    /// Most resident memory of one job process, in bytes.
+    #[arg(long, env = "XORA_MAX_JOB_MEMORY_BYTES", default_value_t = 4 << 30, global = true)]
+    max_job_memory_bytes: u64,
+    /// Longest time of one attempt, as a multiple of the media's length; ten minutes are added.
+    #[arg(long, env = "XORA_MAX_WALL_FACTOR", default_value_t = 30, global = true)]
+    max_wall_factor: u32,
+    /// Where inputs go whose origin cannot serve ranges. Default: the system's directory for temporary files.
+    #[arg(long, env = "XORA_SPOOL_DIR", global = true)]
+    spool_dir: Option<PathBuf>,
+    /// Most bytes of all such inputs together.
+    #[arg(long, env = "XORA_SPOOL_BYTES", default_value_t = 16 << 30, global = true)]
+    spool_bytes: u64,
+    /// How long running tasks may go on after SIGTERM before they are given back, in seconds.
+    #[arg(long, env = "XORA_DRAIN_SECONDS", default_value_t = 20, global = true)]
+    drain_seconds: u64,
+}
+
+/// What holds for one node, checked.
+#[derive(Debug)]
+pub struct Config {
+    /// The edge, ending in a slash.
+    pub edge: Url,
+    /// The API key. Secret.
+    pub token: Secret,
+    /// Name of this node.
+    pub name: String,
+    /// Where health is answered.
+    pub listen: SocketAddr,
+    /// Tasks at a time.
+    pub slots: usize,
+    /// Threads of one task.
+    pub threads: usize,
+    /// What inputs may point to.
+    pub policy: Policy,
+    /// Caps that the job process holds.
+    pub limits: Limits,
+    /// Most bytes of one input.
+    pub max_input_bytes: u64,
+    /// Most resident memory of one job process, in bytes.
+    pub max_job_memory: u64,
+    /// See [`RawConfig::max_wall_factor`].
+    pub wall_factor: u32,
+    /// Where inputs are spooled.
+    pub spool_dir: PathBuf,
+    /// Most bytes spooled at a time.
+    pub spool_bytes: u64,
+    /// How long a drain waits.
+    pub drain: Duration,
+}
+
+/// Text that never shows in a log.
+#[derive(Clone)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+/// What is wrong with the configuration, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadConfig {
+    /// The edge's URL.
+    #[error("--edge must be an http or https URL, such as https://xora.example.com")]
+    Edge,
+    /// No key.
+    #[error("set XORA_NODE_TOKEN to an API key with the scope `node`; `POST /v1/tokens` makes one")]
+    Token,
+    /// No slots or threads.
+    #[error("--slots and --threads must be at least 1")]
+    Slots,
+}
+
+impl Config {
+    /// Checks what was given and fills in what was not.
+    pub fn convert(raw: RawConfig) -> Result<Self, BadConfig> {
+        let RawConfig {
+            edge,
+            token,
+            name,
+            listen,
+            slots,
+            threads,
+            allow_loopback,
+            max_duration_seconds,
+            max_pixels,
+            max_streams,
+            max_input_bytes,
+            max_output_bytes,
+            max_job_memory_bytes,
+            max_wall_factor,
+            spool_dir,
+            spool_bytes,
+            drain_seconds,
+        } = raw;
+        let edge = Url::parse(&edge).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        let mut edge = edge.ok_or(BadConfig::Edge)?;
+        if !edge.path().ends_with('/') {
+            edge.set_path(&format!("{}/", edge.path()));
+        }
+        let token = token.trim().to_owned();
+        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(BadConfig::Token);
+        }
+        let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        let slots = slots.map_or((cores / 2).max(2), |slots| slots as usize);
+        let threads = threads.map_or(cores, |threads| threads as usize);
+        if slots == 0 || threads == 0 {
+            return Err(BadConfig::Slots);
+        }
+        Ok(Self {
+            edge,
+            token: Secret(token),
+            name: name.filter(|name| !name.trim().is_empty()).unwrap_or_else(default_name),
+            listen,
+            slots,
+            threads,
+            policy: Policy { allow_loopback },
+            limits: Limits {
+                duration_seconds: max_duration_seconds,
+                pixels: max_pixels,
+                streams: max_streams,
+                output_bytes: max_output_bytes,
+            },
+            max_input_bytes,
+            max_job_memory: max_job_memory_bytes,
+            wall_factor: max_wall_factor,
+            spool_dir: spool_dir.unwrap_or_else(std::env::temp_dir),
+            spool_bytes,
+            drain: Duration::from_secs(drain_seconds),
+        })
+    }
+}
+
+/// The host's name and a random part: two nodes on one host are two nodes.
+fn default_name() -> String {
+    let uname = rustix::system::uname();
+    let host = uname.nodename().to_string_lossy().into_owned();
+    let tail: String = std::iter::repeat_with(fastrand::lowercase).take(4).collect();
+    format!("{host}-{tail}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Config, BadConfig> {
+        let words = ["xora-node"].iter().chain(words);
+        Config::convert(Cli::try_parse_from(words).expect("known flags").raw)
+    }
+
+    #[test]
+    fn a_url_and_a_key_are_enough() {
+        let config = parse(&["--edge", "https://xora.example.com", "--token", "nte_x"]).expect("good");
+        assert_eq!(config.edge.as_str(), "https://xora.example.com/");
+        assert!(config.slots >= 2);
+        assert!(!config.policy.allow_loopback);
+        assert!(config.name.len() > 5);
+    }
+
+    #[test]
+    fn a_missing_key_and_a_wrong_url_are_refused() {
+        assert_eq!(parse(&["--token", ""]).err(), Some(BadConfig::Token));
+        assert_eq!(parse(&["--token", "a", "--edge", "ftp://x/"]).err(), Some(BadConfig::Edge));
+        assert_eq!(parse(&["--token", "a", "--slots", "0"]).err(), Some(BadConfig::Slots));
+    }
+
+    #[test]
+    fn loopback_is_allowed_by_the_bare_flag_or_a_word() {
+        for words in [&["--allow-loopback"][..], &["--allow-loopback=true"], &["run", "--allow-loopback", "true"]] {
+            let words: Vec<_> = words.iter().chain(&["--token", "a"]).copied().collect();
+            assert!(parse(&words).expect("good").policy.allow_loopback, "{words:?}");
+        }
+        assert!(!parse(&["--token", "a", "--allow-loopback=false"]).expect("good").policy.allow_loopback);
+    }
+
+    #[test]
+    fn the_key_never_shows_in_a_log() {
+        let config = parse(&["--token", "nte_verysecret"]).expect("good");
+        assert!(!format!("{config:?}").contains("verysecret"));
+    }
+}

@@ -1,0 +1,367 @@
+//! The output of one attempt: parts are checked, summed and sent to storage while they are made.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::stream;
+use reqwest::{
+    Body, Client, Response, StatusCode,
+    header::{CONTENT_LENGTH, ETAG},
+};
+use tokio::{
+    sync::{Mutex, OwnedMutexGuard},
+    task::{JoinSet, spawn_blocking},
+    time::sleep,
+};
+use xora_shared::{
+    job::lease::Hold,
+    media::Format,
+    protocol::{MAX_PART, OutputBegin, OutputBegun, OutputFinish, OutputTargets, PartDone, PartTarget},
+};
+
+use crate::{
+    board::Held,
+    conversation::Breach,
+    digest::{Digest, Sum},
+    edge::{CallError, Edge},
+};
+
+/// Smallest part but the last, in bytes (S3 and R2 alike).
+const MIN_PART: u64 = 5 << 20;
+/// Most parts of one output (S3 and R2 alike).
+const MAX_PARTS: u32 = 10_000;
+/// Parts on their way at once: with the one being made, what an output holds in memory.
+const IN_FLIGHT: usize = 2;
+/// Bytes that a connection takes at a time; each is a sign of life.
+const CHUNK: usize = 256 << 10;
+/// Waits between tries.
+const WAITS: [Duration; 4] =
+    [Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(6)];
+
+/// Why storage does not have the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StorageFault {
+    /// The lease is over: nobody waits for it.
+    Stale,
+    /// Storage or the edge refuses with this status.
+    Refused(u16),
+    /// Storage or the edge does not answer, or cannot just now.
+    Unavailable,
+}
+
+/// Why a part was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotTaken {
+    /// The job process broke the rules.
+    Breach(Breach),
+    /// The output is over its limit.
+    TooLarge,
+    /// Storage failed.
+    Storage(StorageFault),
+}
+
+impl From<StorageFault> for NotTaken {
+    fn from(fault: StorageFault) -> Self {
+        Self::Storage(fault)
+    }
+}
+
+/// See the module. Dropping it stops what is on its way.
+pub struct Output {
+    ledger: Ledger,
+    sender: Arc<Sender>,
+    on_their_way: JoinSet<Result<PartDone, StorageFault>>,
+    done: Vec<PartDone>,
+    digest: Option<Digest>,
+}
+
+/// What stands in storage.
+pub struct Stored {
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Its checksum.
+    pub sum: Sum,
+    /// Where to read it back.
+    pub read_url: String,
+}
+
+impl Output {
+    /// Opens an output without waiting for it: the first part waits.
+    pub fn begin(
+        edge: Arc<Edge>,
+        http: Client,
+        held: Arc<Held>,
+        format: Format,
+        part_size: u64,
+        max_bytes: u64,
+    ) -> Result<Self, NotTaken> {
+        let ledger = Ledger::new(part_size, max_bytes).map_err(NotTaken::Breach)?;
+        let begin = OutputBegin { hold: held.hold.clone(), format, part_size };
+        let sender = Arc::new(Sender { edge, http, held, targets: Arc::default() });
+        let mut output = Self {
+            ledger,
+            sender: Arc::clone(&sender),
+            on_their_way: JoinSet::new(),
+            done: Vec::new(),
+            digest: Some(Digest::default()),
+        };
+        // Locked before the first part can ask for its target.
+        if let Ok(targets) = Arc::clone(&sender.targets).try_lock_owned() {
+            output.on_their_way.spawn(async move {
+                sender.open(targets, begin).await?;
+                Ok(PartDone { number: 0, etag: String::new() })
+            });
+        }
+        Ok(output)
+    }
+
+    /// Takes a part. Waits while enough others are on their way.
+    pub async fn take(&mut self, number: u32, bytes: Vec<u8>) -> Result<(), NotTaken> {
+        self.ledger.enter(number, bytes.len() as u64)?;
+        let bytes = Bytes::from(bytes);
+        if let Some(mut digest) = self.digest.take() {
+            let summed = bytes.clone();
+            let work = move || {
+                digest.take(number, summed);
+                digest
+            };
+            self.digest = spawn_blocking(work).await.ok();
+        }
+        // The opening counts as one until it is done.
+        while self.on_their_way.len() >= IN_FLIGHT {
+            self.one_more().await?;
+        }
+        let sender = Arc::clone(&self.sender);
+        self.on_their_way.spawn(async move { sender.send(number, bytes).await });
+        Ok(())
+    }
+
+    /// Waits for all parts and has them put together.
+    pub async fn finish(mut self) -> Result<Stored, NotTaken> {
+        let bytes = self.ledger.close().map_err(NotTaken::Breach)?;
+        while !self.on_their_way.is_empty() {
+            self.one_more().await?;
+        }
+        self.done.sort_by_key(|part| part.number);
+        let parts = std::mem::take(&mut self.done);
+        let finish = OutputFinish { hold: self.sender.held.hold.clone(), bytes, parts };
+        let finished = retry(|| self.sender.edge.finish(&finish)).await?;
+        let sum = self.digest.map_or(Sum::ReadBack, Digest::finish);
+        Ok(Stored { bytes, sum, read_url: finished.read_url })
+    }
+
+    /// Bytes taken so far.
+    pub fn bytes(&self) -> u64 {
+        self.ledger.bytes
+    }
+
+    /// Size of every part but the last, in bytes.
+    pub fn part_size(&self) -> u64 {
+        self.ledger.part_size
+    }
+
+    async fn one_more(&mut self) -> Result<(), StorageFault> {
+        match self.on_their_way.join_next().await {
+            Some(Ok(Ok(part))) => self.done.extend(Some(part).filter(|part| part.number > 0)),
+            Some(Ok(Err(fault))) => return Err(fault),
+            Some(Err(_)) => return Err(StorageFault::Unavailable),
+            None => {}
+        }
+        Ok(())
+    }
+}
+
+/// Which parts have come, and whether they may be what they are.
+struct Ledger {
+    part_size: u64,
+    max_bytes: u64,
+    seen: BTreeSet<u32>,
+    /// The one part that is shorter: the last.
+    short: Option<u32>,
+    bytes: u64,
+}
+
+impl Ledger {
+    fn new(part_size: u64, max_bytes: u64) -> Result<Self, Breach> {
+        let ledger = Self { part_size, max_bytes, seen: BTreeSet::new(), short: None, bytes: 0 };
+        if (MIN_PART..=MAX_PART).contains(&part_size) { Ok(ledger) } else { Err(Breach::Part) }
+    }
+
+    fn enter(&mut self, number: u32, bytes: u64) -> Result<(), NotTaken> {
+        let short = bytes < self.part_size;
+        let fits = (1..=MAX_PARTS).contains(&number) && (1..=self.part_size).contains(&bytes);
+        if !fits || (short && self.short.is_some()) || !self.seen.insert(number) {
+            return Err(NotTaken::Breach(Breach::Part));
+        }
+        if short {
+            self.short = Some(number);
+        }
+        self.bytes += bytes;
+        if self.bytes > self.max_bytes { Err(NotTaken::TooLarge) } else { Ok(()) }
+    }
+
+    /// The size of the output, if nothing is missing.
+    fn close(&self) -> Result<u64, Breach> {
+        let last = self.seen.last().copied().ok_or(Breach::Part)?;
+        let whole = self.seen.len() == last as usize && self.short.is_none_or(|short| short == last);
+        if whole { Ok(self.bytes) } else { Err(Breach::Part) }
+    }
+}
+
+/// Sends parts to where the edge says.
+struct Sender {
+    edge: Arc<Edge>,
+    http: Client,
+    held: Arc<Held>,
+    targets: Arc<Mutex<BTreeMap<u32, PartTarget>>>,
+}
+
+impl Sender {
+    async fn open(
+        &self,
+        mut targets: OwnedMutexGuard<BTreeMap<u32, PartTarget>>,
+        begin: OutputBegin,
+    ) -> Result<(), StorageFault> {
+        let OutputBegun { targets: first } = retry(|| self.edge.begin(&begin)).await?;
+        targets.extend(first.into_iter().map(|target| (target.number, target)));
+        self.held.advance();
+        Ok(())
+    }
+
+    async fn send(&self, number: u32, bytes: Bytes) -> Result<PartDone, StorageFault> {
+        let mut waits = WAITS.iter();
+        loop {
+            let target = self.target(number).await?;
+            let fault = match self.put(&target, &bytes).await {
+                Ok(etag) => return Ok(PartDone { number, etag }),
+                Err(fault) => fault,
+            };
+            let Some(wait) = waits.next() else { return Err(fault) };
+            match fault {
+                StorageFault::Unavailable => {}
+                // A signed target is good for an hour; the next one is fresh.
+                StorageFault::Refused(403) => drop(self.targets.lock().await.remove(&number)),
+                StorageFault::Refused(_) | StorageFault::Stale => return Err(fault),
+            }
+            sleep(*wait).await;
+        }
+    }
+
+    async fn target(&self, number: u32) -> Result<PartTarget, StorageFault> {
+        let mut targets = self.targets.lock().await;
+        if let Some(target) = targets.get(&number) {
+            return Ok(target.clone());
+        }
+        let wanted = OutputTargets { hold: self.hold(), from: number };
+        let more = retry(|| self.edge.targets(&wanted)).await?;
+        targets.extend(more.targets.into_iter().map(|target| (target.number, target)));
+        targets.get(&number).cloned().ok_or(StorageFault::Unavailable)
+    }
+
+    /// One try. Gives the `ETag`.
+    async fn put(&self, target: &PartTarget, bytes: &Bytes) -> Result<String, StorageFault> {
+        // Slower than 64 KiB/s is no connection.
+        let within = Duration::from_secs(30 + bytes.len() as u64 / (64 << 10));
+        let mut request = self.http.put(&target.url).timeout(within).header(CONTENT_LENGTH, bytes.len());
+        for (name, value) in &target.headers {
+            request = request.header(name, value);
+        }
+        let response = request.body(self.body(bytes)).send().await.map_err(|_| StorageFault::Unavailable)?;
+        self.held.advance();
+        match response.status() {
+            status if status.is_success() => etag(&response).ok_or(StorageFault::Unavailable),
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Err(StorageFault::Unavailable),
+            status if status.is_server_error() => Err(StorageFault::Unavailable),
+            status => Err(StorageFault::Refused(status.as_u16())),
+        }
+    }
+
+    fn body(&self, bytes: &Bytes) -> Body {
+        let chunks = (0..bytes.len()).step_by(CHUNK).map(|at| bytes.slice(at..bytes.len().min(at + CHUNK)));
+        let chunks: Vec<_> = chunks.collect();
+        let held = Arc::clone(&self.held);
+        Body::wrap_stream(stream::iter(chunks.into_iter().map(move |chunk| {
+            held.advance();
+            Ok::<_, std::convert::Infallible>(chunk)
+        })))
+    }
+
+    fn hold(&self) -> Hold {
+        self.held.hold.clone()
+    }
+}
+
+fn etag(response: &Response) -> Option<String> {
+    response.headers().get(ETAG)?.to_str().ok().map(str::to_owned)
+}
+
+/// Asks the edge until it answers or there is no hope.
+async fn retry<T, F: Future<Output = Result<T, CallError>>>(call: impl Fn() -> F) -> Result<T, StorageFault> {
+    let mut waits = WAITS.iter();
+    loop {
+        match (call().await, waits.next()) {
+            (Ok(answer), _) => return Ok(answer),
+            (Err(CallError::Stale), _) => return Err(StorageFault::Stale),
+            (Err(CallError::Key), _) => return Err(StorageFault::Refused(403)),
+            (Err(CallError::Refused(status)), _) => return Err(StorageFault::Refused(status)),
+            (Err(CallError::Unreachable), None) => return Err(StorageFault::Unavailable),
+            (Err(CallError::Unreachable), Some(wait)) => sleep(*wait).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BREACH: NotTaken = NotTaken::Breach(Breach::Part);
+    const SIZE: u64 = 8 << 20;
+
+    fn entered(parts: &[(u32, u64)]) -> Result<u64, NotTaken> {
+        let mut ledger = Ledger::new(SIZE, 4 * SIZE).map_err(NotTaken::Breach)?;
+        for (number, bytes) in parts {
+            ledger.enter(*number, *bytes)?;
+        }
+        ledger.close().map_err(NotTaken::Breach)
+    }
+
+    #[test]
+    fn parts_may_come_in_any_order_when_only_the_last_is_shorter() {
+        assert_eq!(entered(&[(1, 5)]), Ok(5));
+        assert_eq!(entered(&[(2, SIZE), (3, 7), (1, SIZE)]), Ok(2 * SIZE + 7));
+        assert_eq!(entered(&[(2, SIZE), (1, SIZE)]), Ok(2 * SIZE));
+    }
+
+    #[test]
+    fn whatever_else_a_process_sends_is_a_breach() {
+        for parts in [
+            &[][..],
+            &[(0, 5)],
+            &[(1, 0)],
+            &[(1, SIZE + 1)],
+            &[(2, SIZE)],
+            &[(1, 5), (1, 5)],
+            &[(1, SIZE), (1, SIZE)],
+            &[(1, 5), (2, SIZE)],
+            &[(1, 5), (2, 6)],
+            &[(MAX_PARTS + 1, SIZE)],
+        ] {
+            assert_eq!(entered(parts), Err(BREACH), "{parts:?}");
+        }
+    }
+
+    #[test]
+    fn more_bytes_than_allowed_are_told_apart_from_a_breach() {
+        assert_eq!(entered(&[(1, SIZE), (2, SIZE), (3, SIZE), (4, SIZE), (5, 1)]), Err(NotTaken::TooLarge));
+    }
+
+    #[test]
+    fn part_sizes_that_storage_would_refuse_are_a_breach() {
+        assert_eq!(Ledger::new(MIN_PART - 1, 1).err(), Some(Breach::Part));
+        assert_eq!(Ledger::new(MAX_PART + 1, 1).err(), Some(Breach::Part));
+    }
+}

@@ -1,0 +1,139 @@
+//! Reading inputs: ranges where the origin serves them, the whole into a spool where it does not.
+
+mod cache;
+pub mod client;
+mod fault;
+mod index;
+mod origin;
+mod reader;
+mod spool;
+mod tries;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tokio::time::sleep;
+
+pub use fault::{SourceFault, Trouble};
+pub use origin::Origin;
+pub use spool::Room;
+
+use origin::{Answer, Extent};
+use reader::RangeReader;
+use spool::Spool;
+use tries::Tries;
+
+/// Bytes asked for first: the headers of most formats, and as many as a job process reads first.
+const FIRST: u64 = 64 << 10;
+
+/// An input that has answered.
+pub struct Source {
+    way: Way,
+    received: Arc<AtomicU64>,
+}
+
+enum Way {
+    Ranges(RangeReader),
+    Spooled(Spool),
+    Empty,
+}
+
+impl Source {
+    /// Asks the origin for the first bytes and finds out how it can be read.
+    pub async fn open(origin: Origin, room: &Arc<Room>, limit: u64) -> Result<Self, SourceFault> {
+        let received = Arc::new(AtomicU64::new(0));
+        let first = ask(&origin, Some(0..FIRST)).await?;
+        let size = match first.extent {
+            Extent::Part { start: 0, total: Some(total) } => Some(total),
+            Extent::Whole { length } => length,
+            Extent::Past { total: Some(0) } => Some(0),
+            // A range that begins at 0 is past the end of nothing only; some servers say so without saying the length.
+            // And without a length, ranges are of no use.
+            Extent::Past { .. } | Extent::Part { .. } => None,
+        };
+        if size.is_some_and(|size| size > limit) {
+            return Err(SourceFault::TooLarge { limit });
+        }
+        let way = match (first.extent, size) {
+            (_, Some(0)) => Way::Empty,
+            (Extent::Part { .. }, Some(size)) => {
+                Way::Ranges(RangeReader::new(origin, first, 0..FIRST.min(size), size, Arc::clone(&received)))
+            }
+            (Extent::Whole { .. }, length) => {
+                Way::Spooled(Spool::new(origin, first, length, room, limit, Arc::clone(&received))?)
+            }
+            (Extent::Part { .. } | Extent::Past { .. }, _) => Self::spool_anew(origin, room, limit, &received).await?,
+        };
+        let source = Self { way, received };
+        source.fetch_index().await?;
+        Ok(source)
+    }
+
+    /// Length in bytes, when the origin says it.
+    pub fn size(&self) -> Option<u64> {
+        match &self.way {
+            Way::Ranges(reader) => Some(reader.size()),
+            Way::Spooled(spool) => spool.size(),
+            Way::Empty => Some(0),
+        }
+    }
+
+    /// The bytes of a range, fewer only at the end of the input.
+    pub async fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, SourceFault> {
+        match &self.way {
+            Way::Ranges(reader) => reader.read(offset, length).await,
+            Way::Spooled(spool) => spool.read(offset, length).await,
+            Way::Empty => Ok(Vec::new()),
+        }
+    }
+
+    /// Bytes received from the origin so far, those of other tasks' reads of the same input not counted.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    async fn spool_anew(
+        origin: Origin,
+        room: &Arc<Room>,
+        limit: u64,
+        received: &Arc<AtomicU64>,
+    ) -> Result<Way, SourceFault> {
+        let answer = ask(&origin, None).await?;
+        let Extent::Whole { length } = answer.extent else {
+            return Err(SourceFault::Unavailable(Trouble::Odd));
+        };
+        if length.is_some_and(|length| length > limit) {
+            return Err(SourceFault::TooLarge { limit });
+        }
+        Ok(Way::Spooled(Spool::new(origin, answer, length, room, limit, Arc::clone(received))?))
+    }
+
+    /// Waits for the first bytes, and sends for the index that they tell of.
+    async fn fetch_index(&self) -> Result<(), SourceFault> {
+        let Way::Ranges(reader) = &self.way else { return Ok(()) };
+        let head = reader.read(0, FIRST).await?;
+        if let Some(place) = index::of_mp4(&head, reader.size()) {
+            reader.expect(place);
+        }
+        Ok(())
+    }
+}
+
+/// Asks until there is an answer or no hope.
+async fn ask(origin: &Origin, range: Option<Range<u64>>) -> Result<Answer, SourceFault> {
+    let mut tries = Tries::default();
+    loop {
+        match origin.get(range.clone()).await {
+            Ok(answer) => return Ok(answer),
+            Err(fault) => sleep(tries.again(fault, false, 0, None)?).await,
+        }
+    }
+}

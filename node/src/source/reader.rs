@@ -1,0 +1,322 @@
+//! Reads an origin that serves ranges: what is missing is fetched, exactly as asked while reads hop about, and further
+//! and further ahead once they go on in one direction.
+//!
+//! Every fetch is a task of its own (a *flight*) that brings its range into the cache piece by piece; a read waits until
+//! its bytes are there, whoever fetches them. So a flight that is ahead of the reader costs no waiting, and a thumbnail
+//! takes little more than what was asked for.
+
+use std::{
+    ops::Range,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    sync::Notify,
+    task::AbortHandle,
+    time::sleep,
+};
+
+use super::{
+    cache::Cache,
+    fault::{SourceFault, Trouble},
+    origin::{Answer, Extent, Origin, Version},
+    tries::Tries,
+};
+
+/// Bytes kept of one input.
+const CACHE: usize = 24 << 20;
+/// Bytes that arrive together before a reader hears of them.
+const PIECE: usize = 64 << 10;
+/// How many bytes must be read in one direction before anything is fetched ahead: an index is not yet a direction.
+const AHEAD_AFTER: u64 = 1 << 20;
+/// Most bytes fetched ahead.
+const AHEAD_MOST: u64 = 8 << 20;
+/// Skips within one direction: a demuxer leaves streams out.
+const SKIP: u64 = 64 << 10;
+/// Directions remembered: a badly interleaved file is read at a few places in turn.
+const CURSORS: usize = 4;
+
+/// See the module. Dropping it ends its flights.
+pub struct RangeReader {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    origin: Origin,
+    size: u64,
+    version: Version,
+    /// Bytes received, for the receipt.
+    received: Arc<AtomicU64>,
+    state: Mutex<State>,
+    /// Something came, or will not.
+    moved: Notify,
+}
+
+struct State {
+    cache: Cache,
+    flights: Vec<Flight>,
+    cursors: Vec<Cursor>,
+    next_flight: u64,
+}
+
+struct Flight {
+    number: u64,
+    /// The next byte to come.
+    at: u64,
+    end: u64,
+    /// Why nothing more will come. Kept until someone needs these bytes.
+    fault: Option<SourceFault>,
+    task: Option<AbortHandle>,
+}
+
+struct Cursor {
+    next: u64,
+    run: u64,
+}
+
+enum Look {
+    Ready(Vec<u8>),
+    Wait,
+    Fetch(Range<u64>),
+    Failed(SourceFault),
+}
+
+impl RangeReader {
+    /// Goes on from the first answer, which covers `first`.
+    pub fn new(origin: Origin, answer: Answer, first: Range<u64>, size: u64, received: Arc<AtomicU64>) -> Self {
+        let state = State { cache: Cache::new(CACHE), flights: Vec::new(), cursors: Vec::new(), next_flight: 0 };
+        let version = answer.version.clone();
+        let inner = Inner { origin, size, version, received, state: Mutex::new(state), moved: Notify::new() };
+        let reader = Self { inner: Arc::new(inner) };
+        reader.fly(&mut reader.inner.lock(), first, Some(answer));
+        reader
+    }
+
+    /// Length of the input in bytes.
+    pub fn size(&self) -> u64 {
+        self.inner.size
+    }
+
+    /// The bytes of a range, fewer only at the end of the input.
+    pub async fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, SourceFault> {
+        let end = offset.saturating_add(length).min(self.inner.size);
+        if offset >= end {
+            return Ok(Vec::new());
+        }
+        let range = offset..end;
+        let ahead = self.inner.lock().follow(&range);
+        loop {
+            let moved = self.inner.moved.notified();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
+            // The lock must be gone before anything is awaited.
+            let look = {
+                let mut state = self.inner.lock();
+                let look = state.look(&range);
+                match &look {
+                    Look::Ready(_) => self.keep_ahead(&mut state, end, ahead),
+                    Look::Fetch(gap) => {
+                        let to = if gap.end == end { end.saturating_add(ahead).min(self.inner.size) } else { gap.end };
+                        self.fly(&mut state, gap.start..to, None);
+                    }
+                    Look::Wait | Look::Failed(_) => {}
+                }
+                look
+            };
+            match look {
+                Look::Ready(bytes) => return Ok(bytes),
+                Look::Failed(fault) => return Err(fault),
+                Look::Wait | Look::Fetch(_) => moved.await,
+            }
+        }
+    }
+
+    /// Fetches a range without waiting for it.
+    pub fn expect(&self, range: Range<u64>) {
+        let mut state = self.inner.lock();
+        let start = state.reach(range.start);
+        if start < range.end.min(self.inner.size) {
+            self.fly(&mut state, start..range.end.min(self.inner.size), None);
+        }
+    }
+
+    /// Sends the next flight off when less than half of `ahead` is left in front of the reader.
+    fn keep_ahead(&self, state: &mut State, from: u64, ahead: u64) {
+        let reach = state.reach(from);
+        if ahead > 0 && reach < self.inner.size && reach - from < ahead / 2 {
+            self.fly(state, reach..reach.saturating_add(ahead).min(self.inner.size), None);
+        }
+    }
+
+    fn fly(&self, state: &mut State, range: Range<u64>, answer: Option<Answer>) {
+        let number = state.next_flight;
+        state.next_flight += 1;
+        state.flights.push(Flight { number, at: range.start, end: range.end, fault: None, task: None });
+        let inner = Arc::clone(&self.inner);
+        let task = tokio::spawn(async move {
+            let fault = inner.bring(number, range, answer).await.err();
+            inner.land(number, fault);
+        });
+        if let Some(flight) = state.flights.last_mut() {
+            flight.task = Some(task.abort_handle());
+        }
+    }
+}
+
+impl Drop for RangeReader {
+    fn drop(&mut self) {
+        for flight in &self.inner.lock().flights {
+            if let Some(task) = &flight.task {
+                task.abort();
+            }
+        }
+    }
+}
+
+impl State {
+    /// Notes a read, and says how far ahead of it to fetch.
+    fn follow(&mut self, range: &Range<u64>) -> u64 {
+        let known = self.cursors.iter().position(|cursor| cursor.next.abs_diff(range.start) <= SKIP);
+        let mut cursor = match known {
+            Some(index) => self.cursors.remove(index),
+            None => Cursor { next: range.start, run: 0 },
+        };
+        cursor.run += range.end.saturating_sub(cursor.next);
+        cursor.next = range.end.max(cursor.next);
+        let run = cursor.run;
+        self.cursors.push(cursor);
+        if self.cursors.len() > CURSORS {
+            self.cursors.remove(0);
+        }
+        if run > AHEAD_AFTER { run.min(AHEAD_MOST) } else { 0 }
+    }
+
+    fn look(&mut self, range: &Range<u64>) -> Look {
+        let Some(gap) = self.cache.gap(range.clone()) else { return Look::Ready(self.cache.copy(range.clone())) };
+        let coming = self.flights.iter().position(|flight| flight.at <= gap.start && gap.start < flight.end);
+        let Some(index) = coming else {
+            let next = self.flights.iter().map(|flight| flight.at).filter(|at| gap.contains(at)).min();
+            return Look::Fetch(gap.start..next.unwrap_or(gap.end));
+        };
+        if self.flights[index].fault.is_none() {
+            return Look::Wait;
+        }
+        self.flights.remove(index).fault.map_or(Look::Wait, Look::Failed)
+    }
+
+    /// How far the bytes from `from` on are there or on their way.
+    fn reach(&self, from: u64) -> u64 {
+        let mut end = from;
+        loop {
+            let mut next = self.cache.reach(end);
+            for flight in &self.flights {
+                if flight.at <= next && flight.fault.is_none() {
+                    next = next.max(flight.end);
+                }
+            }
+            if next == end {
+                return end;
+            }
+            end = next;
+        }
+    }
+}
+
+impl Inner {
+    /// Brings a range into the cache, asking again where the origin breaks off.
+    async fn bring(&self, number: u64, range: Range<u64>, mut answer: Option<Answer>) -> Result<(), SourceFault> {
+        let mut at = range.start;
+        let mut tries = Tries::default();
+        while at < range.end {
+            let before = at;
+            if let Err(fault) = self.stretch(number, &mut at, range.end, answer.take()).await {
+                let wait = tries.again(fault, at > before, at, Some(self.size))?;
+                sleep(wait).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// One request: from `at` on, as far as the answer goes.
+    async fn stretch(
+        &self,
+        number: u64,
+        at: &mut u64,
+        end: u64,
+        answer: Option<Answer>,
+    ) -> Result<(), SourceFault> {
+        let mut answer = match answer {
+            Some(answer) => answer,
+            None => self.checked(self.origin.get(Some(*at..end)).await?, *at)?,
+        };
+        let before = *at;
+        let mut piece = BytesMut::new();
+        while *at + (piece.len() as u64) < end {
+            let chunk = match answer.chunk().await {
+                Ok(Some(chunk)) => chunk,
+                Ok(None) => break,
+                Err(fault) => {
+                    self.deliver(number, at, &mut piece);
+                    return Err(fault);
+                }
+            };
+            self.received.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+            let wanted = end - *at - piece.len() as u64;
+            piece.extend_from_slice(&chunk[..chunk.len().min(usize::try_from(wanted).unwrap_or(usize::MAX))]);
+            if piece.len() >= PIECE {
+                self.deliver(number, at, &mut piece);
+            }
+        }
+        self.deliver(number, at, &mut piece);
+        if *at > before { Ok(()) } else { Err(SourceFault::Unavailable(Trouble::Ended)) }
+    }
+
+    /// Whether an answer belongs to the file that reading began with, and begins where it should.
+    fn checked(&self, answer: Answer, at: u64) -> Result<Answer, SourceFault> {
+        let same = answer.version.agrees(&self.version);
+        match answer.extent {
+            _ if !same => Err(SourceFault::Changed),
+            Extent::Part { total: Some(total), .. } if total != self.size => Err(SourceFault::Changed),
+            Extent::Whole { length: Some(length) } if length != self.size => Err(SourceFault::Changed),
+            Extent::Past { .. } => Err(SourceFault::Changed),
+            Extent::Part { start, .. } if start == at => Ok(answer),
+            Extent::Whole { .. } if at == 0 => Ok(answer),
+            Extent::Part { .. } | Extent::Whole { .. } => Err(SourceFault::Unavailable(Trouble::Odd)),
+        }
+    }
+
+    fn deliver(&self, number: u64, at: &mut u64, piece: &mut BytesMut) {
+        if piece.is_empty() {
+            return;
+        }
+        let bytes: Bytes = std::mem::take(piece).freeze();
+        let mut state = self.lock();
+        state.cache.insert(*at, &bytes);
+        *at += bytes.len() as u64;
+        if let Some(flight) = state.flights.iter_mut().find(|flight| flight.number == number) {
+            flight.at = *at;
+        }
+        drop(state);
+        self.moved.notify_waiters();
+    }
+
+    fn land(&self, number: u64, fault: Option<SourceFault>) {
+        let mut state = self.lock();
+        match (state.flights.iter().position(|flight| flight.number == number), fault) {
+            (Some(index), Some(fault)) => state.flights[index].fault = Some(fault),
+            (Some(index), None) => drop(state.flights.remove(index)),
+            (None, _) => {}
+        }
+        drop(state);
+        self.moved.notify_waiters();
+    }
+
+    /// Nothing here panics while it holds the lock.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,153 @@
+//! The node's loop: take a permit, look for work, have it done, look again.
+
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+use tracing::{info, warn};
+use xora_shared::protocol::{Lease, NodeInfo, Release};
+
+use crate::{
+    attempt::{self, Node},
+    board::Board,
+    config::Config,
+    edge::{CallError, Edge},
+    health,
+    process::Launcher,
+    source::{Room, client},
+    stop::{Phase, Stop},
+    wake::Wake,
+};
+
+/// Between two looks for work when there was some lately.
+const SHORTEST: Duration = Duration::from_secs(1);
+/// Between two looks when there has been none for long, or when the edge can wake us.
+const LONGEST: Duration = Duration::from_secs(30);
+/// Between two looks while the edge does not answer.
+const OUTAGE: Duration = Duration::from_secs(5);
+
+/// Works until told to stop.
+pub async fn run(config: Config) -> io::Result<()> {
+    let stop = Stop::on_signals(config.drain)?;
+    let trusted = client::trusted().map_err(io::Error::other)?;
+    let info = NodeInfo {
+        name: config.name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        // Until the engine tries its encoders at start.
+        encoders: Vec::new(),
+    };
+    let edge = Arc::new(Edge::new(trusted.clone(), config.edge.clone(), config.token.clone(), info));
+    let node = Arc::new(Node {
+        board: Arc::new(Board::default()),
+        launcher: Launcher::of_this_program()?,
+        inputs: client::judged(config.policy).map_err(io::Error::other)?,
+        storage: trusted,
+        room: Arc::new(Room::new(config.spool_dir.clone(), config.spool_bytes)),
+        edge,
+        stop,
+        config,
+    });
+    health::serve(Arc::clone(&node), node.config.listen).await?;
+    let beating = Arc::clone(&node);
+    tokio::spawn(async move { beating.board.keep(&beating.edge).await });
+    Worker::new(node).work().await;
+    info!("stopped");
+    Ok(())
+}
+
+struct Worker {
+    node: Arc<Node>,
+    wake: Arc<Wake>,
+    slots: Arc<Semaphore>,
+    running: JoinSet<()>,
+    /// How long to wait after the next look that finds nothing.
+    wait: Duration,
+    connected: bool,
+}
+
+impl Worker {
+    fn new(node: Arc<Node>) -> Self {
+        let wake = Arc::new(Wake::new(Arc::clone(&node.edge), Arc::clone(&node.board)));
+        let slots = Arc::new(Semaphore::new(node.config.slots));
+        Self { node, wake, slots, running: JoinSet::new(), wait: SHORTEST, connected: false }
+    }
+
+    async fn work(mut self) {
+        let stop = self.node.stop.clone();
+        while let Some(permit) = self.permit(&stop).await {
+            self.look(permit).await;
+        }
+        // Tasks that still run watch the stop themselves.
+        while self.running.join_next().await.is_some() {}
+    }
+
+    /// The right to run one more task; none when stopping. A node never asks for work that it could not begin.
+    async fn permit(&mut self, stop: &Stop) -> Option<OwnedSemaphorePermit> {
+        while self.running.try_join_next().is_some() {}
+        let permit = tokio::select! {
+            permit = Arc::clone(&self.slots).acquire_owned() => permit.ok(),
+            () = stop.reached(Phase::Draining) => None,
+        };
+        permit.filter(|_| stop.phase() == Phase::Running)
+    }
+
+    /// Looks for work once, and waits for a reason to look again if there is none.
+    async fn look(&mut self, permit: OwnedSemaphorePermit) {
+        let asked = Instant::now();
+        // Not to be interrupted: the answer may be a lease.
+        match self.node.edge.lease().await {
+            Ok(answer) => {
+                if !self.connected {
+                    self.connected = true;
+                    info!("connected to {}", self.node.config.edge);
+                }
+                self.wake.keep(answer.shards);
+                match answer.lease {
+                    Some(lease) => return self.begin(lease, asked, permit).await,
+                    None => self.wait = if self.wake.is_up() { LONGEST } else { (self.wait * 2).min(LONGEST) },
+                }
+            }
+            Err(CallError::Unreachable | CallError::Stale) => {
+                if self.connected {
+                    warn!("the edge does not answer");
+                }
+                self.connected = false;
+                self.wait = (self.wait * 2).min(OUTAGE);
+            }
+            Err(error @ (CallError::Key | CallError::Refused(_))) => {
+                warn!("{error}");
+                self.wait = (self.wait * 2).min(LONGEST);
+            }
+        }
+        self.idle().await;
+    }
+
+    async fn begin(&mut self, lease: Lease, asked: Instant, permit: OwnedSemaphorePermit) {
+        self.wait = SHORTEST;
+        if self.node.stop.phase() > Phase::Running {
+            let _ = self.node.edge.release(&Release { hold: lease.hold }).await;
+            return;
+        }
+        let (node, wake) = (Arc::clone(&self.node), Arc::clone(&self.wake));
+        self.running.spawn(async move {
+            attempt::run(&node, lease, asked).await;
+            drop(permit);
+            wake.look.notify_one();
+        });
+    }
+
+    /// Waits for a wake-up, the end of a task, or long enough.
+    async fn idle(&mut self) {
+        let wait = (self.wait / 2).mul_f64(0.75 + fastrand::f64() / 2.0);
+        let woken = tokio::select! {
+            woken = timeout(wait, self.wake.look.notified()) => woken.is_ok(),
+            () = self.node.stop.reached(Phase::Draining) => false,
+        };
+        if woken {
+            self.wait = SHORTEST;
+        }
+    }
+}
