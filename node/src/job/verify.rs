@@ -1,6 +1,6 @@
 //! Reading an output back, and comparing it with what was meant.
 
-use xora_av::{Decoder, Frame, Input, Kind, MICROSECONDS, Packet, Stream, rescale};
+use xora_av::{Decoder, Frame, Input, Kind, MICROSECONDS, Packet, Rational, Stream, rescale};
 use xora_shared::{
     media::{FileType, Format},
     report::{Coverage, Expectation, ExpectedAudio, ExpectedVideo, VerifyReport},
@@ -212,7 +212,7 @@ fn scan_packets(input: &mut Input, found: &Found) -> Done<Scan> {
         let is_video = found.video.as_ref().is_some_and(|stream| stream.index == packet.stream());
         frames += u64::from(is_video);
         if let Some(start) = packet.pts().filter(|_| !packet.is_discarded()) {
-            let end = start.saturating_add(packet.duration());
+            let end = start.saturating_add(length_of(&packet, input.streams().get(packet.stream())));
             let so_far = span.unwrap_or(Span { start, end });
             *span = Some(Span { start: so_far.start.min(start), end: so_far.end.max(end) });
         }
@@ -226,6 +226,17 @@ fn scan_packets(input: &mut Input, found: &Found) -> Done<Scan> {
     };
     let (video_us, audio_us) = (length(&found.video), length(&found.audio));
     Ok(Scan { frames, duration_us: video_us.max(audio_us).unwrap_or(0), video_us, audio_us })
+}
+
+/// How long a packet is shown, in its stream's time base. MP4's demuxer is silent about it where pictures are reordered;
+/// then it is one picture at the stream's rate.
+fn length_of(packet: &Packet, stream: Option<&Stream>) -> i64 {
+    match (packet.duration(), stream) {
+        (0, Some(stream)) if stream.frame_rate.0 > 0 => {
+            rescale(1, Rational(stream.frame_rate.1, stream.frame_rate.0), stream.time_base)
+        }
+        (said, _) => said,
+    }
 }
 
 /// Decodes the first and the last group of pictures.
