@@ -1,1 +1,59 @@
-//! End to end.
+//! The harness: edge and node as processes, origins and webhook receivers that misbehave on demand, and a small client.
+//!
+//! Everything listens on loopback ports of its own, keeps its state under `.dev/PORT/`, and is gone when its value is
+//! dropped or its process ends, however that ends.
+
+mod client;
+mod edge;
+mod http;
+mod media;
+mod node;
+mod origin;
+mod process;
+mod receiver;
+
+pub use client::{Answer, Client, TERMINAL};
+pub use edge::{Edge, EdgeOptions};
+pub use http::{Ending, Reply, Request};
+pub use media::{Probe, clip, ffmpeg, probe, sample};
+pub use node::{Node, NodeOptions};
+pub use origin::{Origin, Served};
+pub use process::{end_with_parent, free_port};
+pub use receiver::{Hook, Receiver};
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Result, bail};
+use tokio::time::{Instant, sleep};
+
+/// The root of the checkout.
+pub fn root() -> &'static Path {
+    // This crate stands directly below it.
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or_else(|| Path::new("."))
+}
+
+/// Where state, logs and the like of whatever listens on `port` are kept.
+pub fn state_dir(port: u16) -> PathBuf {
+    root().join(".dev").join(port.to_string())
+}
+
+/// Asks `check` again and again until it answers, and fails when `deadline` has passed without.
+pub async fn wait_for<T>(
+    what: &str,
+    deadline: Duration,
+    mut check: impl AsyncFnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let started = Instant::now();
+    loop {
+        if let Some(value) = check().await? {
+            return Ok(value);
+        }
+        if started.elapsed() > deadline {
+            bail!("{what}: not within {deadline:?}");
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}

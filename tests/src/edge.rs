@@ -1,0 +1,178 @@
+//! The edge, served by `wrangler dev`.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs,
+    io::Read,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{
+    client::Client,
+    process::{Group, Guard, free_port},
+    root, state_dir, wait_for,
+};
+
+/// How an edge is to be started.
+#[derive(Clone, Debug)]
+pub struct EdgeOptions {
+    /// Where to listen. State, keys included, is kept from run to run. Without a port, a free one, and no state is kept.
+    pub port: Option<u16>,
+    /// Whether http and loopback addresses are permitted as inputs and webhooks.
+    pub allow_loopback: bool,
+    /// Further variables of the Worker.
+    pub vars: Vec<(&'static str, String)>,
+}
+
+impl Default for EdgeOptions {
+    fn default() -> Self {
+        Self { port: None, allow_loopback: true, vars: Vec::new() }
+    }
+}
+
+/// A running edge. Dropping it kills it.
+#[derive(Debug)]
+pub struct Edge {
+    /// Where it listens.
+    pub url: String,
+    /// The first API key, allowed everything.
+    pub key: String,
+    port: u16,
+    dir: PathBuf,
+    group: Option<Group>,
+    /// After the group, which writes there.
+    _scratch: Option<Guard>,
+}
+
+impl Edge {
+    /// Builds the Worker if it changed, starts it and waits until it answers.
+    pub async fn start(options: EdgeOptions) -> Result<Self> {
+        let port = options.port.map_or_else(free_port, Ok)?;
+        let dir = state_dir(port);
+        if options.port.is_none() && dir.exists() {
+            fs::remove_dir_all(&dir)?;
+        }
+        fs::create_dir_all(&dir)?;
+        let key = write_vars(&dir, &options)?;
+        write_config(&dir)?;
+        let bundle = dir.join("bundle");
+        tokio::task::spawn_blocking(move || build(&bundle)).await??;
+
+        let scratch = options.port.is_none().then(|| Guard::delete(&dir.join("state"))).transpose()?;
+        let url = format!("http://127.0.0.1:{port}");
+        let mut edge = Self { url, key, port, dir, group: None, _scratch: scratch };
+        edge.launch().await?;
+        Ok(edge)
+    }
+
+    /// Kills everything at once, as a power cut would, and starts again on the same state.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.group = None;
+        self.launch().await
+    }
+
+    /// A client with the first API key.
+    pub fn client(&self) -> Client {
+        Client::new(&self.url, &self.key)
+    }
+
+    /// Where its state and logs are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Fires the cron trigger, which `wrangler dev` never does by itself.
+    pub async fn tick(&self) -> Result<()> {
+        self.client().get("/cdn-cgi/local/scheduled").await?.expect(200).map(drop)
+    }
+
+    async fn launch(&mut self) -> Result<()> {
+        let modules = root().join("node_modules");
+        let inspector = free_port()?;
+        let mut command = Command::new(modules.join(".bin/node"));
+        command
+            .arg(modules.join("wrangler/bin/wrangler.js"))
+            .args(["dev", "--ip", "127.0.0.1", "--show-interactive-dev-session=false", "--config"])
+            .arg(self.dir.join("wrangler.toml"))
+            .args(["--port", &self.port.to_string(), "--inspector-port", &inspector.to_string(), "--persist-to"])
+            .arg(self.dir.join("state"))
+            .arg("--env-file")
+            .arg(self.dir.join("vars"))
+            .current_dir(&self.dir)
+            .env("CLOUDFLARE_CF_FETCH_ENABLED", "false")
+            .env("WRANGLER_REGISTRY_PATH", self.dir.join("registry"))
+            .env("WRANGLER_LOG_PATH", self.dir.join("wrangler-logs"))
+            .env("WRANGLER_HIDE_BANNER", "true");
+        let log = self.dir.join("edge.log");
+        let group = self.group.insert(Group::spawn(command, &log)?);
+
+        let client = Client::new(&self.url, &self.key);
+        let answers = wait_for("the edge to answer /healthz", Duration::from_secs(60), async || {
+            if let Some(status) = group.ended()? {
+                bail!("the edge ended: {status}");
+            }
+            Ok(client.get("/healthz").await.ok().filter(|answer| answer.status == 200))
+        });
+        answers.await.map(drop).with_context(|| tail(&log))
+    }
+}
+
+/// Builds the Worker, or finds it built, and copies it, so that a later edit cannot change what is being served.
+fn build(bundle: &Path) -> Result<()> {
+    let output = Command::new(root().join("scripts/build-edge")).arg("local").arg(bundle).output()?;
+    ensure!(output.status.success(), "scripts/build-edge failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+/// The Worker's variables, drawn at random the first time. Answers the API key.
+fn write_vars(dir: &Path, options: &EdgeOptions) -> Result<String> {
+    let path = dir.join("vars");
+    let mut vars = read_vars(&path);
+    vars.entry("XORA_API_KEY".to_owned()).or_insert(format!("nte_{}", random_hex(24)?));
+    vars.entry("SIGNING_SECRET".to_owned()).or_insert(random_hex(32)?);
+    vars.insert("ALLOW_LOOPBACK".to_owned(), options.allow_loopback.to_string());
+    vars.extend(options.vars.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+    let mut text = String::new();
+    for (name, value) in &vars {
+        writeln!(text, "{name}={value}")?;
+    }
+    fs::write(&path, text)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+    vars.remove("XORA_API_KEY").context("the key written just now")
+}
+
+fn read_vars(path: &Path) -> BTreeMap<String, String> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines().filter_map(|line| line.split_once('=')).map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+fn random_hex(bytes: usize) -> Result<String> {
+    let mut random = vec![0; bytes];
+    fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The deployed configuration, except that it serves the copied bundle and builds nothing.
+fn write_config(dir: &Path) -> Result<()> {
+    let mut config: toml::Table = fs::read_to_string(root().join("wrangler.toml"))?.parse()?;
+    config.remove("build");
+    config.insert("main".to_owned(), "bundle/index.js".into());
+    if let Some(assets) = config.get_mut("assets").and_then(|assets| assets.get_mut("directory")) {
+        let path = root().join(assets.as_str().context("assets.directory")?);
+        *assets = path.to_string_lossy().into_owned().into();
+    }
+    Ok(fs::write(dir.join("wrangler.toml"), config.to_string())?)
+}
+
+/// The end of a log, for an error message.
+fn tail(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    format!("{} ends with:\n{}", log.display(), lines[lines.len().saturating_sub(20)..].join("\n"))
+}

@@ -1,0 +1,262 @@
+//! A small HTTP/1.1 server that also does what a proper one refuses to: reset, hang, trickle, lie about lengths.
+
+use std::{
+    future::Future,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+    task::{JoinHandle, JoinSet},
+    time::{sleep, timeout},
+};
+
+/// One request as it arrived.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// `GET` and so on.
+    pub method: String,
+    /// Path and query.
+    pub target: String,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body, decoded if it was chunked.
+    pub body: Vec<u8>,
+    /// When the last byte of it was read.
+    pub at: SystemTime,
+}
+
+impl Request {
+    /// A header's value, by its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// What happens after the body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The next request may come.
+    Complete,
+    /// The connection is reset.
+    Reset,
+    /// Nothing more is ever sent.
+    Hang,
+}
+
+/// How a request is answered.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// Waited before the first byte.
+    pub delay: Duration,
+    /// The status code. 0 sends no head at all, only the ending.
+    pub status: u16,
+    /// Headers besides `Content-Length`.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Bytes,
+    /// The length that is claimed, if not the body's.
+    pub claimed: Option<usize>,
+    /// Bytes a second, if not as fast as possible.
+    pub pace: Option<usize>,
+    /// What happens after the body.
+    pub ending: Ending,
+}
+
+impl Reply {
+    /// An empty answer.
+    pub fn status(status: u16) -> Self {
+        Self {
+            delay: Duration::ZERO,
+            status,
+            headers: Vec::new(),
+            body: Bytes::new(),
+            claimed: None,
+            pace: None,
+            ending: Ending::Complete,
+        }
+    }
+
+    /// A connection reset without an answer.
+    pub fn reset() -> Self {
+        Self { ending: Ending::Reset, ..Self::status(0) }
+    }
+
+    /// No answer, ever.
+    pub fn hang() -> Self {
+        Self { ending: Ending::Hang, ..Self::status(0) }
+    }
+
+    /// A redirect.
+    pub fn redirect(to: &str) -> Self {
+        Self::status(302).header("Location", to)
+    }
+
+    /// The same answer, later.
+    #[must_use]
+    pub fn after(self, delay: Duration) -> Self {
+        Self { delay, ..self }
+    }
+
+    /// The same answer with one more header.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The same answer with a body.
+    #[must_use]
+    pub fn body(self, body: impl Into<Bytes>) -> Self {
+        Self { body: body.into(), ..self }
+    }
+}
+
+/// A listening server. Dropping it closes every connection.
+#[derive(Debug)]
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
+    sent: Arc<AtomicU64>,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    /// Answers every request with what `answer` makes of it.
+    pub async fn start<A, F>(answer: A) -> Result<Self>
+    where
+        A: Fn(Request) -> F + Send + Sync + 'static,
+        F: Future<Output = Reply> + Send + 'static,
+    {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let sent = Arc::new(AtomicU64::new(0));
+        let (answer, counter) = (Arc::new(answer), Arc::clone(&sent));
+        let task = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let (answer, counter) = (Arc::clone(&answer), Arc::clone(&counter));
+                // A caller that goes away in mid-answer is none of our business.
+                connections.spawn(async move { serve(stream, &*answer, &counter).await.ok() });
+            }
+        });
+        Ok(Self { address, sent, task })
+    }
+
+    /// Bytes of bodies sent so far.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve<F: Future<Output = Reply>>(
+    stream: TcpStream,
+    answer: &(impl Fn(Request) -> F + Sync),
+    sent: &AtomicU64,
+) -> Result<()> {
+    stream.set_nodelay(true)?;
+    let mut stream = BufReader::new(stream);
+    while let Some(request) = read_request(&mut stream).await? {
+        let head_only = request.method == "HEAD";
+        let reply = answer(request).await;
+        sleep(reply.delay).await;
+        write_reply(stream.get_mut(), &reply, head_only, sent).await?;
+        match reply.ending {
+            Ending::Complete => {}
+            Ending::Reset => return reset(stream.get_mut()).await,
+            Ending::Hang => std::future::pending().await,
+        }
+    }
+    Ok(())
+}
+
+/// Lets what was sent arrive, then resets.
+async fn reset(stream: &mut TcpStream) -> Result<()> {
+    let mut ignored = [0; 1];
+    let _ = timeout(Duration::from_millis(50), stream.peek(&mut ignored)).await;
+    Ok(stream.set_zero_linger()?)
+}
+
+async fn write_reply(stream: &mut TcpStream, reply: &Reply, head_only: bool, sent: &AtomicU64) -> Result<()> {
+    if reply.status == 0 {
+        return Ok(());
+    }
+    let mut head = format!("HTTP/1.1 {} .\r\nContent-Length: {}\r\n", reply.status, length(reply));
+    for (name, value) in &reply.headers {
+        head.extend([name, ": ", value, "\r\n"]);
+    }
+    head.push_str("\r\n");
+    stream.write_all(head.as_bytes()).await?;
+    if head_only {
+        return Ok(());
+    }
+    // Ten steps a second when paced.
+    let step = reply.pace.map_or(64 << 10, |pace| (pace / 10).max(1));
+    for piece in reply.body.chunks(step) {
+        stream.write_all(piece).await?;
+        sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        if reply.pace.is_some() {
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+    Ok(())
+}
+
+fn length(reply: &Reply) -> usize {
+    reply.claimed.unwrap_or(reply.body.len())
+}
+
+/// The next request, or nothing when the connection was closed.
+async fn read_request(stream: &mut BufReader<TcpStream>) -> Result<Option<Request>> {
+    let Some(first) = read_line(stream).await? else { return Ok(None) };
+    let mut words = first.split(' ');
+    let method = words.next().context("a method")?.to_owned();
+    let target = words.next().context("a target")?.to_owned();
+    let mut headers = Vec::new();
+    while let Some(line) = read_line(stream).await?.filter(|line| !line.is_empty()) {
+        let (name, value) = line.split_once(':').context("a header")?;
+        headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+    }
+    let mut request = Request { method, target, headers, body: Vec::new(), at: SystemTime::now() };
+    request.body = read_body(stream, &request).await?;
+    request.at = SystemTime::now();
+    Ok(Some(request))
+}
+
+async fn read_body(stream: &mut BufReader<TcpStream>, request: &Request) -> Result<Vec<u8>> {
+    let mut body = Vec::new();
+    if request.header("transfer-encoding").is_some() {
+        loop {
+            let size = read_line(stream).await?.context("a chunk")?;
+            let size = u64::from_str_radix(size.split(';').next().unwrap_or_default().trim(), 16)?;
+            stream.take(size).read_to_end(&mut body).await?;
+            read_line(stream).await?;
+            if size == 0 {
+                return Ok(body);
+            }
+        }
+    }
+    let length = request.header("content-length").map_or(Ok(0), str::parse)?;
+    stream.take(length).read_to_end(&mut body).await?;
+    Ok(body)
+}
+
+async fn read_line(stream: &mut BufReader<TcpStream>) -> Result<Option<String>> {
+    let mut line = String::new();
+    let read = stream.read_line(&mut line).await?;
+    Ok((read > 0).then(|| line.trim_end().to_owned()))
+}

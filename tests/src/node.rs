@@ -1,0 +1,102 @@
+//! A node, as a process.
+
+use std::{fs, path::PathBuf, process::Command, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::{
+    client::Client,
+    edge::Edge,
+    process::{Group, free_port},
+    root, wait_for,
+};
+
+/// How a node is to be started.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    /// Its name in the record.
+    pub name: String,
+    /// Whether it reads inputs from loopback addresses.
+    pub allow_loopback: bool,
+    /// Tasks at a time.
+    pub slots: u32,
+    /// Further flags.
+    pub flags: Vec<String>,
+    /// The release build, for measuring.
+    pub release: bool,
+}
+
+impl Default for NodeOptions {
+    fn default() -> Self {
+        Self { name: "node-1".to_owned(), allow_loopback: true, slots: 2, flags: Vec::new(), release: false }
+    }
+}
+
+/// A running node. Dropping it kills it.
+#[derive(Debug)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Where it answers `/healthz`.
+    pub url: String,
+    group: Group,
+}
+
+impl Node {
+    /// Mints a token, starts the node with it, and waits until it has heard from the edge.
+    pub async fn start(edge: &Edge, options: NodeOptions) -> Result<Self> {
+        let token = edge.client().mint(&options.name, &["node"]).await?;
+        let listen = format!("127.0.0.1:{}", free_port()?);
+        let mut command = Command::new(binary(options.release));
+        command
+            .args(["--edge", &edge.url, "--listen", &listen, "--name", &options.name])
+            .args(["--slots", &options.slots.to_string()])
+            .arg(format!("--allow-loopback={}", options.allow_loopback))
+            .args(&options.flags)
+            .env("XORA_NODE_TOKEN", token);
+        let log = edge.dir().join(format!("{}.log", options.name));
+        let group = Group::spawn(command, &log)?;
+        let mut node = Self { name: options.name, url: format!("http://{listen}"), group };
+        node.ready().await.with_context(|| fs::read_to_string(&log).unwrap_or_default())?;
+        Ok(node)
+    }
+
+    /// What it says of itself.
+    pub async fn health(&self) -> Result<Value> {
+        Client::new(&self.url, "").get("/healthz").await?.expect(200)
+    }
+
+    /// Asks it to finish what it can, give the rest back, and end.
+    pub fn terminate(&self) -> Result<()> {
+        self.group.terminate()
+    }
+
+    /// Waits until it has ended by itself. Answers whether it ended well.
+    pub async fn wait(&mut self, deadline: Duration) -> Result<bool> {
+        let ended = wait_for("the node to end", deadline, async || Ok(self.group.ended()?));
+        Ok(ended.await?.success())
+    }
+
+    /// Kills the supervisor outright.
+    pub fn kill(&mut self) -> Result<()> {
+        self.group.kill_leader().map(drop)
+    }
+
+    async fn ready(&mut self) -> Result<()> {
+        let client = Client::new(&self.url, "");
+        let group = &mut self.group;
+        let ready = wait_for("the node to reach the edge", Duration::from_secs(20), async || {
+            if let Some(status) = group.ended()? {
+                bail!("the node ended: {status}");
+            }
+            let health = client.get("/healthz").await.ok();
+            Ok(health.filter(|health| health.json["edgeAnsweredMsAgo"].is_u64()))
+        });
+        ready.await.map(drop)
+    }
+}
+
+fn binary(release: bool) -> PathBuf {
+    root().join(if release { "target/release/xora-node" } else { "target/debug/xora-node" })
+}

@@ -1,0 +1,134 @@
+//! An origin that serves files, well or badly.
+
+use std::{
+    collections::HashMap,
+    ops::Range,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anyhow::Result;
+use bytes::Bytes;
+
+use crate::http::{Ending, Reply, Request, Server};
+
+/// How one file is served.
+#[derive(Clone, Debug)]
+pub enum Served {
+    /// As it should be, with ranges.
+    Well(Bytes),
+    /// Whole, whatever range is asked for.
+    WithoutRanges(Bytes),
+    /// Well, but at this many bytes a second.
+    Slowly(Bytes, usize),
+    /// Well up to this offset; whoever asks for what lies behind is reset there.
+    ResetAt(Bytes, usize),
+    /// Claims this much more than there is, and then hangs up.
+    Overstated(Bytes, usize),
+    /// Always this.
+    Always(Reply),
+}
+
+/// The origin. Dropping it closes the port.
+#[derive(Debug)]
+pub struct Origin {
+    server: Server,
+    files: Arc<Mutex<HashMap<String, Served>>>,
+    requests: Arc<Mutex<Vec<Request>>>,
+}
+
+impl Origin {
+    /// An origin without files.
+    pub async fn start() -> Result<Self> {
+        let files: Arc<Mutex<HashMap<String, Served>>> = Arc::default();
+        let requests: Arc<Mutex<Vec<Request>>> = Arc::default();
+        let (shelf, log) = (Arc::clone(&files), Arc::clone(&requests));
+        let server = Server::start(move |request| {
+            log.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
+            let path = request.target.split('?').next().unwrap_or_default();
+            let served = shelf.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
+            let reply = served.map_or_else(|| Reply::status(404), |served| answer(served, &request));
+            async move { reply }
+        });
+        Ok(Self { server: server.await?, files, requests })
+    }
+
+    /// Serves something under a name, and answers its URL.
+    pub fn serve(&self, name: &str, served: Served) -> String {
+        let path = format!("/{name}");
+        let url = format!("http://{}{path}", self.server.address);
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).insert(path, served);
+        url
+    }
+
+    /// Serves a file well, under its own name.
+    pub fn file(&self, path: &Path) -> Result<String> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        Ok(self.serve(&name, Served::Well(std::fs::read(path)?.into())))
+    }
+
+    /// The URL of a name that is not served.
+    pub fn missing(&self) -> String {
+        format!("http://{}/missing.mp4", self.server.address)
+    }
+
+    /// Bytes of bodies sent so far.
+    pub fn sent(&self) -> u64 {
+        self.server.sent()
+    }
+
+    /// Every request so far.
+    pub fn requests(&self) -> Vec<Request> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn answer(served: Served, request: &Request) -> Reply {
+    match served {
+        Served::Well(bytes) => ranged(&bytes, request).0,
+        Served::WithoutRanges(bytes) => whole(bytes),
+        Served::Slowly(bytes, pace) => Reply { pace: Some(pace), ..ranged(&bytes, request).0 },
+        Served::ResetAt(bytes, at) => {
+            let (reply, range) = ranged(&bytes, request);
+            if range.end <= at {
+                return reply;
+            }
+            let claimed = Some(reply.body.len());
+            let body = reply.body.slice(..at.saturating_sub(range.start).min(reply.body.len()));
+            Reply { claimed, body, ending: Ending::Reset, ..reply }
+        }
+        Served::Overstated(bytes, by) => {
+            Reply { claimed: Some(bytes.len() + by), ending: Ending::Reset, ..whole(bytes) }
+        }
+        Served::Always(reply) => reply,
+    }
+}
+
+fn whole(bytes: Bytes) -> Reply {
+    Reply::status(200).header("Content-Type", "video/mp4").body(bytes)
+}
+
+/// The answer to a request that may ask for a range, and the range it is.
+fn ranged(bytes: &Bytes, request: &Request) -> (Reply, Range<usize>) {
+    let size = bytes.len();
+    let reply = Reply::status(200).header("Accept-Ranges", "bytes").header("ETag", "\"1\"");
+    let Some(range) = request.header("range").and_then(|range| parse(range, size)) else {
+        return (reply.body(bytes.clone()), 0..size);
+    };
+    if range.start >= size {
+        return (Reply::status(416).header("Content-Range", &format!("bytes */{size}")), 0..0);
+    }
+    let content_range = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+    let reply = Reply { status: 206, ..reply.header("Content-Range", &content_range) };
+    (reply.body(bytes.slice(range.clone())), range)
+}
+
+/// `bytes=a-b`, `bytes=a-` or `bytes=-n`.
+fn parse(header: &str, size: usize) -> Option<Range<usize>> {
+    let (from, to) = header.strip_prefix("bytes=")?.split_once('-')?;
+    if from.is_empty() {
+        return Some(size.saturating_sub(to.parse().ok()?)..size);
+    }
+    let end = if to.is_empty() { size } else { to.parse::<usize>().ok()?.saturating_add(1).min(size) };
+    Some(from.parse().ok()?..end)
+}

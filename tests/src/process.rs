@@ -1,0 +1,125 @@
+//! Child processes that never outlive us.
+
+use std::{
+    ffi::OsStr,
+    fs::File,
+    io,
+    net::{Ipv4Addr, TcpListener},
+    os::unix::process::{CommandExt, parent_id},
+    path::Path,
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+/// A process and everything it started, in a process group of its own.
+#[derive(Debug)]
+pub struct Group {
+    leader: Child,
+    _guard: Guard,
+}
+
+/// A shell that waits for its input to end, which happens when we drop this and also when we are killed outright, and
+/// then cleans up.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    shell: Child,
+    input: Option<ChildStdin>,
+}
+
+impl Group {
+    /// Starts `command` with its output in `log`.
+    pub fn spawn(mut command: Command, log: &Path) -> Result<Self> {
+        let output = File::options().create(true).append(true).open(log).context("open the log")?;
+        let errors = output.try_clone()?;
+        let name = command.get_program().to_string_lossy().into_owned();
+        let leader = command
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors)
+            .spawn()
+            .with_context(|| format!("start {name}"))?;
+        let guard = Guard::start(r#"kill -9 -- "-$1" 2>/dev/null"#, leader.id().to_string().as_ref())?;
+        Ok(Self { leader, _guard: guard })
+    }
+
+    /// Asks the leader to stop.
+    pub fn terminate(&self) -> Result<()> {
+        Ok(kill_process(pid(&self.leader)?, Signal::TERM)?)
+    }
+
+    /// Kills the leader alone, as a crash or the kernel would; what it started is left to notice.
+    pub fn kill_leader(&mut self) -> Result<ExitStatus> {
+        self.leader.kill()?;
+        Ok(self.leader.wait()?)
+    }
+
+    /// How the leader ended, if it has.
+    pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.leader.try_wait()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // The leader is not yet reaped, so its number cannot belong to anyone else.
+        if let Ok(pid) = pid(&self.leader) {
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
+        let _ = self.leader.wait();
+    }
+}
+
+impl Guard {
+    /// Deletes a directory when we end, once the processes that wrote there are gone.
+    pub(crate) fn delete(dir: &Path) -> Result<Self> {
+        Self::start(r#"sleep 1; rm -rf "$1""#, dir.as_ref())
+    }
+
+    /// Runs `script` with one argument when we end.
+    fn start(script: &str, argument: &OsStr) -> Result<Self> {
+        let mut shell = Command::new("sh")
+            .args(["-c", &format!("read -r _; {script}"), "guard"])
+            .arg(argument)
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("start the guard")?;
+        let input = shell.stdin.take();
+        Ok(Self { shell, input })
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        // It ends in its own time; there is nothing to wait for.
+        let _ = self.shell.try_wait();
+    }
+}
+
+/// Ends this process when its parent does, whatever the reason. The guards then end what it started.
+pub fn end_with_parent() {
+    let parent = parent_id();
+    thread::spawn(move || {
+        while parent_id() == parent {
+            thread::sleep(Duration::from_millis(100));
+        }
+        std::process::exit(1);
+    });
+}
+
+/// A loopback port that was free just now.
+pub fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+fn pid(child: &Child) -> Result<Pid> {
+    i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("a process number")
+}
