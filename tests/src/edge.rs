@@ -64,7 +64,7 @@ impl Edge {
         let bundle = dir.join("bundle");
         tokio::task::spawn_blocking(move || build(&bundle)).await??;
 
-        let scratch = options.port.is_none().then(|| Guard::delete(&dir.join("state"))).transpose()?;
+        let scratch = options.port.is_none().then(|| Guard::delete_dir(&dir.join("state"))).transpose()?;
         let url = format!("http://127.0.0.1:{port}");
         let mut edge = Self { url, key, port, dir, group: None, _scratch: scratch };
         edge.launch().await?;

@@ -25,7 +25,7 @@ pub struct Group {
 /// A shell that waits for its input to end, which happens when we drop this and also when we are killed outright, and
 /// then cleans up.
 #[derive(Debug)]
-pub(crate) struct Guard {
+pub struct Guard {
     shell: Child,
     input: Option<ChildStdin>,
 }
@@ -43,7 +43,7 @@ impl Group {
             .stderr(errors)
             .spawn()
             .with_context(|| format!("start {name}"))?;
-        let guard = Guard::start(r#"kill -9 -- "-$1" 2>/dev/null"#, leader.id().to_string().as_ref())?;
+        let guard = Guard::start(r#"kill -s KILL -- "-$1""#, leader.id().to_string().as_ref())?;
         Ok(Self { leader, _guard: guard })
     }
 
@@ -75,8 +75,13 @@ impl Drop for Group {
 }
 
 impl Guard {
+    /// Deletes a file when we end.
+    pub fn delete_file(file: &Path) -> Result<Self> {
+        Self::start(r#"rm -f "$1""#, file.as_ref())
+    }
+
     /// Deletes a directory when we end, once the processes that wrote there are gone.
-    pub(crate) fn delete(dir: &Path) -> Result<Self> {
+    pub fn delete_dir(dir: &Path) -> Result<Self> {
         Self::start(r#"sleep 1; rm -rf "$1""#, dir.as_ref())
     }
 

@@ -1,32 +1,28 @@
 //! `make up`: the edge and some nodes, until interrupted.
 #![allow(clippy::print_stdout, reason = "a command that talks to a person")]
 
-use std::{env, fs, path::Path, time::Duration};
+use std::{env, fs, time::Duration};
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
-use xora_tests::{Edge, EdgeOptions, Node, NodeOptions, end_with_parent, root};
+use xora_tests::{Edge, EdgeOptions, Guard, Node, NodeOptions, end_with_parent, root};
 
 #[tokio::main]
 async fn main() -> Result<()> {
     end_with_parent();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let file = root().join(".dev/env");
-    let asked = tokio::select! {
-        ended = serve(&file) => ended,
+    tokio::select! {
+        ended = serve() => ended,
         _ = interrupt.recv() => Ok(()),
         _ = terminate.recv() => Ok(()),
-    };
-    // Whoever reads the file may rely on a system that runs.
-    let _ = fs::remove_file(&file);
-    println!("\nstopped");
-    asked
+    }
 }
 
 /// Runs until cancelled, or until something ends that should not.
-async fn serve(file: &Path) -> Result<()> {
-    let _ = fs::remove_file(file);
+async fn serve() -> Result<()> {
+    let file = root().join(".dev/env");
+    let _ = fs::remove_file(&file);
     println!("starting the edge …");
     let edge = Edge::start(EdgeOptions { port: Some(number("PORT", 8787)?), ..EdgeOptions::default() }).await?;
     let mut nodes = Vec::new();
@@ -34,7 +30,9 @@ async fn serve(file: &Path) -> Result<()> {
         let options = NodeOptions { name: format!("node-{number}"), ..NodeOptions::default() };
         nodes.push(Node::start(&edge, options).await?);
     }
-    fs::write(file, format!("XORA_URL={}\nXORA_API_KEY={}\n", edge.url, edge.key))?;
+    // Whoever reads the file may rely on a system that runs.
+    let _published = Guard::delete_file(&file)?;
+    fs::write(&file, format!("XORA_URL={}\nXORA_API_KEY={}\n", edge.url, edge.key))?;
     println!("\n  XORA_URL      {}", edge.url);
     println!("  XORA_API_KEY  {}", edge.key);
     for node in &nodes {
