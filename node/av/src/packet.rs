@@ -91,6 +91,13 @@ impl Packet {
         unsafe { std::slice::from_raw_parts(packet.data, self.size()) }
     }
 
+    /// A second reference to the same content, with times and stream of its own.
+    pub fn share(&self) -> Result<Self> {
+        let mut shared = Self::new()?;
+        shared.refer_to(self.0)?;
+        Ok(shared)
+    }
+
     /// Makes this a second reference to what `other` holds.
     pub(crate) fn refer_to(&mut self, other: *const ffi::AVPacket) -> Result<()> {
         // SAFETY: both are valid; what this held before is released first.

@@ -1,8 +1,8 @@
 //! Putting the tracks of one output together.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, io, rc::Rc};
 
-use xora_av::{Encoder, Output, Packet, Rational};
+use xora_av::{Encoder, Output, Packet, Rational, WriteAt};
 use xora_shared::media::Format;
 
 use crate::{
@@ -23,6 +23,8 @@ pub struct Layout {
     pub head_parts: u32,
     /// Bytes kept free for the index; none where the container has it elsewhere.
     pub index_bytes: Option<u64>,
+    /// Whether that is only an estimate.
+    pub is_estimate: bool,
 }
 
 const MIB: u64 = 1 << 20;
@@ -47,21 +49,31 @@ impl Layout {
             .then(|| index_bytes.unwrap_or(packets * INDEX_PER_PACKET + INDEX_BASE));
         let head = index.unwrap_or(0) + PATCHED;
         let head_parts = u32::try_from(head.div_ceil(part_size)).unwrap_or(u32::MAX);
-        Self { part_size, head_parts, index_bytes: index }
+        Self { part_size, head_parts, index_bytes: index, is_estimate: index.is_some() && index_bytes.is_none() }
     }
 }
 
 /// A container whose tracks open one after the other: packets wait until all are there.
+///
+/// Of an MP4 or MOV, packets wait on until they fill a part. If the output ends before that, it is written twice: once
+/// to learn how long its index is, once for real with exactly that place at its head. A longer one is written as it comes,
+/// with as much place as its packets may need.
 pub struct Mux {
     output: Output,
     parts: Rc<RefCell<Parts>>,
-    options: Vec<(&'static str, String)>,
     /// Whether each track has an encoder yet.
     open: Vec<bool>,
-    waiting: Option<Vec<(usize, Rational, Packet)>>,
+    /// What waits, until writing begins.
+    waiting: Option<Vec<Waiting>>,
+    waiting_bytes: u64,
+    /// The output that is only written to be measured.
+    trial: Option<Trial>,
     packets: u64,
-    index_bytes: Option<u64>,
+    layout: Layout,
 }
+
+/// A packet of a track, with the time base that its times are in.
+type Waiting = (usize, Rational, Packet);
 
 impl Mux {
     /// Begins an output of this many tracks.
@@ -74,15 +86,15 @@ impl Mux {
         for _ in 0..tracks {
             output.add()?;
         }
-        let reserve = layout.index_bytes.map(|bytes| ("moov_size", bytes.to_string()));
         Ok(Self {
             output,
             parts,
-            options: reserve.into_iter().collect(),
             open: vec![false; tracks],
             waiting: Some(Vec::new()),
+            waiting_bytes: 0,
+            trial: layout.is_estimate.then(|| Trial::create(format, tracks)).transpose()?,
             packets: 0,
-            index_bytes: layout.index_bytes,
+            layout,
         })
     }
 
@@ -91,44 +103,57 @@ impl Mux {
         self.output.wants_global_header()
     }
 
-    /// Says what a track holds. After the last of them, writing begins.
+    /// Says what a track holds.
     pub fn open(&mut self, track: usize, encoder: &Encoder, rate: Rational, tag: Option<[u8; 4]>) -> Done<()> {
         self.output.describe(track, encoder, rate, tag)?;
+        if let Some(trial) = &mut self.trial {
+            trial.output.describe(track, encoder, rate, tag)?;
+        }
         self.open[track] = true;
-        if self.open.iter().any(|open| !open) {
-            return Ok(());
-        }
-        self.output.begin(&self.options).map_err(|error| self.blame(error))?;
-        for (track, time_base, mut packet) in self.waiting.take().unwrap_or_default() {
-            self.write_now(track, time_base, &mut packet)?;
-        }
-        Ok(())
-    }
-
-    /// Whether every track has been opened.
-    pub fn has_begun(&self) -> bool {
-        self.waiting.is_none()
+        self.begin_if_ready()
     }
 
     /// Takes a packet of a track, with the time base that its times are in. The packet is empty afterwards.
     pub fn write(&mut self, track: usize, time_base: Rational, packet: &mut Packet) -> Done<()> {
-        match &mut self.waiting {
-            Some(waiting) => {
-                let taken = std::mem::replace(packet, Packet::new()?);
-                waiting.push((track, time_base, taken));
-                Ok(())
-            }
-            None => self.write_now(track, time_base, packet),
-        }
+        let Some(waiting) = &mut self.waiting else { return self.write_now(track, time_base, packet) };
+        let taken = std::mem::replace(packet, Packet::new()?);
+        self.waiting_bytes += taken.size() as u64;
+        waiting.push((track, time_base, taken));
+        self.begin_if_ready()
     }
 
     /// Writes the index, sends what is left, and returns the output's length in bytes.
     pub fn finish(&mut self) -> Done<u64> {
+        if let (Some(waiting), Some(trial)) = (&self.waiting, self.trial.take()) {
+            self.layout.index_bytes = Some(trial.measure(waiting)?);
+        }
+        self.begin()?;
         self.output.finish().map_err(|error| self.blame_trailer(error))?;
         let mut parts = self.parts.borrow_mut();
         let bytes = parts.bytes();
         parts.finish()?;
         Ok(bytes)
+    }
+
+    /// Begins once there is nothing left to wait for.
+    fn begin_if_ready(&mut self) -> Done<()> {
+        let short = self.trial.is_some() && self.waiting_bytes < self.layout.part_size;
+        if self.waiting.is_none() || short || self.open.iter().any(|open| !open) {
+            return Ok(());
+        }
+        self.begin()
+    }
+
+    /// Writes the head and what has waited.
+    fn begin(&mut self) -> Done<()> {
+        let Some(waiting) = self.waiting.take() else { return Ok(()) };
+        self.trial = None;
+        let place = self.layout.index_bytes.map(|bytes| ("moov_size", bytes.to_string()));
+        self.output.begin(place.as_slice()).map_err(|error| self.blame(error))?;
+        for (track, time_base, mut packet) in waiting {
+            self.write_now(track, time_base, &mut packet)?;
+        }
+        Ok(())
     }
 
     fn write_now(&mut self, track: usize, time_base: Rational, packet: &mut Packet) -> Done<()> {
@@ -152,13 +177,75 @@ impl Mux {
 
     /// The trailer fails on its own account only when the index does not fit the place kept for it.
     fn blame_trailer(&self, error: xora_av::Error) -> Fault {
-        match (self.blame(error), self.index_bytes) {
+        match (self.blame(error), self.layout.index_bytes) {
             (Fault::Av(_), Some(reserved)) => {
                 let needed = (self.packets * 2 * INDEX_PER_PACKET + INDEX_BASE).max(reserved * 2);
                 Fault::Job(JobFailure::IndexTooSmall { needed })
             }
             (other, _) => other,
         }
+    }
+}
+
+/// An output that is written only to see how long its index becomes.
+struct Trial {
+    output: Output,
+    bytes: Rc<RefCell<Vec<u8>>>,
+}
+
+impl Trial {
+    fn create(format: Format, tracks: usize) -> Done<Self> {
+        let bytes = Rc::default();
+        let mut output = Output::create(format.extension(), Box::new(Kept(Rc::clone(&bytes))))?;
+        for _ in 0..tracks {
+            output.add()?;
+        }
+        Ok(Self { output, bytes })
+    }
+
+    /// The place that the index of these packets needs, in bytes.
+    fn measure(mut self, packets: &[Waiting]) -> Done<u64> {
+        /// What the muxer puts behind the index, to fill the place.
+        const FREE_BOX: u64 = 8;
+        self.output.begin(&[])?;
+        for (track, time_base, packet) in packets {
+            let mut packet = packet.share()?;
+            packet.set_stream(*track);
+            packet.rescale(*time_base, self.output.time_base(*track));
+            self.output.write(&mut packet)?;
+        }
+        self.output.finish()?;
+        Ok(index_size(&self.bytes.borrow()) + FREE_BOX)
+    }
+}
+
+/// Size of the `moov` box of an MP4 or MOV file, in bytes (ISO 14496-12, section 4.2); 0 without one.
+fn index_size(mut file: &[u8]) -> u64 {
+    while let Some((head, _)) = file.split_first_chunk::<8>() {
+        let [s0, s1, s2, s3, kind @ ..] = *head;
+        let size = u32::from_be_bytes([s0, s1, s2, s3]);
+        if &kind == b"moov" {
+            return size.into();
+        }
+        let Some(rest) = file.get(size.max(8) as usize..) else { break };
+        file = rest;
+    }
+    0
+}
+
+/// Keeps what is written.
+struct Kept(Rc<RefCell<Vec<u8>>>);
+
+impl WriteAt for Kept {
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut kept = self.0.borrow_mut();
+        let start = usize::try_from(offset).map_err(io::Error::other)?;
+        let end = start + bytes.len();
+        if kept.len() < end {
+            kept.resize(end, 0);
+        }
+        kept[start..end].copy_from_slice(bytes);
+        Ok(())
     }
 }
 
