@@ -26,10 +26,8 @@ use crate::{
     stop::{Phase, Stop},
 };
 
-/// How often a job process's memory is looked at.
-const LOOK: Duration = Duration::from_millis(500);
 /// What every attempt gets on top of its share by length of media.
-const WALL_BASE: Duration = Duration::from_secs(600);
+const WALL_BASE: Duration = Duration::from_mins(10);
 /// Longest line of a job process in the log, in characters.
 const LINE: usize = 500;
 /// How long giving a task back may take.
@@ -333,7 +331,7 @@ impl Attempt<'_> {
     async fn hear(&self, talk: &mut Conversation, process: &JobProcess) -> Result<Heard, Broken> {
         let heard = tokio::select! {
             heard = talk.next() => heard?,
-            () = self.overgrown(process) => return Err(Broken::Overgrown),
+            () = process.exceeds(self.node.config.max_job_memory) => return Err(Broken::Overgrown),
         };
         match &heard {
             // A second process is at its own stage before its first word.
@@ -350,16 +348,6 @@ impl Attempt<'_> {
             Heard::Part { .. } | Heard::Produced(_) | Heard::Verified(_) | Heard::Failed(_) => {}
         }
         Ok(heard)
-    }
-
-    /// Waits until the process has more memory than allowed.
-    async fn overgrown(&self, process: &JobProcess) {
-        loop {
-            sleep(LOOK).await;
-            if process.peak_memory().is_some_and(|peak| peak > self.node.config.max_job_memory) {
-                return;
-            }
-        }
     }
 
     /// What a broken conversation means. An input that could not be read explains whatever followed.
@@ -400,7 +388,16 @@ fn read_back(cause: Cause) -> Cause {
     match cause {
         Cause::Source(fault) => Cause::Unreadable(fault),
         Cause::Job { message, .. } => Cause::Problems(vec![message]),
-        other => other,
+        Cause::Confused
+        | Cause::Died { .. }
+        | Cause::Breach(_)
+        | Cause::Memory { .. }
+        | Cause::NotStarted
+        | Cause::OutputTooLarge { .. }
+        | Cause::Storage(_)
+        | Cause::Unreadable(_)
+        | Cause::Problems(_)
+        | Cause::Halted(_) => cause,
     }
 }
 

@@ -20,7 +20,7 @@ use crate::config::Secret;
 /// The edge answers a call from rows and memory.
 const QUICK: Duration = Duration::from_secs(10);
 /// Storage puts the parts of a large object together.
-const SLOW: Duration = Duration::from_secs(120);
+const SLOW: Duration = Duration::from_mins(2);
 
 /// The edge, as this node sees it.
 pub struct Edge {

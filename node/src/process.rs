@@ -9,10 +9,7 @@ use std::{
     },
     path::PathBuf,
     process::{Child, ChildStderr, Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -20,7 +17,12 @@ use rustix::{
     net::sockopt::set_socket_send_buffer_size,
     process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid},
 };
-use tokio::{net::UnixStream, task::spawn_blocking, time::timeout};
+use tokio::{
+    net::UnixStream,
+    sync::watch,
+    task::{AbortHandle, spawn_blocking},
+    time::{sleep, timeout},
+};
 use tracing::info;
 
 /// Send buffer of each end of the socket, in bytes: a whole read fits.
@@ -29,6 +31,9 @@ const BUFFER: usize = 2 << 20;
 const LOG: usize = 64 << 10;
 /// How long a process may take to end once it has said its last word.
 const ENDING: Duration = Duration::from_secs(2);
+
+/// How often a job process's memory is looked at.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Starts job processes.
 #[derive(Clone, Debug)]
@@ -42,7 +47,8 @@ pub struct JobProcess {
     child: Child,
     pidfd: Arc<OwnedFd>,
     /// Highest resident memory seen, in bytes.
-    peak: AtomicU64,
+    peak: watch::Receiver<u64>,
+    watching: AbortHandle,
     reaped: bool,
 }
 
@@ -89,7 +95,11 @@ impl Launcher {
 impl JobProcess {
     fn watch(mut child: Child) -> io::Result<Self> {
         match pid(&child).and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?)) {
-            Ok(pidfd) => Ok(Self { child, pidfd: Arc::new(pidfd), peak: AtomicU64::new(0), reaped: false }),
+            Ok(pidfd) => {
+                let (sender, peak) = watch::channel(0);
+                let watching = tokio::spawn(watch_memory(child.id(), sender)).abort_handle();
+                Ok(Self { child, pidfd: Arc::new(pidfd), peak, watching, reaped: false })
+            }
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -98,13 +108,11 @@ impl JobProcess {
         }
     }
 
-    /// Resident memory in bytes, as it was highest so far. None once the process is gone.
-    pub fn peak_memory(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-        let peak = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10;
-        self.peak.fetch_max(peak, Ordering::Relaxed);
-        Some(peak)
+    /// Waits until it has more resident memory than this, in bytes; for ever when it never has.
+    pub async fn exceeds(&self, limit: u64) {
+        if self.peak.clone().wait_for(|peak| *peak > limit).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Kills it.
@@ -114,23 +122,22 @@ impl JobProcess {
 
     /// Waits for its end, which is near, and takes its usage.
     pub async fn end(mut self) -> io::Result<Ended> {
-        self.peak_memory();
+        let peak_memory = peak_memory(self.child.id()).unwrap_or(0).max(*self.peak.borrow());
         let pidfd = Arc::clone(&self.pidfd);
         // Dead but not yet reaped, so that its times can still be read.
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         let mut waiting = spawn_blocking(move || waitid(WaitId::PidFd(pidfd.as_fd()), options));
-        let waited = match timeout(ENDING, &mut waiting).await {
-            Ok(waited) => waited,
-            Err(_) => {
-                self.kill();
-                waiting.await
-            }
+        let waited = if let Ok(waited) = timeout(ENDING, &mut waiting).await {
+            waited
+        } else {
+            self.kill();
+            waiting.await
         };
         let status = waited.map_err(io::Error::other)??;
         let ended = Ended {
             signal: status.and_then(|status| status.terminating_signal()),
             cpu_seconds: self.cpu_seconds().unwrap_or(0.0),
-            peak_memory: self.peak.load(Ordering::Relaxed),
+            peak_memory,
         };
         self.reap();
         Ok(ended)
@@ -146,6 +153,8 @@ impl JobProcess {
     }
 
     fn reap(&mut self) {
+        // Its number may be someone else's from here on.
+        self.watching.abort();
         if !self.reaped {
             self.reaped = self.child.wait().is_ok();
         }
@@ -160,6 +169,21 @@ impl Drop for JobProcess {
             self.reap();
         }
     }
+}
+
+/// Looks at a process's memory every now and then.
+async fn watch_memory(id: u32, peak: watch::Sender<u64>) {
+    while let Some(now) = peak_memory(id) {
+        peak.send_replace(now);
+        sleep(LOOK).await;
+    }
+}
+
+/// Resident memory in bytes, as it was highest so far. None once the process is gone.
+fn peak_memory(id: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
 }
 
 /// Passes the error output on to the log, up to a limit; what is beyond is read and dropped, so that nobody blocks.

@@ -63,7 +63,7 @@ struct Worker {
     wake: Arc<Wake>,
     slots: Arc<Semaphore>,
     running: JoinSet<()>,
-    /// How long to wait after the next look that finds nothing.
+    /// How long to wait after the next look that finds nothing, when nobody can wake us.
     wait: Duration,
     connected: bool,
 }
@@ -106,8 +106,9 @@ impl Worker {
                 }
                 self.wake.keep(answer.shards);
                 match answer.lease {
-                    Some(lease) => return self.begin(lease, asked, permit).await,
-                    None => self.wait = if self.wake.is_up() { LONGEST } else { (self.wait * 2).min(LONGEST) },
+                    Some(lease) => self.begin(lease, asked, permit).await,
+                    None if self.wake.is_up() => self.idle(LONGEST).await,
+                    None => self.idle_longer(LONGEST).await,
                 }
             }
             Err(CallError::Unreachable | CallError::Stale) => {
@@ -115,14 +116,13 @@ impl Worker {
                     warn!("the edge does not answer");
                 }
                 self.connected = false;
-                self.wait = (self.wait * 2).min(OUTAGE);
+                self.idle_longer(OUTAGE).await;
             }
             Err(error @ (CallError::Key | CallError::Refused(_))) => {
                 warn!("{error}");
-                self.wait = (self.wait * 2).min(LONGEST);
+                self.idle_longer(LONGEST).await;
             }
         }
-        self.idle().await;
     }
 
     async fn begin(&mut self, lease: Lease, asked: Instant, permit: OwnedSemaphorePermit) {
@@ -139,9 +139,16 @@ impl Worker {
         });
     }
 
-    /// Waits for a wake-up, the end of a task, or long enough.
-    async fn idle(&mut self) {
-        let wait = (self.wait / 2).mul_f64(0.75 + fastrand::f64() / 2.0);
+    /// Waits, longer each time in a row.
+    async fn idle_longer(&mut self, most: Duration) {
+        let wait = self.wait.min(most);
+        self.wait = (self.wait * 2).min(LONGEST);
+        self.idle(wait).await;
+    }
+
+    /// Waits for a wake-up, the end of a task, or about this long: nodes that start together must not stay in step.
+    async fn idle(&mut self, wait: Duration) {
+        let wait = wait.mul_f64(0.75 + fastrand::f64() / 2.0);
         let woken = tokio::select! {
             woken = timeout(wait, self.wake.look.notified()) => woken.is_ok(),
             () = self.node.stop.reached(Phase::Draining) => false,

@@ -14,11 +14,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use tokio::{
-    sync::Notify,
-    task::AbortHandle,
-    time::sleep,
-};
+use tokio::{sync::Notify, task::AbortHandle, time::sleep};
 
 use super::{
     cache::Cache,
@@ -242,13 +238,7 @@ impl Inner {
     }
 
     /// One request: from `at` on, as far as the answer goes.
-    async fn stretch(
-        &self,
-        number: u64,
-        at: &mut u64,
-        end: u64,
-        answer: Option<Answer>,
-    ) -> Result<(), SourceFault> {
+    async fn stretch(&self, number: u64, at: &mut u64, end: u64, answer: Option<Answer>) -> Result<(), SourceFault> {
         let mut answer = match answer {
             Some(answer) => answer,
             None => self.checked(self.origin.get(Some(*at..end)).await?, *at)?,

@@ -1,1 +1,437 @@
+//! Sources against an origin that misbehaves, over real sockets.
 
+use std::{collections::BTreeMap, future::Future, ops::Range, time::Duration};
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    time::timeout,
+};
+use xora_shared::{
+    net::{Policy, Refused},
+    protocol::InputAt,
+};
+
+use super::*;
+
+const LOOPBACK: Policy = Policy { allow_loopback: true };
+
+/// A request as it came.
+struct Ask {
+    path: String,
+    headers: BTreeMap<String, String>,
+    /// How many came before.
+    number: usize,
+}
+
+impl Ask {
+    fn range(&self) -> Option<Range<usize>> {
+        let (first, last) = self.headers.get("range")?.strip_prefix("bytes=")?.split_once('-')?;
+        Some(first.parse().ok()?..last.parse::<usize>().ok()? + 1)
+    }
+}
+
+/// What goes back: bytes as they are, then the end of the connection, by reset if so wanted.
+struct Reply {
+    bytes: Vec<u8>,
+    reset: bool,
+    /// Keeps the connection open and silent.
+    hang: bool,
+}
+
+impl Reply {
+    fn new(head: &str, body: &[u8]) -> Self {
+        let bytes = [head.replace('\n', "\r\n").as_bytes(), b"\r\nConnection: close\r\n\r\n", body].concat();
+        Self { bytes, reset: false, hang: false }
+    }
+
+    fn status(status: u16) -> Self {
+        Self::new(&format!("HTTP/1.1 {status} X\nContent-Length: 0"), b"")
+    }
+
+    fn part(file: &[u8], range: Range<usize>, more: &str) -> Self {
+        let range = range.start..range.end.min(file.len());
+        let (start, last, size) = (range.start, range.end - 1, file.len());
+        let length = range.len();
+        let head = format!(
+            "HTTP/1.1 206 Partial\nContent-Range: bytes {start}-{last}/{size}\nContent-Length: {length}{more}"
+        );
+        Self::new(&head, &file[range])
+    }
+
+    fn redirect(to: &str) -> Self {
+        Self::new(&format!("HTTP/1.1 302 Found\nLocation: {to}\nContent-Length: 0"), b"")
+    }
+}
+
+struct Server {
+    url: String,
+    asked: mpsc::UnboundedReceiver<String>,
+}
+
+/// Serves on a free port until the test ends. Tells of each request as `path range`.
+async fn serve(reply: impl Fn(&Ask) -> Reply + Send + Sync + 'static) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let (tell, asked) = mpsc::unbounded_channel();
+    let reply = Arc::new(reply);
+    tokio::spawn(async move {
+        for number in 0.. {
+            let Ok((stream, _)) = listener.accept().await else { return };
+            let (reply, tell) = (Arc::clone(&reply), tell.clone());
+            tokio::spawn(async move { answer_one(stream, number, &*reply, &tell).await });
+        }
+    });
+    Server { url, asked }
+}
+
+async fn answer_one(
+    stream: TcpStream,
+    number: usize,
+    reply: &(impl Fn(&Ask) -> Reply + Send + Sync),
+    tell: &mpsc::UnboundedSender<String>,
+) -> Option<()> {
+    let mut stream = BufReader::new(stream);
+    let mut line = String::new();
+    stream.read_line(&mut line).await.ok()?;
+    let path = line.split(' ').nth(1)?.to_owned();
+    let mut headers = BTreeMap::new();
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).await.ok()?;
+        let Some((name, value)) = line.trim().split_once(':') else { break };
+        headers.insert(name.to_lowercase(), value.trim().to_owned());
+    }
+    let ask = Ask { path, headers, number };
+    let range = ask.headers.get("range").map_or("", String::as_str);
+    let _ = tell.send(format!("{} {range}", ask.path));
+    let Reply { bytes, reset, hang } = reply(&ask);
+    stream.write_all(&bytes).await.ok()?;
+    stream.flush().await.ok()?;
+    if reset {
+        // The receiver must have what was sent before a reset throws it away.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let _ = stream.get_ref().set_zero_linger();
+    }
+    if hang {
+        std::future::pending::<()>().await;
+    }
+    Some(())
+}
+
+fn file(size: usize) -> Vec<u8> {
+    (0..size).map(|at| (at / 251 + at) as u8).collect()
+}
+
+async fn within<T>(work: impl Future<Output = T>) -> T {
+    timeout(Duration::from_secs(30), work).await.expect("within the deadline")
+}
+
+fn room() -> Arc<Room> {
+    Arc::new(Room::new(std::env::temp_dir(), 64 << 20))
+}
+
+async fn open_as(url: &str, policy: Policy, headers: &[(&str, &str)], limit: u64) -> Result<Source, SourceFault> {
+    let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let at = InputAt { url: url.to_owned(), headers };
+    let origin = Origin::judged(client::judged(policy).expect("client"), &at, policy)?;
+    within(Source::open(origin, &room(), limit)).await
+}
+
+async fn open(url: &str) -> Result<Source, SourceFault> {
+    open_as(url, LOOPBACK, &[], u64::MAX).await
+}
+
+/// Reads everything as a job process does, and compares.
+async fn reads_as(source: &Source, file: &[u8]) -> Result<(), SourceFault> {
+    let mut at = 0;
+    loop {
+        let bytes = within(source.read(at as u64, 100_000)).await?;
+        assert_eq!(bytes, file[at.min(file.len())..(at + 100_000).min(file.len())]);
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        at += bytes.len();
+    }
+}
+
+#[tokio::test]
+async fn an_origin_with_ranges_is_read_whole_and_every_byte_is_counted() {
+    let all = file(3_000_000);
+    let served = all.clone();
+    let server = serve(move |ask| Reply::part(&served, ask.range().expect("a range"), "")).await;
+    let source = open(&server.url).await.expect("opens");
+    assert_eq!(source.size(), Some(3_000_000));
+    reads_as(&source, &all).await.expect("reads");
+    assert_eq!(source.received(), 3_000_000);
+}
+
+#[tokio::test]
+async fn reads_that_hop_about_fetch_only_what_was_asked_for() {
+    let all = file(40_000_000);
+    let served = all.clone();
+    let mut server = serve(move |ask| Reply::part(&served, ask.range().expect("a range"), "")).await;
+    let source = open(&server.url).await.expect("opens");
+    for at in [30_000_001_usize, 5_000_000, 20_000_000, 30_000_001] {
+        assert_eq!(within(source.read(at as u64, 65_536)).await.expect("reads"), all[at..at + 65_536]);
+    }
+    assert_eq!(source.received(), 4 * 65_536);
+    assert_eq!(server.asked.recv().await.as_deref(), Some("/ bytes=0-65535"));
+    assert_eq!(server.asked.recv().await.as_deref(), Some("/ bytes=30000001-30065536"));
+}
+
+#[tokio::test]
+async fn the_end_of_the_file_gives_fewer_bytes_and_then_none() {
+    let served = file(1000);
+    let server = serve(move |ask| Reply::part(&served, ask.range().expect("a range"), "")).await;
+    let source = open(&server.url).await.expect("opens");
+    assert_eq!(source.read(990, 100).await.expect("reads").len(), 10);
+    assert_eq!(source.read(1000, 100).await.expect("reads").len(), 0);
+    assert_eq!(source.read(u64::MAX, 100).await.expect("reads").len(), 0);
+}
+
+#[tokio::test]
+async fn an_origin_without_ranges_is_spooled_once_and_readable_anywhere() {
+    let all = file(2_000_000);
+    let served = all.clone();
+    let head = format!("HTTP/1.1 200 OK\nContent-Length: {}", all.len());
+    let mut server = serve(move |_| Reply::new(&head, &served)).await;
+    let source = open(&server.url).await.expect("opens");
+    assert_eq!(source.size(), Some(2_000_000));
+    assert_eq!(within(source.read(1_999_000, 5000)).await.expect("reads"), all[1_999_000..]);
+    reads_as(&source, &all).await.expect("reads");
+    drop(source);
+    server.asked.recv().await.expect("one request");
+    assert!(server.asked.try_recv().is_err(), "only one request");
+}
+
+#[tokio::test]
+async fn a_body_without_a_length_is_read_to_its_end() {
+    let all = file(300_000);
+    let served = all.clone();
+    let server = serve(move |_| Reply::new("HTTP/1.1 200 OK\nX: y", &served)).await;
+    let source = open(&server.url).await.expect("opens");
+    assert_eq!(source.size(), None);
+    reads_as(&source, &all).await.expect("reads");
+}
+
+#[tokio::test]
+async fn an_empty_file_has_size_0_however_the_origin_says_it() {
+    for head in ["HTTP/1.1 416 No\nContent-Range: bytes */0\nContent-Length: 0", "HTTP/1.1 200 OK\nContent-Length: 0"] {
+        let server = serve(move |_| Reply::new(head, b"")).await;
+        let source = open(&server.url).await.expect("opens");
+        assert_eq!(source.size(), Some(0), "{head}");
+        assert_eq!(within(source.read(0, 10)).await, Ok(Vec::new()), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_final_and_trouble_that_passes_is_not() {
+    for (status, expected) in [(404, 404), (403, 403), (401, 401), (410, 410)] {
+        let mut server = serve(move |_| Reply::status(status)).await;
+        assert_eq!(open(&server.url).await.err(), Some(SourceFault::Status(expected)));
+        server.asked.recv().await.expect("one request");
+        assert!(server.asked.try_recv().is_err(), "asked once only");
+    }
+    let all = file(1000);
+    let served = all.clone();
+    let server = serve(move |ask| match ask.number {
+        0 | 1 => Reply::status(500),
+        _ => Reply::part(&served, ask.range().expect("a range"), ""),
+    })
+    .await;
+    reads_as(&open(&server.url).await.expect("opens at last"), &all).await.expect("reads");
+}
+
+#[tokio::test]
+async fn an_origin_that_stays_in_trouble_is_unavailable() {
+    let server = serve(|_| Reply::status(503)).await;
+    assert_eq!(open(&server.url).await.err(), Some(SourceFault::Unavailable(Trouble::Status(503))));
+}
+
+#[tokio::test]
+async fn a_reset_in_mid_read_is_taken_up_where_it_happened() {
+    let all = file(400_000);
+    let served = all.clone();
+    let mut server = serve(move |ask| {
+        let mut reply = Reply::part(&served, ask.range().expect("a range"), "");
+        if ask.number == 1 {
+            reply.bytes.truncate(reply.bytes.len() / 2);
+            reply.reset = true;
+        }
+        reply
+    })
+    .await;
+    let source = open(&server.url).await.expect("opens");
+    reads_as(&source, &all).await.expect("reads");
+    assert_eq!(source.received(), 400_000, "nothing twice");
+    let _ = server.asked.recv().await;
+}
+
+#[tokio::test]
+async fn a_file_shorter_than_promised_is_truncated_with_and_without_ranges() {
+    let all = file(200_000);
+    for ranges in [true, false] {
+        let served = all.clone();
+        let server = serve(move |ask| {
+            // Says 300,000 and has 200,000.
+            let range = ask.range().filter(|_| ranges).unwrap_or(0..300_000);
+            let (start, end) = (range.start, range.end.min(300_000));
+            let body = &served[start.min(200_000)..end.min(200_000)];
+            let head = if ranges {
+                format!("HTTP/1.1 206 Partial\nContent-Range: bytes {start}-{}/300000", end - 1)
+            } else {
+                "HTTP/1.1 200 OK".to_owned()
+            };
+            Reply::new(&format!("{head}\nContent-Length: {}", end - start), body)
+        })
+        .await;
+        let source = open(&server.url).await.expect("opens");
+        assert_eq!(within(source.read(0, 100_000)).await.expect("what there is can be read"), all[..100_000]);
+        let fault = within(source.read(250_000, 1000)).await.expect_err("is not there");
+        let cut = SourceFault::Truncated { at: if ranges { 250_000 } else { 200_000 }, promised: Some(300_000) };
+        assert_eq!(fault, cut, "ranges: {ranges}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_changes_in_mid_read_is_noticed() {
+    for (before, after) in [("\nETag: \"a\"", "\nETag: \"b\""), ("\nLast-Modified: a", "\nLast-Modified: b")] {
+        let served = file(400_000);
+        let server = serve(move |ask| {
+            Reply::part(&served, ask.range().expect("a range"), if ask.number == 0 { before } else { after })
+        })
+        .await;
+        let source = open(&server.url).await.expect("opens");
+        assert_eq!(within(source.read(200_000, 1000)).await, Err(SourceFault::Changed));
+    }
+    let server = serve(move |ask| {
+        let size = if ask.number == 0 { 400_000 } else { 400_001 };
+        Reply::part(&file(size), ask.range().expect("a range"), "")
+    })
+    .await;
+    let source = open(&server.url).await.expect("opens");
+    assert_eq!(within(source.read(200_000, 1000)).await, Err(SourceFault::Changed));
+}
+
+#[tokio::test]
+async fn redirects_are_followed_and_credentials_stay_with_their_origin() {
+    let all = file(1000);
+    let served = all.clone();
+    let target = serve(move |ask| match (ask.headers.contains_key("authorization"), ask.headers.get("accept-encoding")) {
+        (false, Some(coding)) if coding == "identity" => Reply::part(&served, ask.range().expect("a range"), ""),
+        _ => Reply::status(418),
+    })
+    .await;
+    let to = target.url.clone();
+    let server = serve(move |ask| match (ask.path.as_str(), ask.headers.contains_key("authorization")) {
+        ("/a", true) => Reply::redirect("/b"),
+        ("/b", true) => Reply::redirect(&format!("{to}/c?signature=x")),
+        _ => Reply::status(401),
+    })
+    .await;
+    let headers = [("Authorization", "Bearer secret"), ("Range", "bytes=5-6"), ("Accept-Encoding", "gzip")];
+    let source = open_as(&format!("{}/a", server.url), LOOPBACK, &headers, u64::MAX).await.expect("opens");
+    reads_as(&source, &all).await.expect("reads");
+}
+
+#[tokio::test]
+async fn a_redirect_to_a_private_address_is_refused_at_any_hop() {
+    for to in ["https://10.0.0.1/x", "http://169.254.169.254/latest", "https://[fd00::1]/", "https://printer.local/"] {
+        let server = serve(move |ask| if ask.path == "/" { Reply::redirect("/next") } else { Reply::redirect(to) }).await;
+        let fault = open(&server.url).await.err();
+        assert!(matches!(fault, Some(SourceFault::Refused(Refused::Private | Refused::LocalName))), "{to}: {fault:?}");
+    }
+    let server = serve(|_| Reply::redirect("file:///etc/passwd")).await;
+    assert!(matches!(open(&server.url).await.err(), Some(SourceFault::Refused(_))));
+}
+
+#[tokio::test]
+async fn a_redirect_loop_ends() {
+    let server = serve(|_| Reply::redirect("/again")).await;
+    assert_eq!(open(&server.url).await.err(), Some(SourceFault::Redirects));
+}
+
+#[tokio::test]
+async fn a_signed_target_that_expires_is_fetched_anew() {
+    let all = file(400_000);
+    let served = all.clone();
+    let server = serve(move |ask| match ask.path.as_str() {
+        "/" => Reply::redirect(&format!("/signed?{}", ask.number)),
+        // Each signature is good for one request.
+        path if path == format!("/signed?{}", ask.number - 1) => {
+            Reply::part(&served, ask.range().expect("a range"), "")
+        }
+        _ => Reply::status(403),
+    })
+    .await;
+    reads_as(&open(&server.url).await.expect("opens"), &all).await.expect("reads");
+}
+
+#[tokio::test]
+async fn loopback_is_refused_unless_allowed() {
+    let server = serve(|_| Reply::status(200)).await;
+    let fault = open_as(&server.url, Policy { allow_loopback: false }, &[], u64::MAX).await.err();
+    assert_eq!(fault, Some(SourceFault::Refused(Refused::Private)));
+}
+
+#[tokio::test]
+async fn an_input_over_the_limit_is_refused_however_late_it_shows() {
+    let served = file(10_000);
+    let server = serve(move |ask| Reply::part(&served, ask.range().expect("a range"), "")).await;
+    let fault = open_as(&server.url, LOOPBACK, &[], 9_999).await.err();
+    assert_eq!(fault, Some(SourceFault::TooLarge { limit: 9_999 }));
+    let served = file(10_000);
+    let server = serve(move |_| Reply::new("HTTP/1.1 200 OK\nX: y", &served)).await;
+    let source = open_as(&server.url, LOOPBACK, &[], 9_999).await.expect("opens: no length is said");
+    assert_eq!(within(source.read(0, 10_000)).await, Err(SourceFault::TooLarge { limit: 9_999 }));
+}
+
+#[tokio::test]
+async fn what_does_not_fit_the_spool_is_refused() {
+    let head = format!("HTTP/1.1 200 OK\nContent-Length: {}", 65 << 20);
+    let server = serve(move |_| Reply::new(&head, b"")).await;
+    assert_eq!(open(&server.url).await.err(), Some(SourceFault::NoRoom));
+}
+
+#[tokio::test]
+async fn a_compressed_body_is_refused() {
+    let server = serve(|_| Reply::new("HTTP/1.1 200 OK\nContent-Encoding: gzip\nContent-Length: 3", b"abc")).await;
+    assert_eq!(open(&server.url).await.err(), Some(SourceFault::Encoded));
+}
+
+#[tokio::test]
+async fn a_read_waits_for_a_slow_origin_without_losing_what_came() {
+    let all = file(1_000_000);
+    let served = all.clone();
+    let server = serve(move |ask| {
+        let mut reply = Reply::part(&served, ask.range().expect("a range"), "");
+        reply.hang = ask.number == 1;
+        if reply.hang {
+            // All of the head, and half of what was asked for.
+            let half = reply.bytes.len() / 2;
+            reply.bytes.truncate(half);
+        }
+        reply
+    })
+    .await;
+    let source = open(&server.url).await.expect("opens");
+    let slow = source.read(100_000, 200_000);
+    tokio::pin!(slow);
+    assert!(timeout(Duration::from_millis(300), &mut slow).await.is_err(), "the origin says nothing more");
+    // Others do not wait for it.
+    assert_eq!(within(source.read(700_000, 10)).await.expect("reads"), all[700_000..700_010]);
+}
+
+#[tokio::test]
+async fn an_index_at_the_end_is_fetched_at_once_after_the_head() {
+    let mut all = file(2_000_000);
+    all[..24].copy_from_slice(b"\0\0\0\x10ftypisom\0\0\0\0\0\x1b\x77\x40mdat");
+    let served = all.clone();
+    let mut server = serve(move |ask| Reply::part(&served, ask.range().expect("a range"), "")).await;
+    let _source = open(&server.url).await.expect("opens");
+    let index = 16 + 0x001b_7740;
+    assert_eq!(within(server.asked.recv()).await.as_deref(), Some("/ bytes=0-65535"));
+    assert_eq!(within(server.asked.recv()).await, Some(format!("/ bytes={index}-1999999")));
+}
