@@ -96,7 +96,7 @@ impl Client {
     }
 
     /// The job as soon as `done` says so.
-    pub async fn when(&self, id: &str, deadline: Duration, done: impl Fn(&Value) -> bool) -> Result<Value> {
+    pub async fn when(&self, id: &str, deadline: Duration, mut done: impl FnMut(&Value) -> bool) -> Result<Value> {
         let mut last = Value::Null;
         let found = wait_for("the job", deadline, async || {
             last = self.job(id).await?;

@@ -8,10 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-use tokio::{
-    sync::watch,
-    time::timeout,
-};
+use tokio::{sync::watch, time::timeout};
 
 use crate::http::{Reply, Request, Server};
 

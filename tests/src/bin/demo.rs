@@ -11,7 +11,9 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
-use xora_tests::{Client, Edge, EdgeOptions, Node, NodeOptions, Origin, Receiver, TERMINAL, end_with_parent, root, sample};
+use xora_tests::{
+    Client, Edge, EdgeOptions, Node, NodeOptions, Origin, Receiver, TERMINAL, end_with_parent, root, sample,
+};
 
 /// A whole film may be given as INPUT.
 const PATIENCE: Duration = Duration::from_hours(2);
@@ -96,9 +98,10 @@ async fn follow(client: &Client, ids: &[String], names: &[&str]) -> Result<Vec<V
         for id in ids {
             jobs.push(client.job(id).await?);
         }
-        let parts = names.iter().zip(&jobs).map(|(name, job)| {
-            format!("{name} {} {} %", job["state"].as_str().unwrap_or("?"), job["progress"])
-        });
+        let parts = names
+            .iter()
+            .zip(&jobs)
+            .map(|(name, job)| format!("{name} {} {} %", job["state"].as_str().unwrap_or("?"), job["progress"]));
         let line = parts.collect::<Vec<_>>().join("   ");
         if line != shown {
             // On a terminal the line is renewed in place.

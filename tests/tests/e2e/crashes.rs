@@ -1,0 +1,114 @@
+//! What survives when something dies.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::json;
+use xora_tests::{Node, NodeOptions, Origin, Receiver, probe};
+
+use crate::{PATIENCE, compress, job, long_clip, own_edge, short_clip, thumbnail, with};
+
+fn named(name: &str) -> NodeOptions {
+    NodeOptions { name: name.to_owned(), ..NodeOptions::default() }
+}
+
+#[tokio::test]
+async fn a_job_whose_node_is_killed_is_finished_by_another_with_one_webhook() -> Result<()> {
+    let edge = own_edge().await?;
+    let client = edge.client();
+    let (origin, receiver) = (Origin::start().await?, Receiver::start().await?);
+    let mut first = Node::start(&edge, named("first")).await?;
+    let url = origin.file(&long_clip()?)?;
+    let id = client.create(&with(compress(&url), "webhookUrl", receiver.url())).await?;
+    client.when(&id, PATIENCE, |job| job["state"] == "transcoding").await?;
+    first.kill()?;
+    let _second = Node::start(&edge, named("second")).await?;
+
+    // A lease is 30 s long, and the encode itself takes its time.
+    let done = client.finished(&id, Duration::from_secs(150)).await?;
+    assert_eq!(done["state"], "completed", "{done}");
+    let nodes: Vec<_> = done["attempts"].as_array().into_iter().flatten().map(|attempt| &attempt["node"]).collect();
+    assert_eq!(nodes, [&json!("first"), &json!("second")]);
+    let path = edge.dir().join("result.mp4");
+    std::fs::write(&path, client.download(done["output"]["signedUrl"].as_str().unwrap_or_default()).await?)?;
+    assert_eq!(probe(&path)?.frames("video")?, 1800);
+
+    // Webhooks of one shard go out in order: behind a later job's there is no second of this one.
+    let marker = with(thumbnail(&origin.file(&short_clip()?)?), "webhookUrl", receiver.url());
+    let marker = client.create(&marker).await?;
+    let hooks = receiver.wait(2, PATIENCE).await?;
+    assert_eq!((&hooks[0].job()["jobId"], &hooks[1].job()["jobId"]), (&json!(id), &json!(marker)));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_node_told_to_stop_gives_its_job_back_without_costing_an_attempt() -> Result<()> {
+    let edge = own_edge().await?;
+    let client = edge.client();
+    let origin = Origin::start().await?;
+    let impatient = NodeOptions { flags: vec!["--drain-seconds=1".to_owned()], ..named("first") };
+    let mut first = Node::start(&edge, impatient).await?;
+    let url = origin.file(&long_clip()?)?;
+    let id = client.create(&job(&url, "webm", json!({"name": "compress"}))).await?;
+    client.when(&id, PATIENCE, |job| job["state"] == "transcoding").await?;
+    first.terminate()?;
+    assert!(first.wait(Duration::from_secs(10)).await?, "it ends well");
+    client.when(&id, Duration::from_secs(5), |job| job["state"] == "queued").await?;
+
+    let _second = Node::start(&edge, named("second")).await?;
+    client.when(&id, PATIENCE, |job| job["state"] == "transcoding").await?;
+    client.cancel(&id).await?.expect(200).map(drop)
+}
+
+#[tokio::test]
+async fn a_node_told_to_stop_finishes_what_is_nearly_done() -> Result<()> {
+    let edge = own_edge().await?;
+    let client = edge.client();
+    let origin = Origin::start().await?;
+    let mut node = Node::start(&edge, NodeOptions::default()).await?;
+    let id = client.create(&compress(&origin.file(&short_clip()?)?)).await?;
+    client.when(&id, PATIENCE, |job| job["state"] != "queued").await?;
+    node.terminate()?;
+    assert!(node.wait(Duration::from_secs(30)).await?, "it ends well");
+    assert_eq!(client.job(&id).await?["state"], "completed");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_job_goes_on_after_the_edge_loses_power() -> Result<()> {
+    let mut edge = own_edge().await?;
+    let client = edge.client();
+    let (origin, receiver) = (Origin::start().await?, Receiver::start().await?);
+    let _node = Node::start(&edge, NodeOptions::default()).await?;
+    let url = origin.file(&long_clip()?)?;
+    let id = client.create(&with(compress(&url), "webhookUrl", receiver.url())).await?;
+    client.when(&id, PATIENCE, |job| job["state"] == "transcoding").await?;
+    edge.restart().await?;
+    let done = client.finished(&id, Duration::from_secs(120)).await?;
+    assert_eq!(done["state"], "completed", "{done}");
+    assert_eq!(receiver.wait(1, PATIENCE).await?[0].job()["jobId"], id.as_str());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_webhook_that_was_owed_when_the_power_went_is_still_sent() -> Result<()> {
+    let mut edge = own_edge().await?;
+    let client = edge.client();
+    let receiver = Receiver::start().await?;
+    // Nobody will take it; cancelling is what ends it.
+    let body = with(compress("https://media.example.com/a.mp4"), "webhookUrl", receiver.url());
+    let mut ids = Vec::new();
+    for _ in 0..10 {
+        let id = client.create(&body).await?;
+        client.cancel(&id).await?.expect(200)?;
+        ids.push(id);
+    }
+    edge.restart().await?;
+    edge.tick().await?;
+    let told = xora_tests::wait_for("every cancelled job's webhook", PATIENCE, async || {
+        let hooks = receiver.hooks();
+        let told = |id: &String| hooks.iter().any(|hook| hook.job()["jobId"] == id.as_str());
+        Ok(ids.iter().all(told).then_some(()))
+    });
+    told.await
+}
