@@ -70,13 +70,16 @@ pub fn classify(cause: &Cause, stage: Stage) -> Option<Failure> {
     let (kind, message) = match cause {
         Cause::Source(fault) => of_source(fault),
         Cause::Job { kind, message } => (*kind, message.clone()),
-        Cause::Confused | Cause::Breach(_) => {
-            (ProcessDied, "the media process misbehaved and was stopped; if this happens again, report the input".into())
-        }
+        Cause::Confused | Cause::Breach(_) => (
+            ProcessDied,
+            "the media process misbehaved and was stopped; if this happens again, report the input".into(),
+        ),
         Cause::Died { signal } => (ProcessDied, of_death(*signal, stage)),
         Cause::Memory { limit } => {
-            let message =
-                format!("the job needed more than {} of memory; use a smaller picture size or a shorter input", size(*limit));
+            let message = format!(
+                "the job needed more than {} of memory; use a smaller picture size or a shorter input",
+                size(*limit)
+            );
             (ProcessDied, message)
         }
         Cause::NotStarted => (ProcessDied, "the node could not start a media process; retry the job".into()),
@@ -109,12 +112,15 @@ fn of_source(fault: &SourceFault) -> (FailureKind, String) {
         SourceFault::Refused(refused) => (AddressRefused, format!("the input's URL, or one it leads to, {refused}")),
         SourceFault::Status(status @ (401 | 403)) => (
             OriginRefused,
-            format!("the origin answered {status}; check that the URL is still valid and that `input.headers` let us read it"),
+            format!(
+                "the origin answered {status}; check that the URL is still valid and that `input.headers` let us read it"
+            ),
         ),
         SourceFault::Status(404) => (OriginRefused, "the origin answered 404; check the input's URL".into()),
-        SourceFault::Status(status) => {
-            (OriginRefused, format!("the origin answered {status}; it must answer a GET of the input's URL with the file"))
-        }
+        SourceFault::Status(status) => (
+            OriginRefused,
+            format!("the origin answered {status}; it must answer a GET of the input's URL with the file"),
+        ),
         SourceFault::Redirects => {
             (OriginRefused, "the origin redirects more than 5 times, or to nowhere; give the final URL".into())
         }
@@ -130,9 +136,7 @@ fn of_source(fault: &SourceFault) -> (FailureKind, String) {
             let promised = promised.map_or_else(String::new, |promised| format!(" of the {promised} it promised"));
             (InputTruncated, format!("the origin sends only {at} bytes{promised}; upload the file again"))
         }
-        SourceFault::TooLarge { limit } => {
-            (InputTooLarge, format!("the input is over the limit of {}", size(*limit)))
-        }
+        SourceFault::TooLarge { limit } => (InputTooLarge, format!("the input is over the limit of {}", size(*limit))),
         SourceFault::NoRoom => (
             InputTooLarge,
             "the origin does not serve byte ranges, and the node has no room to keep the whole file; \
@@ -224,8 +228,8 @@ mod tests {
     use super::*;
     use xora_shared::net::Refused;
 
-    fn kind(cause: Cause) -> Option<FailureKind> {
-        classify(&cause, Stage::Transcode).map(|failure| failure.kind)
+    fn kind(cause: &Cause) -> Option<FailureKind> {
+        classify(cause, Stage::Transcode).map(|failure| failure.kind)
     }
 
     #[test]
@@ -259,16 +263,16 @@ mod tests {
             (Cause::Halted(Halt::Late), ProcessDied),
         ];
         for (cause, expected) in table {
-            assert_eq!(kind(cause.clone()), Some(expected), "{cause:?}");
+            assert_eq!(kind(&cause), Some(expected), "{cause:?}");
         }
     }
 
     #[test]
     fn nobody_is_told_when_nobody_waits() {
         for halt in [Halt::Cancelled, Halt::Lost, Halt::Silent, Halt::Drained] {
-            assert_eq!(kind(Cause::Halted(halt)), None, "{halt:?}");
+            assert_eq!(kind(&Cause::Halted(halt)), None, "{halt:?}");
         }
-        assert_eq!(kind(Cause::Storage(StorageFault::Stale)), None);
+        assert_eq!(kind(&Cause::Storage(StorageFault::Stale)), None);
     }
 
     #[test]

@@ -217,3 +217,153 @@ async fn answer(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write, os::unix::net::UnixStream as StdStream, thread, time::Duration};
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+        time::{Instant, timeout},
+    };
+    use xora_shared::{
+        id::{Id, Place},
+        job::lease::{Clock, Hold},
+        media::Format,
+        net::Policy,
+        protocol::InputAt,
+        report::{Expectation, StrategyKind},
+        time::UnixMs,
+    };
+
+    use super::*;
+    use crate::{
+        board::Board,
+        ipc::{Limits, Source as About, Work},
+        source::{Origin, Room, client},
+    };
+
+    /// A file of 1000 bytes, behind an origin that serves it whole, or cut to `sent` bytes.
+    async fn source(sent: usize) -> Source {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}/", listener.local_addr().expect("an address"));
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.read(&mut [0; 4096]).await;
+                let head = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1000\r\n\r\n";
+                let _ = stream.write_all(&[head.as_bytes(), &vec![7; sent]].concat()).await;
+            }
+        });
+        let policy = Policy { allow_loopback: true };
+        let at = InputAt { url, headers: xora_shared::request::Headers::new() };
+        let origin = Origin::judged(client::judged(policy).expect("client"), &at, policy).expect("allowed");
+        let room = Arc::new(Room::new(std::env::temp_dir(), 1 << 20));
+        Source::open(origin, &room, 1 << 20).await.expect("opens")
+    }
+
+    /// What is heard of a job process that behaves like `process`, until it says its last word or breaks off.
+    async fn hear(
+        sent: usize,
+        process: impl FnOnce(StdStream) + Send + 'static,
+    ) -> (Vec<Heard>, Broken, Option<SourceFault>) {
+        let (ours, mut theirs) = StdStream::pair().expect("a pair");
+        ours.set_nonblocking(true).expect("nonblocking");
+        thread::spawn(move || {
+            assert!(matches!(ToJob::read(&mut theirs).expect("first frame"), ToJob::Assignment(_)));
+            process(theirs);
+        });
+        let board = Arc::new(Board::default());
+        let task_id = Id::new(UnixMs(1), 1, Place::new(0, 0).expect("in range"));
+        let hold = Hold { task_id, token: "t".into(), fence: 1 };
+        let held = board.hold(hold, Clock::STANDARD, Instant::now()).shared();
+        let expect = Expectation { format: Format::Mp4, bytes: 1, video: None, audio: None };
+        let work = Work::Verify { input: About { size: Some(1000) }, expect };
+        let limits = Limits { duration_seconds: 1, pixels: 1, streams: 1, output_bytes: 1 };
+        let stream = UnixStream::from_std(ours).expect("a stream");
+        let assignment = Assignment { work, limits, threads: 1 };
+        let sources = Arc::new(vec![source(sent).await]);
+        let mut talk = Conversation::begin(stream, assignment, sources, held).await.expect("begins");
+        let mut all = Vec::new();
+        loop {
+            match timeout(Duration::from_secs(20), talk.next()).await.expect("within the deadline") {
+                Ok(heard) => all.push(heard),
+                Err(broken) => return (all, broken, talk.fault()),
+            }
+        }
+    }
+
+    fn planned(part_size: u64) -> FromJob {
+        let strategy = Strategy { kind: StrategyKind::Encode, reasons: Vec::new() };
+        FromJob::Message(Up::Planned { strategy, expected_bytes: 1, part_size })
+    }
+
+    fn part(output: u32, bytes: usize) -> FromJob {
+        FromJob::Part { output, number: 1, bytes: vec![1; bytes] }
+    }
+
+    #[tokio::test]
+    async fn reads_are_answered_while_nobody_listens_to_parts() {
+        let (heard, broken, _) = hear(1000, |mut socket| {
+            planned(8 << 20).write(&mut socket).expect("sent");
+            FromJob::Read { input: 0, offset: 990, length: 100 }.write(&mut socket).expect("sent");
+            let Ok(ToJob::Data(bytes)) = ToJob::read(&mut socket) else { panic!("no data") };
+            assert_eq!(bytes, [7; 10]);
+            part(0, 5).write(&mut socket).expect("sent");
+        })
+        .await;
+        assert!(matches!(&heard[..], [Heard::Planned { .. }, Heard::Part { number: 1, bytes }] if bytes.len() == 5));
+        assert_eq!(broken, Broken::Died, "it left without a last word");
+    }
+
+    #[tokio::test]
+    async fn a_read_that_fails_is_told_without_the_reason_and_the_reason_kept() {
+        let (_, _, fault) = hear(500, |mut socket| {
+            FromJob::Read { input: 0, offset: 400, length: 200 }.write(&mut socket).expect("sent");
+            assert!(matches!(ToJob::read(&mut socket), Ok(ToJob::ReadFailed)));
+        })
+        .await;
+        assert_eq!(fault, Some(SourceFault::Truncated { at: 500, promised: Some(1000) }));
+    }
+
+    #[tokio::test]
+    async fn every_bound_is_checked() {
+        let read = |input, length| FromJob::Read { input, offset: 0, length };
+        let table: Vec<(Vec<FromJob>, Breach)> = vec![
+            (vec![read(1, 10)], Breach::Read),
+            (vec![read(0, MAX_READ + 1)], Breach::Read),
+            ((0..500).map(|_| read(0, 10)).collect(), Breach::Read),
+            (vec![planned(8 << 20), part(1, 5)], Breach::Part),
+            (vec![part(0, MAX_MESSAGE + 1)], Breach::Frame),
+            (vec![planned(8 << 20), part(0, (8 << 20) + 1)], Breach::Frame),
+        ];
+        for (frames, expected) in table {
+            let shown = format!("{:?}", frames.first()).chars().take(60).collect::<String>();
+            let (_, broken, _) = hear(1000, move |mut socket| {
+                for frame in frames {
+                    // All at once; the supervisor may hang up in the middle.
+                    let _ = frame.write(&mut socket);
+                }
+                // Stays until the supervisor is gone: it must not be the death of the process that is noticed.
+                while ToJob::read(&mut socket).is_ok() {}
+            })
+            .await;
+            assert_eq!(broken, Broken::Breach(expected), "{shown}");
+        }
+    }
+
+    #[tokio::test]
+    async fn frames_that_make_no_sense_are_a_breach_and_a_cut_one_a_death() {
+        for (bytes, expected) in [
+            (&[0, 0, 0, 0, 1][..], Broken::Breach(Breach::Frame)),
+            (&[255, 255, 255, 255, 2], Broken::Breach(Breach::Frame)),
+            (&[2, 0, 0, 0, 99, 0], Broken::Breach(Breach::Frame)),
+            (&[3, 0, 0, 0, 3, b'{', b'}'], Broken::Breach(Breach::Frame)),
+            (&[9, 0, 0, 0, 3, b'{'], Broken::Died),
+            (&[9, 0], Broken::Died),
+        ] {
+            let (_, broken, _) = hear(1000, |mut socket| socket.write_all(bytes).expect("sent")).await;
+            assert_eq!(broken, expected, "{bytes:?}");
+        }
+    }
+}

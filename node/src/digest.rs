@@ -87,10 +87,10 @@ impl Running {
 mod tests {
     use super::*;
 
-    fn sum(order: &[u32], part: usize) -> Sum {
+    fn sum(order: &[u8], part: usize) -> Sum {
         let mut digest = Digest::default();
         for number in order {
-            digest.take(*number, vec![*number as u8; part].into());
+            digest.take((*number).into(), vec![*number; part].into());
         }
         digest.finish()
     }

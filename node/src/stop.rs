@@ -43,13 +43,6 @@ impl Stop {
         Ok(Self(receiver))
     }
 
-    /// A stop that a test performs.
-    #[cfg(test)]
-    pub fn by_hand() -> (watch::Sender<Phase>, Self) {
-        let (sender, receiver) = watch::channel(Phase::Running);
-        (sender, Self(receiver))
-    }
-
     /// How far it has come.
     pub fn phase(&self) -> Phase {
         *self.0.borrow()

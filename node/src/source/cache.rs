@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     fn file(range: Range<u64>) -> Bytes {
-        range.map(|at| (at % 251) as u8).collect::<Vec<_>>().into()
+        range.map(|at| (at % 251).to_le_bytes()[0]).collect::<Vec<_>>().into()
     }
 
     #[test]

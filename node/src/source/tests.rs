@@ -54,9 +54,8 @@ impl Reply {
         let range = range.start..range.end.min(file.len());
         let (start, last, size) = (range.start, range.end - 1, file.len());
         let length = range.len();
-        let head = format!(
-            "HTTP/1.1 206 Partial\nContent-Range: bytes {start}-{last}/{size}\nContent-Length: {length}{more}"
-        );
+        let head =
+            format!("HTTP/1.1 206 Partial\nContent-Range: bytes {start}-{last}/{size}\nContent-Length: {length}{more}");
         Self::new(&head, &file[range])
     }
 
@@ -121,7 +120,7 @@ async fn answer_one(
 }
 
 fn file(size: usize) -> Vec<u8> {
-    (0..size).map(|at| (at / 251 + at) as u8).collect()
+    (0..size).map(|at| (at / 251 + at).to_le_bytes()[0]).collect()
 }
 
 async fn within<T>(work: impl Future<Output = T>) -> T {
@@ -319,11 +318,12 @@ async fn a_file_that_changes_in_mid_read_is_noticed() {
 async fn redirects_are_followed_and_credentials_stay_with_their_origin() {
     let all = file(1000);
     let served = all.clone();
-    let target = serve(move |ask| match (ask.headers.contains_key("authorization"), ask.headers.get("accept-encoding")) {
-        (false, Some(coding)) if coding == "identity" => Reply::part(&served, ask.range().expect("a range"), ""),
-        _ => Reply::status(418),
-    })
-    .await;
+    let target =
+        serve(move |ask| match (ask.headers.contains_key("authorization"), ask.headers.get("accept-encoding")) {
+            (false, Some(coding)) if coding == "identity" => Reply::part(&served, ask.range().expect("a range"), ""),
+            _ => Reply::status(418),
+        })
+        .await;
     let to = target.url.clone();
     let server = serve(move |ask| match (ask.path.as_str(), ask.headers.contains_key("authorization")) {
         ("/a", true) => Reply::redirect("/b"),
@@ -339,7 +339,8 @@ async fn redirects_are_followed_and_credentials_stay_with_their_origin() {
 #[tokio::test]
 async fn a_redirect_to_a_private_address_is_refused_at_any_hop() {
     for to in ["https://10.0.0.1/x", "http://169.254.169.254/latest", "https://[fd00::1]/", "https://printer.local/"] {
-        let server = serve(move |ask| if ask.path == "/" { Reply::redirect("/next") } else { Reply::redirect(to) }).await;
+        let server =
+            serve(move |ask| if ask.path == "/" { Reply::redirect("/next") } else { Reply::redirect(to) }).await;
         let fault = open(&server.url).await.err();
         assert!(matches!(fault, Some(SourceFault::Refused(Refused::Private | Refused::LocalName))), "{to}: {fault:?}");
     }
