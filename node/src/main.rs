@@ -20,7 +20,6 @@ mod stop;
 mod wake;
 mod worker;
 
-
 use std::{io::IsTerminal, process::ExitCode};
 
 use clap::Parser;
