@@ -50,7 +50,7 @@ impl Client {
     /// A client of the API at `base`.
     pub fn new(base: &str, key: &str) -> Self {
         let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
-        let http = http.timeout(Duration::from_secs(60)).build().unwrap_or_default();
+        let http = http.timeout(Duration::from_mins(1)).build().unwrap_or_default();
         Self { http, base: base.to_owned(), key: key.to_owned() }
     }
 

@@ -113,7 +113,7 @@ impl Edge {
         let group = self.group.insert(Group::spawn(command, &log)?);
 
         let client = Client::new(&self.url, &self.key);
-        let answers = wait_for("the edge to answer /healthz", Duration::from_secs(60), async || {
+        let answers = wait_for("the edge to answer /healthz", Duration::from_mins(1), async || {
             if let Some(status) = group.ended()? {
                 bail!("the edge ended: {status}");
             }
@@ -155,7 +155,11 @@ fn read_vars(path: &Path) -> BTreeMap<String, String> {
 fn random_hex(bytes: usize) -> Result<String> {
     let mut random = vec![0; bytes];
     fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
-    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+    let mut text = String::with_capacity(2 * bytes);
+    for byte in random {
+        write!(text, "{byte:02x}")?;
+    }
+    Ok(text)
 }
 
 /// The deployed configuration, except that it serves the copied bundle and builds nothing.

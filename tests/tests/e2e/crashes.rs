@@ -49,7 +49,7 @@ async fn a_node_told_to_stop_gives_its_job_back_without_costing_an_attempt() -> 
     let impatient = NodeOptions { flags: vec!["--drain-seconds=1".to_owned()], ..named("first") };
     let mut first = Node::start(&edge, impatient).await?;
     let url = origin.file(&long_clip()?)?;
-    let id = client.create(&job(&url, "webm", json!({"name": "compress"}))).await?;
+    let id = client.create(&job(&url, "webm", &json!({"name": "compress"}))).await?;
     client.when(&id, PATIENCE, |job| job["state"] == "transcoding").await?;
     first.terminate()?;
     assert!(first.wait(Duration::from_secs(10)).await?, "it ends well");
@@ -84,7 +84,7 @@ async fn a_job_goes_on_after_the_edge_loses_power() -> Result<()> {
     let id = client.create(&with(compress(&url), "webhookUrl", receiver.url())).await?;
     client.when(&id, PATIENCE, |job| job["state"] == "transcoding").await?;
     edge.restart().await?;
-    let done = client.finished(&id, Duration::from_secs(120)).await?;
+    let done = client.finished(&id, Duration::from_mins(2)).await?;
     assert_eq!(done["state"], "completed", "{done}");
     assert_eq!(receiver.wait(1, PATIENCE).await?[0].job()["jobId"], id.as_str());
     Ok(())

@@ -65,7 +65,7 @@ async fn a_cancelled_job_stops_within_two_seconds_and_its_webhook_says_so() -> R
     let (origin, receiver) = (Origin::start().await?, Receiver::start().await?);
     let url = origin.file(&long_clip()?)?;
     let slow = json!({"name": "compress", "crf": 10});
-    let id = client.create(&with(job(&url, "webm", slow), "webhookUrl", receiver.url())).await?;
+    let id = client.create(&with(job(&url, "webm", &slow), "webhookUrl", receiver.url())).await?;
     client.when(&id, PATIENCE, |job| job["state"] == "transcoding").await?;
 
     let asked = Instant::now();

@@ -12,22 +12,22 @@ async fn given_keys_are_merged_and_null_clears() -> Result<()> {
     let client = edge.client();
     let fresh = client.get("/v1/settings").await?.expect(200)?;
     assert_eq!(fresh["defaultWebhookUrl"], Value::Null);
-    assert_eq!(fresh["jobRetentionDays"], 30);
+    assert_eq!(fresh["webhookSchedule"], "standard");
 
     let url = "https://hooks.example.com/a";
     let set = client.post("/v1/settings", &json!({"defaultWebhookUrl": url})).await?.expect(200)?;
     assert_eq!(set["defaultWebhookUrl"], url);
-    let kept = client.put("/v1/settings", &json!({"outputRetentionDays": 3})).await?.expect(200)?;
-    assert_eq!((&kept["defaultWebhookUrl"], &kept["outputRetentionDays"]), (&json!(url), &json!(3)));
+    let kept = client.put("/v1/settings", &json!({"webhookSchedule": "durable"})).await?.expect(200)?;
+    assert_eq!((&kept["defaultWebhookUrl"], &kept["webhookSchedule"]), (&json!(url), &json!("durable")));
     let cleared = client.post("/v1/settings", &json!({"defaultWebhookUrl": null})).await?.expect(200)?;
-    assert_eq!((&cleared["defaultWebhookUrl"], &cleared["outputRetentionDays"]), (&Value::Null, &json!(3)));
+    assert_eq!((&cleared["defaultWebhookUrl"], &cleared["webhookSchedule"]), (&Value::Null, &json!("durable")));
     assert_eq!(client.get("/v1/settings").await?.expect(200)?, cleared);
 
     for wrong in [
         json!({"defaultWebhookUrl": "http://10.0.0.1/"}),
         json!({"unknown": 1}),
         json!([]),
-        json!({"outputRetentionDays": "7"}),
+        json!({"webhookSchedule": 7}),
     ] {
         let answer = client.post("/v1/settings", &wrong).await?;
         assert_eq!((answer.status, answer.code()), (400, "VALIDATION_ERROR"), "{wrong}");
@@ -40,7 +40,8 @@ async fn given_keys_are_merged_and_null_clears() -> Result<()> {
 async fn settings_survive_a_power_cut() -> Result<()> {
     let mut edge = own_edge().await?;
     let client = edge.client();
-    let set = client.post("/v1/settings", &json!({"jobRetentionDays": 9})).await?.expect(200)?;
+    let set =
+        client.post("/v1/settings", &json!({"defaultWebhookUrl": "https://hooks.example.com/a"})).await?.expect(200)?;
     edge.restart().await?;
     assert_eq!(client.get("/v1/settings").await?.expect(200)?, set);
     Ok(())

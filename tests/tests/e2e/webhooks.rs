@@ -39,7 +39,7 @@ async fn a_failed_webhook_is_sent_again_after_half_a_second_and_a_second_and_no_
     let client = edge().await?.client();
     let log = wait_for("the delivery to be given up", PATIENCE, async || {
         let log = client.get(&format!("/v1/jobs/{id}/deliveries")).await?.expect(200)?;
-        let over = log["deliveries"][0]["state"] == "exhausted";
+        let over = log["deliveries"][0]["state"] == "abandoned";
         Ok(over.then_some(log))
     });
     let log = log.await?;
