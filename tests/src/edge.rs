@@ -64,7 +64,8 @@ impl Edge {
         let bundle = dir.join("bundle");
         tokio::task::spawn_blocking(move || build(&bundle)).await??;
 
-        let scratch = options.port.is_none().then(|| Guard::delete_dir(&dir.join("state"))).transpose()?;
+        let scratch =
+            options.port.is_none().then(|| Guard::delete_dirs(&[dir.join("state"), dir.join("bundle")])).transpose()?;
         let url = format!("http://127.0.0.1:{port}");
         let mut edge = Self { url, key, port, dir, group: None, _scratch: scratch };
         edge.launch().await?;

@@ -6,7 +6,7 @@ use std::{
     io,
     net::{Ipv4Addr, TcpListener},
     os::unix::process::{CommandExt, parent_id},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     thread,
     time::Duration,
@@ -43,7 +43,7 @@ impl Group {
             .stderr(errors)
             .spawn()
             .with_context(|| format!("start {name}"))?;
-        let guard = Guard::start(r#"kill -s KILL -- "-$1""#, leader.id().to_string().as_ref())?;
+        let guard = Guard::start(r#"kill -s KILL -- "-$1""#, [leader.id().to_string()])?;
         Ok(Self { leader, _guard: guard })
     }
 
@@ -77,19 +77,19 @@ impl Drop for Group {
 impl Guard {
     /// Deletes a file when we end.
     pub fn delete_file(file: &Path) -> Result<Self> {
-        Self::start(r#"rm -f "$1""#, file.as_ref())
+        Self::start(r#"rm -f "$1""#, [file])
     }
 
-    /// Deletes a directory when we end, once the processes that wrote there are gone.
-    pub fn delete_dir(dir: &Path) -> Result<Self> {
-        Self::start(r#"sleep 1; rm -rf "$1""#, dir.as_ref())
+    /// Deletes directories when we end, once the processes that wrote there are gone.
+    pub fn delete_dirs(dirs: &[PathBuf]) -> Result<Self> {
+        Self::start(r#"sleep 1; rm -rf "$@""#, dirs)
     }
 
-    /// Runs `script` with one argument when we end.
-    fn start(script: &str, argument: &OsStr) -> Result<Self> {
+    /// Runs `script` with these arguments when we end.
+    fn start(script: &str, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Self> {
         let mut shell = Command::new("sh")
             .args(["-c", &format!("read -r _; {script}"), "guard"])
-            .arg(argument)
+            .args(arguments)
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

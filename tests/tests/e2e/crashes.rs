@@ -29,7 +29,7 @@ async fn a_job_whose_node_is_killed_is_finished_by_another_with_one_webhook() ->
     assert_eq!(done["state"], "completed", "{done}");
     let nodes: Vec<_> = done["attempts"].as_array().into_iter().flatten().map(|attempt| &attempt["node"]).collect();
     assert_eq!(nodes, [&json!("first"), &json!("second")]);
-    let path = edge.dir().join("result.mp4");
+    let path = edge.dir().join("state/result.mp4");
     std::fs::write(&path, client.download(done["output"]["signedUrl"].as_str().unwrap_or_default()).await?)?;
     assert_eq!(probe(&path)?.frames("video")?, 1800);
 
