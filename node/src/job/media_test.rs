@@ -36,7 +36,7 @@ struct Told {
 fn supervise(work: Work, limits: Limits, input: &[u8], fail_from: Option<u64>) -> Told {
     let (mut ours, theirs) = UnixStream::pair().expect("socket pair");
     let engine = thread::spawn(move || serve(theirs));
-    let assignment = Assignment { work, limits, threads: 2 };
+    let assignment = Assignment { work, limits, threads: 1 };
     ours.write_all(&ToJob::Assignment(Box::new(assignment)).to_frame().expect("frame")).expect("told");
     let (mut messages, mut parts, mut bytes_read) = (Vec::new(), Vec::new(), 0);
     let mut head = [0; 5];
@@ -221,7 +221,9 @@ fn a_film_is_compressed_to_one_playable_part() {
 fn the_pictures_are_those_of_the_documented_command() {
     let made = make(&film(), compress(Format::Mp4));
     let command = super::film::COMMAND.replace("OUTPUT.mp4", "").replace("INPUT", film().to_str().expect("text"));
-    let theirs = synth("command.mp4", command.trim_start_matches("ffmpeg"));
+    // With two threads, x264 itself does not make the same of short clips every time.
+    let command = command.replace("-threads 2", "-threads 1").replace("-threads:v 2", "-threads:v 1");
+    let theirs = synth("command-one-thread.mp4", command.trim_start_matches("ffmpeg"));
     let pictures = |file: &Path| {
         let input = file.to_str().expect("text");
         tool("ffmpeg", &["-nostdin", "-v", "error", "-i", input, "-map", "0:v", "-f", "framemd5"], Path::new("-"))

@@ -40,7 +40,7 @@ pub enum SourceFault {
 /// What was the matter with one request. Worth another try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// A status that may pass: 5xx, 408, 425, 429.
+    /// A status that may pass: 5xx. Every 4xx is final, by the contract.
     Status(u16),
     /// The name does not resolve.
     Name,
