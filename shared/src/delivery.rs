@@ -387,10 +387,8 @@ mod tests {
             for happens in all {
                 let before = delivery;
                 delivery = match happens {
-                    Happens::Sent => match delivery.phase {
-                        Phase::Due { at } if at <= now.0 => delivery.sent(now),
-                        _ => delivery,
-                    },
+                    Happens::Sent if matches!(delivery.phase, Phase::Due { at } if at <= now.0) => delivery.sent(now),
+                    Happens::Sent => delivery,
                     Happens::Claim => {
                         let claimed = delivery.claim(delivery.attempt, now);
                         sends += u32::from(claimed.is_some());

@@ -27,6 +27,7 @@ use crate::{
 };
 
 /// The command that `compress` to MP4 at constant quality 28 with two threads equals, picture for picture.
+#[cfg_attr(not(test), expect(dead_code, reason = "documentation that a test runs"))]
 pub const COMMAND: &str = "ffmpeg -threads 2 -i INPUT -map 0:v:0 -map 0:a:0? -dn -sn \
      -c:v libx264 -preset veryfast -profile:v high -pix_fmt yuv420p -crf 28 -threads:v 2 \
      -fps_mode passthrough -enc_time_base:v -1 -c:a aac -b:a 128k -ac 2 -ar 48000 OUTPUT.mp4";

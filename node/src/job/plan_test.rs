@@ -58,13 +58,7 @@ fn cover(index: usize) -> Stream {
 }
 
 fn probe(streams: Vec<Stream>) -> Probe {
-    Probe {
-        format: "mov".to_owned(),
-        size: Some(1_000_000),
-        duration_us: Some(10_000_000),
-        streams,
-        warnings: Vec::new(),
-    }
+    Probe { size: Some(1_000_000), duration_us: Some(10_000_000), streams, warnings: Vec::new() }
 }
 
 fn compress(format: Format, codec: VideoCodec) -> Wanted {

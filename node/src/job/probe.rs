@@ -15,8 +15,6 @@ use crate::{
 /// What is known of an input before anything is decided.
 #[derive(Clone, Debug)]
 pub struct Probe {
-    /// libav's name of the container.
-    pub format: String,
     /// Length in bytes, when known.
     pub size: Option<u64>,
     /// Length in microseconds, as the container says or libav estimates.
@@ -42,7 +40,6 @@ pub fn open(link: &Link, index: u32, source: &Source, limits: &Limits) -> Done<(
     }
     let input = open_as(Box::new(remote), appearance, limits)?;
     let probe = Probe {
-        format: input.format(),
         size: input.size(),
         duration_us: input.duration_us(),
         streams: input.streams().to_vec(),

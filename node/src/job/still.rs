@@ -1,4 +1,5 @@
-//! Making one picture of a film.
+//! Making one picture of a film: to JPEG at quality 75 that of
+//! `ffmpeg -threads 1 -ss SECONDS -i INPUT -frames:v 1 -q:v 10 OUTPUT.jpg`, when the time is one of the input's own.
 
 use xora_av::{
     Decoder, Encoder, FieldOrder, Frame, Graph, Input, MICROSECONDS, Packet, Poll, Rational, Stream, VideoEncoding,
@@ -21,9 +22,6 @@ use crate::{
         shape::{Picture, chain},
     },
 };
-
-/// The picture of `thumbnail` to JPEG at quality 75 is that of this command, when the time is one of the input's own.
-pub const COMMAND: &str = "ffmpeg -threads 1 -ss SECONDS -i INPUT -frames:v 1 -q:v 10 OUTPUT.jpg";
 
 /// How far before the time asked for decoding begins, when the first try came out behind it; in microseconds.
 const STEP_BACK_US: i64 = 10_000_000;
