@@ -39,6 +39,8 @@ pub enum Code {
     UnsupportedMediaType,
     /// The range starts past the end.
     RangeNotSatisfiable,
+    /// The same idempotency key came with another body.
+    IdempotencyMismatch,
     /// Cannot be answered just now.
     Unavailable,
     /// Our fault.
@@ -58,6 +60,7 @@ impl Code {
             Self::PayloadTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::RangeNotSatisfiable => 416,
+            Self::IdempotencyMismatch => 422,
             Self::Unavailable => 503,
             Self::Internal => 500,
         }
@@ -74,7 +77,8 @@ impl Code {
             | Self::Conflict
             | Self::PayloadTooLarge
             | Self::UnsupportedMediaType
-            | Self::RangeNotSatisfiable => false,
+            | Self::RangeNotSatisfiable
+            | Self::IdempotencyMismatch => false,
         }
     }
 }

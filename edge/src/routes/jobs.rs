@@ -1,26 +1,33 @@
 //! `/v1/jobs` and `/v1/deliveries`.
 
-use serde_json::json;
-use xora_shared::{id::Id, job::JobState, request::JobRequest};
+use serde_json::{Value, json};
+use xora_shared::{id::Id, job::JobState, request::JobRequest, sign::sha256_hex};
 
 use super::{Ask, Reply};
 use crate::{
     auth::Scope,
     config,
     error::ApiError,
-    shard::{self, NewJob, Op, ShardMap},
+    shard::{self, NewJob, Once, Op, ShardMap},
 };
 
 /// `POST /v1/jobs`
 pub async fn create(mut ask: Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Jobs)?;
     let (site, token_id) = (ask.site.clone(), ask.caller.token_id.clone());
-    let request = JobRequest::parse(&ask.json().await?, config::policy(&site.env))?;
-    let place = ShardMap::load(&site.env).await?.place(u16::from_le_bytes(config::random()?));
+    let key = ask.request.headers().get("Idempotency-Key")?;
+    let body = ask.json().await?;
+    let request = JobRequest::parse(&body, config::policy(&site.env))?;
+    let once = key.map(|key| once(&token_id, &key, &body)).transpose()?;
+    // By chance, or where an earlier request with the same key went.
+    let spread = match &once {
+        Some(once) => u16::from_str_radix(&once.key[..4], 16).unwrap_or(0),
+        None => u16::from_le_bytes(config::random()?),
+    };
+    let place = ShardMap::load(&site.env).await?.place(spread);
     let id = Id::new(config::now(), u128::from_le_bytes(config::random()?), place);
-    let job = NewJob { id, request, token_id, origin: site.origin };
-    shard::ask::<()>(&site.env, place.shard(), Op::Create, &job).await?;
-    accepted(id)
+    let job = NewJob { id, request, token_id, origin: site.origin, once };
+    accepted(shard::ask(&site.env, place.shard(), Op::Create, &job).await?)
 }
 
 /// `POST /v1/jobs/:id/retry`
@@ -44,6 +51,14 @@ pub async fn about(ask: Ask, op: Op) -> Result<Reply, ApiError> {
     ask.needs(Scope::Jobs)?;
     let id = ask.id("job")?;
     shard::forward(&ask.site, id.place().shard(), op, format!("\"{id}\"")).await
+}
+
+fn once(token_id: &str, key: &str, body: &Value) -> Result<Once, ApiError> {
+    if key.is_empty() || key.len() > 255 {
+        return Err(ApiError::invalid("Idempotency-Key: must be 1 to 255 characters"));
+    }
+    let digest = |text: &str| sha256_hex(text.as_bytes());
+    Ok(Once { key: digest(&format!("{token_id}\n{key}")), body: digest(&body.to_string()) })
 }
 
 fn accepted(id: Id) -> Result<Reply, ApiError> {

@@ -17,8 +17,8 @@ use xora_shared::{
 };
 
 use super::{
-    JobShard, NewJob, id_beside, stale,
-    store::{DeliveryRow, JobRow, Phase, TaskRow},
+    JobShard, NewJob, Once, id_beside, stale,
+    store::{DeliveryRow, JobRow, Phase, RepeatRow, TaskRow},
 };
 use crate::{
     account, config,
@@ -36,11 +36,20 @@ pub(super) struct Ending {
 
 impl JobShard {
     /// Keeps a new job and wakes nodes. The same id again is the same job: the Worker's retry changes nothing.
-    pub(super) async fn create(&self, NewJob { id, request, token_id, origin }: NewJob) -> Result<(), ApiError> {
+    pub(super) async fn create(&self, job: NewJob) -> Result<Id, ApiError> {
+        let NewJob { id, request, token_id, origin, once } = job;
         if self.job(id).is_ok() {
-            return Ok(());
+            return Ok(id);
         }
         let now = config::now();
+        if let Some(Once { key, body }) = once {
+            if let Some(first) = self.repeat(&key, now.0)? {
+                let message = "this Idempotency-Key came with another body within the last day; use a new key";
+                let mismatch = || ApiError::new(Code::IdempotencyMismatch, message);
+                return if first.body == body { Ok(first.job_id) } else { Err(mismatch()) };
+            }
+            self.put_repeat(&key, now.0, &RepeatRow { body, job_id: id })?;
+        }
         let row = JobRow {
             record: queued(id, request, now),
             origin,
@@ -53,7 +62,7 @@ impl JobShard {
         self.put_task(&offer(&row, now))?;
         self.arm().await?;
         self.wake_nodes();
-        Ok(())
+        Ok(id)
     }
 
     /// A job as it stands.

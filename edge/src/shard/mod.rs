@@ -44,7 +44,7 @@ use crate::{
 /// What can be asked of a shard: the path of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// Keeps a [`NewJob`]. Answers nothing.
+    /// Keeps a [`NewJob`]. Answers its id, or that of the job that the same idempotency key made before.
     Create,
     /// Answers the job with this id.
     Read,
@@ -120,6 +120,17 @@ pub struct NewJob {
     pub token_id: String,
     /// Where the caller reached us, for links to files.
     pub origin: String,
+    /// What makes a repeated request the same one.
+    pub once: Option<Once>,
+}
+
+/// An idempotency key. Its shard is that of the key's digest, so that a repeated request meets the first one there.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Once {
+    /// SHA-256 of the caller's token and key.
+    pub key: String,
+    /// SHA-256 of the body.
+    pub body: String,
 }
 
 /// Asks a shard for something that the Worker needs itself.

@@ -17,7 +17,7 @@ use super::{JobShard, Live};
 use crate::{config, error::ApiError};
 
 /// Statements that lead from one version of the schema to the next. Never edited, only added to.
-const MIGRATIONS: [&[&str]; 1] = [&[
+const MIGRATIONS: [&[&str]; 2] = [&[
     "CREATE TABLE jobs (id TEXT PRIMARY KEY, state TEXT NOT NULL, doc TEXT NOT NULL) WITHOUT ROWID",
     // Rows of jobs that are not over. `ready_at` is null while leased.
     "CREATE TABLE tasks (id TEXT PRIMARY KEY, priority INTEGER NOT NULL, ready_at INTEGER, wakes_at INTEGER NOT NULL,
@@ -27,6 +27,9 @@ const MIGRATIONS: [&[&str]; 1] = [&[
     "CREATE TABLE uploads (key TEXT PRIMARY KEY, drop_at INTEGER, doc TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE deliveries (id TEXT PRIMARY KEY, wakes_at INTEGER, doc TEXT NOT NULL) WITHOUT ROWID",
     "CREATE INDEX deliveries_due ON deliveries (wakes_at) WHERE wakes_at IS NOT NULL",
+], &[
+    // Answers to repeat, by caller and key, for a day.
+    "CREATE TABLE repeats (key TEXT PRIMARY KEY, at INTEGER NOT NULL, doc TEXT NOT NULL) WITHOUT ROWID",
 ]];
 
 /// A job's row. While the job runs, its task's row is newer in state, progress and attempts.
@@ -117,6 +120,18 @@ pub(super) struct DeliveryRow {
     pub record: JobRecord,
     pub origin: String,
     pub log: Vec<LoggedAttempt>,
+}
+
+/// How long the same idempotency key gets the same answer, in milliseconds.
+const REPEAT_MS: i64 = 24 * 3600 * 1000;
+
+/// What was asked and answered under an idempotency key.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct RepeatRow {
+    /// SHA-256 of the body.
+    pub body: String,
+    /// The job that it made.
+    pub job_id: Id,
 }
 
 /// One attempt of a delivery, as the log keeps it.
@@ -272,6 +287,19 @@ impl JobShard {
 
     pub(super) fn delete_upload(&self, key: &str) -> Result<(), ApiError> {
         self.write("DELETE FROM uploads WHERE key = ?", vec![key.into()])
+    }
+
+    /// The answer that is repeated for this key, unless it is older than [`REPEAT_MS`].
+    pub(super) fn repeat(&self, key: &str, now: i64) -> Result<Option<RepeatRow>, ApiError> {
+        let query = "SELECT doc FROM repeats WHERE key = ? AND at > ?";
+        Ok(self.docs(query, vec![key.into(), integer(now - REPEAT_MS)])?.pop())
+    }
+
+    /// Keeps an answer, and forgets those whose time is over.
+    pub(super) fn put_repeat(&self, key: &str, now: i64, row: &RepeatRow) -> Result<(), ApiError> {
+        self.write("DELETE FROM repeats WHERE at <= ?", vec![integer(now - REPEAT_MS)])?;
+        let values = vec![key.into(), integer(now), serde_json::to_string(row)?.into()];
+        self.write("INSERT OR REPLACE INTO repeats (key, at, doc) VALUES (?, ?, ?)", values)
     }
 
     fn write(&self, query: &str, values: Vec<SqlStorageValue>) -> Result<(), ApiError> {

@@ -153,7 +153,6 @@ async fn unknown_jobs_and_paths_are_not_found() -> Result<()> {
 }
 
 #[tokio::test]
-#[ignore = "the edge does not keep idempotency keys yet"]
 async fn the_same_idempotency_key_makes_one_job_and_another_body_is_refused() -> Result<()> {
     let client = edge().await?.client();
     let origin = Origin::start().await?;
