@@ -93,7 +93,20 @@ impl Edge {
         self.client().get("/cdn-cgi/local/scheduled").await?.expect(200).map(drop)
     }
 
+    /// `wrangler dev` opens ports of its own by chance, and now and then finds one taken by another that starts beside
+    /// it: it is started again then.
     async fn launch(&mut self) -> Result<()> {
+        const TRIES: usize = 3;
+        for _ in 1..TRIES {
+            match self.launch_once().await {
+                Err(error) if format!("{error:#}").contains("Address already in use (socket") => self.group = None,
+                other => return other,
+            }
+        }
+        self.launch_once().await
+    }
+
+    async fn launch_once(&mut self) -> Result<()> {
         let modules = root().join("node_modules");
         let inspector = free_port()?;
         let mut command = Command::new(modules.join(".bin/node"));

@@ -46,6 +46,8 @@ impl Request {
 pub enum Ending {
     /// The next request may come.
     Complete,
+    /// The connection is closed in good order.
+    Close,
     /// The connection is reset.
     Reset,
     /// Nothing more is ever sent.
@@ -177,6 +179,7 @@ async fn serve<F: Future<Output = Reply>>(
         write_reply(stream.get_mut(), &reply, head_only, sent).await?;
         match reply.ending {
             Ending::Complete => {}
+            Ending::Close => return Ok(stream.shutdown().await?),
             Ending::Reset => return reset(stream.get_mut()).await,
             Ending::Hang => std::future::pending().await,
         }

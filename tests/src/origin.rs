@@ -98,7 +98,7 @@ fn answer(served: Served, request: &Request) -> Reply {
             Reply { claimed, body, ending: Ending::Reset, ..reply }
         }
         Served::Overstated(bytes, by) => {
-            Reply { claimed: Some(bytes.len() + by), ending: Ending::Reset, ..whole(bytes) }
+            Reply { claimed: Some(bytes.len() + by), ending: Ending::Close, ..whole(bytes) }
         }
         Served::Always(reply) => reply,
     }
