@@ -3,14 +3,14 @@
 use worker::{ScheduledTime, console_error, js_sys};
 use xora_shared::{
     failure::{Failure, FailureKind, Stage},
-    job::machine::{self, Event},
+    job::machine::{self, Conflict, Event},
     settings::Settings,
     time::UnixMs,
 };
 
 use super::{
     JobShard,
-    store::{Phase, TaskRow, UNCLAIMED_MS},
+    store::{DeliveryRow, Phase, TaskRow, UNCLAIMED_MS},
 };
 use crate::{config, error::ApiError};
 
@@ -51,16 +51,20 @@ impl JobShard {
         }
         let settings = self.settings().await?;
         let now = config::now();
+        // No await between reading these rows and writing the last of them.
+        let mut deliveries = Vec::new();
         for task in self.due_tasks(now.0, ROWS)? {
-            self.wake_task(task, now, &settings).await?;
+            deliveries.extend(self.wake_task(task, now, &settings)?);
+        }
+        for delivery in deliveries {
+            self.dispatch(Some(delivery)).await;
         }
         Ok(())
     }
 
-    async fn wake_task(&self, mut task: TaskRow, now: UnixMs, settings: &Settings) -> Result<(), ApiError> {
+    fn wake_task(&self, mut task: TaskRow, now: UnixMs, settings: &Settings) -> Result<Option<DeliveryRow>, ApiError> {
         self.note_live(&mut task);
         let (event, failure) = match task.phase {
-            Phase::Leased { expires_ms, .. } if expires_ms > now.0 => return self.put_task(&task),
             Phase::Leased { stage, .. } => (Event::Expired, lost(stage)),
             Phase::Waiting { .. } if now.since(UnixMs(task.offered_ms)) >= UNCLAIMED_MS => {
                 (Event::Unclaimed, unclaimed())
@@ -70,14 +74,13 @@ impl JobShard {
                 task.offered_ms = ready_ms;
                 self.put_task(&task)?;
                 self.wake_nodes();
-                return Ok(());
+                return Ok(None);
             }
         };
-        if let Ok(step) = machine::step(task.state, event, &task.spent) {
-            let delivery = self.settle(task, step, failure, settings)?;
-            self.dispatch(delivery).await;
+        match machine::step(task.state, event, &task.spent) {
+            Ok(step) => self.settle(task, step, failure, settings),
+            Err(Conflict) => Ok(None),
         }
-        Ok(())
     }
 
     async fn wake_uploads(&self) -> Result<(), ApiError> {

@@ -164,20 +164,23 @@ impl JobShard {
 
     /// Looks at deliveries whose time has come, and sends what is due.
     pub(super) async fn wake_deliveries(&self, now: UnixMs, limit: i64) -> Result<(), ApiError> {
+        // No await between reading these rows and writing the last of them.
+        let mut due = Vec::new();
         for mut row in self.due_deliveries(now.0, limit)? {
             let before = row.delivery;
             row.delivery = before.wake(now);
             if row.delivery.interruptions > before.interruptions {
                 row.log.push(interrupted(before.attempt, now));
             }
-            let due = row.delivery.wakes_at().is_some_and(|at| at <= now.0);
-            if due {
+            let is_due = row.delivery.wakes_at().is_some_and(|at| at <= now.0);
+            if is_due {
                 row.delivery = row.delivery.sent(now);
             }
             self.put_delivery(&row)?;
-            if due {
-                self.send_message(&row).await;
-            }
+            due.extend(is_due.then_some(row));
+        }
+        for row in due {
+            self.send_message(&row).await;
         }
         Ok(())
     }

@@ -17,20 +17,23 @@ use super::{JobShard, Live};
 use crate::{config, error::ApiError};
 
 /// Statements that lead from one version of the schema to the next. Never edited, only added to.
-const MIGRATIONS: [&[&str]; 2] = [&[
-    "CREATE TABLE jobs (id TEXT PRIMARY KEY, state TEXT NOT NULL, doc TEXT NOT NULL) WITHOUT ROWID",
-    // Rows of jobs that are not over. `ready_at` is null while leased.
-    "CREATE TABLE tasks (id TEXT PRIMARY KEY, priority INTEGER NOT NULL, ready_at INTEGER, wakes_at INTEGER NOT NULL,
+const MIGRATIONS: [&[&str]; 2] = [
+    &[
+        "CREATE TABLE jobs (id TEXT PRIMARY KEY, state TEXT NOT NULL, doc TEXT NOT NULL) WITHOUT ROWID",
+        // Rows of jobs that are not over. `ready_at` and `wakes_at` are null while leased: memory knows when a lease ends.
+        "CREATE TABLE tasks (id TEXT PRIMARY KEY, priority INTEGER NOT NULL, ready_at INTEGER, wakes_at INTEGER,
         doc TEXT NOT NULL) WITHOUT ROWID",
-    "CREATE INDEX tasks_ready ON tasks (priority DESC, id) WHERE ready_at IS NOT NULL",
-    // Objects and multipart uploads that no job refers to (yet).
-    "CREATE TABLE uploads (key TEXT PRIMARY KEY, drop_at INTEGER, doc TEXT NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE deliveries (id TEXT PRIMARY KEY, wakes_at INTEGER, doc TEXT NOT NULL) WITHOUT ROWID",
-    "CREATE INDEX deliveries_due ON deliveries (wakes_at) WHERE wakes_at IS NOT NULL",
-], &[
-    // Answers to repeat, by caller and key, for a day.
-    "CREATE TABLE repeats (key TEXT PRIMARY KEY, at INTEGER NOT NULL, doc TEXT NOT NULL) WITHOUT ROWID",
-]];
+        "CREATE INDEX tasks_ready ON tasks (priority DESC, id) WHERE ready_at IS NOT NULL",
+        // Objects and multipart uploads that no job refers to (yet).
+        "CREATE TABLE uploads (key TEXT PRIMARY KEY, drop_at INTEGER, doc TEXT NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE deliveries (id TEXT PRIMARY KEY, wakes_at INTEGER, doc TEXT NOT NULL) WITHOUT ROWID",
+        "CREATE INDEX deliveries_due ON deliveries (wakes_at) WHERE wakes_at IS NOT NULL",
+    ],
+    &[
+        // Answers to repeat, by caller and key, for a day.
+        "CREATE TABLE repeats (key TEXT PRIMARY KEY, at INTEGER NOT NULL, doc TEXT NOT NULL) WITHOUT ROWID",
+    ],
+];
 
 /// A job's row. While the job runs, its task's row is newer in state, progress and attempts.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -86,12 +89,12 @@ impl TaskRow {
         }
     }
 
-    /// When the alarm has to look at it: a lease that may have ended, an offer that begins, or a wait that was too long.
-    fn wakes_at(&self) -> i64 {
+    /// When the alarm has to look at it: an offer that begins, or a wait that was too long.
+    fn wakes_at(&self) -> Option<i64> {
         match self.phase {
-            Phase::Waiting { ready_ms } if ready_ms > self.offered_ms => ready_ms,
-            Phase::Waiting { .. } => self.offered_ms + UNCLAIMED_MS,
-            Phase::Leased { expires_ms, .. } => expires_ms,
+            Phase::Waiting { ready_ms } if ready_ms > self.offered_ms => Some(ready_ms),
+            Phase::Waiting { .. } => Some(self.offered_ms + UNCLAIMED_MS),
+            Phase::Leased { .. } => None,
         }
     }
 }
@@ -213,10 +216,15 @@ impl JobShard {
         Ok(self.docs(query, vec![integer(now)])?.pop())
     }
 
-    /// Tasks that the alarm has to look at.
+    /// Tasks that the alarm has to look at: those that waited long enough, and those whose lease has ended.
     pub(super) fn due_tasks(&self, now: i64, limit: i64) -> Result<Vec<TaskRow>, ApiError> {
         let query = "SELECT doc FROM tasks WHERE wakes_at <= ? ORDER BY wakes_at LIMIT ?";
-        self.docs(query, vec![integer(now), integer(limit)])
+        let mut due = self.docs(query, vec![integer(now), integer(limit)])?;
+        let live = self.memory.live.borrow();
+        for (id, _) in live.iter().filter(|(_, live)| live.expires_ms <= now) {
+            due.extend(self.task(*id)?);
+        }
+        Ok(due)
     }
 
     pub(super) fn delivery(&self, id: Id) -> Result<Option<DeliveryRow>, ApiError> {
@@ -248,7 +256,9 @@ impl JobShard {
         let query = "SELECT min(at) AS at FROM (SELECT min(wakes_at) AS at FROM tasks
             UNION ALL SELECT min(wakes_at) FROM deliveries WHERE wakes_at IS NOT NULL
             UNION ALL SELECT min(drop_at) FROM uploads)";
-        Ok(self.sql().exec(query, None)?.one::<At>()?.at)
+        let rows = self.sql().exec(query, None)?.one::<At>()?.at;
+        let leases = self.memory.live.borrow().values().map(|live| live.expires_ms).min();
+        Ok(rows.into_iter().chain(leases).min())
     }
 
     pub(super) fn put_job(&self, row: &JobRow) -> Result<(), ApiError> {
@@ -262,7 +272,7 @@ impl JobShard {
             text(row.id),
             integer(row.priority.into()),
             row.ready_at().map_or(SqlStorageValue::Null, integer),
-            integer(row.wakes_at()),
+            row.wakes_at().map_or(SqlStorageValue::Null, integer),
             serde_json::to_string(row)?.into(),
         ];
         let query = "INSERT OR REPLACE INTO tasks (id, priority, ready_at, wakes_at, doc) VALUES (?, ?, ?, ?, ?)";

@@ -123,10 +123,12 @@ impl JobShard {
         const AGAIN_MS: i64 = 60_000;
         self.abort(&row).await;
         let deleted = self.env.bucket("MEDIA")?.delete(row.key.as_str()).await;
-        let current = self.upload(&row.key)?.is_some_and(|now| now.upload_id == row.upload_id);
+        // A later upload of the same key may have taken the row over in the meantime.
+        if self.upload(&row.key)?.is_none_or(|now| now.upload_id != row.upload_id) {
+            return Ok(());
+        }
         match deleted {
-            Ok(()) if current => self.delete_upload(&row.key),
-            Ok(()) => Ok(()),
+            Ok(()) => self.delete_upload(&row.key),
             Err(error) => {
                 console_error!("remove {}: {error:?}", row.key);
                 self.put_upload(&UploadRow { drop_at: Some(config::now().plus(AGAIN_MS).0), ..row })
