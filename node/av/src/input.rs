@@ -156,6 +156,13 @@ impl Input {
         check(code, "seek").map(|_| ()).map_err(|error| self.blame(error))
     }
 
+    /// Goes back to the first byte, without asking any clock of the file.
+    pub fn rewind(&mut self) -> Result<()> {
+        // SAFETY: valid while `self` is.
+        let code = unsafe { ffi::av_seek_frame(self.context, -1, 0, ffi::AVSEEK_FLAG_BYTE) };
+        check(code, "rewind").map(|_| ()).map_err(|error| self.blame(error))
+    }
+
     /// The codec parameters of a stream.
     pub(crate) fn parameters(&self, stream: usize) -> Option<(*const ffi::AVCodecParameters, Rational)> {
         // SAFETY: the stream is of this context, and libav always allocates its parameters.

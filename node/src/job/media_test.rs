@@ -485,6 +485,16 @@ fn a_thumbnail_is_the_picture_shown_at_that_time() {
 }
 
 #[test]
+fn a_thumbnail_is_found_in_a_file_whose_clock_starts_again() {
+    // A transport stream's clock has 33 bits of 90 kHz: it starts again after 95443.7 s, here 2.3 s after the start.
+    let film = "-f lavfi -i testsrc2=s=320x240:r=25:d=4 -f lavfi -i sine=d=4 -c:v libx264 -c:a aac";
+    let wrapping =
+        make(&synth("wrapping.ts", &format!("{film} -output_ts_offset 95440 -f mpegts")), thumbnail(1_000_000));
+    let plain = make(&synth("wrapping.mp4", film), thumbnail(1_000_000));
+    assert_eq!(wrapping.told.output, plain.told.output);
+}
+
+#[test]
 fn a_thumbnail_has_the_size_and_format_that_were_asked_for() {
     let sized = |width, height, format| {
         let thumbnail = Thumbnail { seek_us: 0, width, height, quality: 75 };

@@ -90,6 +90,12 @@ fn find(input: &mut Input, decoder: &mut Decoder, stream: &Stream, seek_us: u64)
             break;
         }
     }
+    // A clock that starts again in mid-file leads seeks astray; the first byte is always where it was.
+    if fallback.is_none() && input.rewind().is_ok() {
+        decoder.reset();
+        let Scan { shown, later } = scan(input, decoder, stream.index, target)?;
+        fallback = shown.or(later);
+    }
     fallback.ok_or_else(|| Fault::transcode("no picture of the input could be decoded"))
 }
 
