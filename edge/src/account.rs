@@ -3,6 +3,8 @@
 //! Settings live in KV, which takes one write a second per key and may lag; this object serialises their writes, keeps
 //! what was written last, and writes it through.
 
+mod presets;
+
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use worker::{
@@ -10,6 +12,8 @@ use worker::{
     WebSocketIncomingMessage, durable_object,
 };
 use xora_shared::{settings::Settings, webhook::Secrets};
+
+pub use presets::{create_preset, delete_preset, preset, presets, replace_preset};
 
 use crate::{
     auth::{Caller, Scope},
@@ -110,6 +114,11 @@ impl Account {
             }
             "tokens" => rpc::reply(&self.tokens()?),
             "revoke-token" => rpc::reply(&self.revoke_token(&asked.body::<String>()?)?),
+            "create-preset" => rpc::reply(&self.create_preset(asked.body()?)?),
+            "presets" => rpc::reply(&self.presets()?),
+            "preset" => rpc::reply(&self.preset(&asked.body::<String>()?)?),
+            "replace-preset" => rpc::reply(&self.replace_preset(asked.body()?)?),
+            "delete-preset" => rpc::reply(&self.delete_preset(&asked.body::<String>()?)?),
             _ => Err(ApiError::not_found("operation")),
         }
     }
@@ -193,6 +202,7 @@ impl DurableObject for Account {
         let schema = [
             "CREATE TABLE IF NOT EXISTS tokens (id TEXT PRIMARY KEY, hash TEXT NOT NULL UNIQUE, doc TEXT NOT NULL)",
             "CREATE TABLE IF NOT EXISTS documents (name TEXT PRIMARY KEY, doc TEXT NOT NULL)",
+            "CREATE TABLE IF NOT EXISTS presets (id TEXT PRIMARY KEY, doc TEXT NOT NULL)",
         ];
         for statement in schema {
             if let Err(error) = account.sql().exec(statement, None) {

@@ -1,9 +1,9 @@
 //! `/v1/jobs` and `/v1/deliveries`.
 
 use serde_json::{Value, json};
-use xora_shared::{id::Id, job::JobState, request::JobRequest, sign::sha256_hex};
+use xora_shared::{id::Id, job::JobState, preset, request::JobRequest, sign::sha256_hex};
 
-use super::{Ask, Reply};
+use super::{Ask, Reply, presets};
 use crate::{
     auth::Scope,
     config,
@@ -17,7 +17,11 @@ pub async fn create(mut ask: Ask) -> Result<Reply, ApiError> {
     let (site, token_id) = (ask.site.clone(), ask.caller.token_id.clone());
     let key = ask.request.headers().get("Idempotency-Key")?;
     let body = ask.json().await?;
-    let request = JobRequest::parse(&body, config::policy(&site.env))?;
+    let policy = config::policy(&site.env);
+    let request = match preset::named(&body) {
+        Some(id) => JobRequest::parse(&preset::merge(&presets::config(&site.env, id).await?, &body), policy)?,
+        None => JobRequest::parse(&body, policy)?,
+    };
     let once = key.map(|key| once(&token_id, &key, &body)).transpose()?;
     // By chance, or where an earlier request with the same key went.
     let spread = match &once {

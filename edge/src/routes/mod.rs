@@ -4,11 +4,15 @@ mod ask;
 pub mod files;
 mod jobs;
 mod nodes;
+mod presets;
 mod settings;
 mod tokens;
 
 use worker::{Env, Method, Request, Response, Result, Url};
-use xora_shared::protocol;
+use xora_shared::{
+    protocol,
+    route::{self, NoRoute, Route},
+};
 
 pub use ask::{Ask, Reply, Site};
 
@@ -19,69 +23,11 @@ use crate::{
     shard,
 };
 
-/// What can be asked for.
-#[derive(Clone, Copy)]
-enum Route {
-    Health,
-    CreateJob,
-    ReadJob,
-    CancelJob,
-    RetryJob,
-    Deliveries,
-    Redeliver,
-    ReadSettings,
-    MergeSettings,
-    TestWebhook,
-    ReadSecret,
-    RotateSecret,
-    CreateToken,
-    ListTokens,
-    RevokeToken,
-    Lease,
-    Heartbeat,
-    OutputBegin,
-    OutputTargets,
-    OutputFinish,
-    Complete,
-    Fail,
-    Release,
-}
-
-/// Methods and paths. `:id` stands for one segment. Answered under `/api` as well.
-const ROUTES: [(Method, &str, Route); 25] = [
-    (Method::Get, "/healthz", Route::Health),
-    (Method::Head, "/healthz", Route::Health),
-    (Method::Post, "/v1/jobs", Route::CreateJob),
-    (Method::Get, "/v1/jobs/:id", Route::ReadJob),
-    (Method::Post, "/v1/jobs/:id/cancel", Route::CancelJob),
-    (Method::Post, "/v1/jobs/:id/retry", Route::RetryJob),
-    (Method::Get, "/v1/jobs/:id/deliveries", Route::Deliveries),
-    (Method::Post, "/v1/deliveries/:id/redeliver", Route::Redeliver),
-    (Method::Get, "/v1/settings", Route::ReadSettings),
-    (Method::Post, "/v1/settings", Route::MergeSettings),
-    (Method::Put, "/v1/settings", Route::MergeSettings),
-    (Method::Post, "/v1/settings/webhook/test", Route::TestWebhook),
-    (Method::Get, "/v1/settings/webhook/secret", Route::ReadSecret),
-    (Method::Post, "/v1/settings/webhook/secret/rotate", Route::RotateSecret),
-    (Method::Post, "/v1/tokens", Route::CreateToken),
-    (Method::Get, "/v1/tokens", Route::ListTokens),
-    (Method::Delete, "/v1/tokens/:id", Route::RevokeToken),
-    (Method::Post, protocol::LEASE, Route::Lease),
-    (Method::Post, protocol::HEARTBEAT, Route::Heartbeat),
-    (Method::Post, protocol::OUTPUT_BEGIN, Route::OutputBegin),
-    (Method::Post, protocol::OUTPUT_TARGETS, Route::OutputTargets),
-    (Method::Post, protocol::OUTPUT_FINISH, Route::OutputFinish),
-    (Method::Post, protocol::COMPLETE, Route::Complete),
-    (Method::Post, protocol::FAIL, Route::Fail),
-    (Method::Post, protocol::RELEASE, Route::Release),
-];
-
 /// Answers a request. Whatever goes wrong becomes an error body.
 pub async fn answer(req: Request, env: Env) -> Result<Response> {
     let request_id = request_id(&req);
     let url = req.url()?;
-    let path = url.path();
-    let path = path.strip_prefix("/api").filter(|rest| rest.starts_with("/v1/")).unwrap_or(path);
+    let path = route::canonical(url.path());
     let site = Site { origin: config::public_url(&env).unwrap_or_else(|| url.origin().ascii_serialization()), env };
     // Bodies of files and sockets have a form of their own.
     let special = if path.starts_with("/files/") {
@@ -117,6 +63,12 @@ async fn answer_json(request: Request, site: Site, path: &str) -> Result<Reply, 
         Route::TestWebhook => settings::test_webhook(ask).await,
         Route::ReadSecret => settings::secret(ask).await,
         Route::RotateSecret => settings::rotate_secret(ask).await,
+        Route::Starters => presets::starters(&ask),
+        Route::CreatePreset => presets::create(ask).await,
+        Route::ListPresets => presets::list(ask).await,
+        Route::ReadPreset => presets::read(ask).await,
+        Route::ReplacePreset => presets::replace(ask).await,
+        Route::DeletePreset => presets::delete(ask).await,
         Route::CreateToken => tokens::create(ask).await,
         Route::ListTokens => tokens::list(ask).await,
         Route::RevokeToken => tokens::revoke(ask).await,
@@ -133,29 +85,11 @@ async fn answer_json(request: Request, site: Site, path: &str) -> Result<Reply, 
 
 /// Finds the route, and the id in its path.
 fn find(method: &Method, path: &str) -> Result<(Route, String), ApiError> {
-    let mut here = ROUTES.iter().filter_map(|(each, pattern, route)| Some((each, *route, matches(pattern, path)?)));
-    let Some((first, route, id)) = here.next() else { return Err(ApiError::not_found("path")) };
-    if first == method {
-        return Ok((route, id));
+    match route::find(method.as_ref(), path) {
+        Ok((route, id)) => Ok((route, id.to_owned())),
+        Err(NoRoute::Path) => Err(ApiError::not_found("path")),
+        Err(NoRoute::Method) => Err(ApiError::new(Code::MethodNotAllowed, "this path exists, but not for this method")),
     }
-    let found = here.find(|(each, _, _)| *each == method);
-    found
-        .map(|(_, route, id)| (route, id))
-        .ok_or_else(|| ApiError::new(Code::MethodNotAllowed, "this path exists, but not for this method"))
-}
-
-/// The id in the path, or nothing where the pattern has none; none if the path is another.
-fn matches(pattern: &str, path: &str) -> Option<String> {
-    let mut id = String::new();
-    let mut segments = path.split('/');
-    for wanted in pattern.split('/') {
-        match segments.next()? {
-            segment if wanted == ":id" => segment.clone_into(&mut id),
-            segment if wanted == segment => {}
-            _ => return None,
-        }
-    }
-    segments.next().is_none().then_some(id)
 }
 
 /// A node's wake-up socket to one shard.

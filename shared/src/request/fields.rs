@@ -101,6 +101,11 @@ impl Field {
         }
     }
 
+    /// The object as it stands, if it is one.
+    pub fn map(&self) -> Option<&Map<String, Value>> {
+        self.value.as_object()
+    }
+
     /// Text of `min` to `max` characters.
     pub fn text(self, min: usize, max: usize) -> Option<String> {
         let wanted = format!("must be a string of {min} to {max} characters");

@@ -59,27 +59,52 @@ pub struct Input {
 }
 
 impl JobRequest {
-    /// Reads the body of `POST /v1/jobs`.
+    /// Reads the body of `POST /v1/jobs`, in which a preset has taken the place of its id (see [`crate::preset::merge`]).
     pub fn parse(body: &Value, policy: Policy) -> Result<Self, Invalid> {
         let mut fields = Fields::of_body(body)?;
-        fields.required("mode", mode);
         let input = fields.required("input", |field| input(field, policy));
+        let config = Config::read(&mut fields, policy);
+        fields.optional("presetId", |field| field.refuse::<()>("must be the id of a preset, a string"));
+        fields.finish()?;
+        let (Some(input), Some(config)) = (input, config) else {
+            unreachable!("a required part that is missing has been noted as a problem")
+        };
+        let Config { wanted, stage_input, webhook_url, metadata, priority } = config;
+        Ok(Self { input, wanted, stage_input, webhook_url, metadata, priority })
+    }
+
+    /// Judges the configuration of a preset: a job without its input.
+    pub fn check_config(fields: &mut Fields, policy: Policy) {
+        Config::read(fields, policy);
+        for name in ["input", "presetId"] {
+            fields.optional(name, |field| field.refuse::<()>("belongs to a job, not to a preset"));
+        }
+    }
+}
+
+/// What a job says besides its input.
+struct Config {
+    wanted: Wanted,
+    stage_input: bool,
+    webhook_url: Option<String>,
+    metadata: Option<Headers>,
+    priority: u8,
+}
+
+impl Config {
+    /// None when something is wrong with what is wanted; that has been noted.
+    fn read(fields: &mut Fields, policy: Policy) -> Option<Self> {
+        fields.required("mode", mode);
         let format = fields.required("output", output);
         let recipe = fields.required("recipe", |field| recipe(field, format));
         let stage_input = fields.optional("stageInput", Field::boolean);
         let webhook_url = fields.optional("webhookUrl", |field| field.url(policy));
         let metadata = fields.optional("metadata", |field| field.pairs(16, metadata_problem));
         let priority = fields.optional("priority", |field| field.integer(0, 9));
-        for name in ["presetId", "storageProviderId"] {
-            fields.optional(name, |field| field.refuse::<()>("is not offered by this version"));
-        }
-        fields.finish()?;
-        let (Some(input), Some(format), Some((recipe, recipe_stage_input))) = (input, format, recipe) else {
-            unreachable!("a required part that is missing has been noted as a problem")
-        };
-        Ok(Self {
-            input,
-            wanted: Wanted { recipe, format },
+        fields.optional("storageProviderId", |field| field.refuse::<()>("is not offered by this version"));
+        let (recipe, recipe_stage_input) = recipe?;
+        Some(Self {
+            wanted: Wanted { recipe, format: format? },
             stage_input: stage_input.or(recipe_stage_input).unwrap_or(true),
             webhook_url,
             metadata,

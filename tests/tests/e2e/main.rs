@@ -7,6 +7,7 @@ mod create;
 mod files;
 mod inputs;
 mod jobs;
+mod presets;
 mod settings;
 mod webhooks;
 

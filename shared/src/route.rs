@@ -1,0 +1,163 @@
+//! Which method and path does what: the one table, from which the edge routes and the API's description is made.
+
+use crate::protocol;
+
+/// What can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the table says which path each is")]
+pub enum Route {
+    Health,
+    CreateJob,
+    ReadJob,
+    CancelJob,
+    RetryJob,
+    Deliveries,
+    Redeliver,
+    ReadSettings,
+    MergeSettings,
+    TestWebhook,
+    ReadSecret,
+    RotateSecret,
+    Starters,
+    CreatePreset,
+    ListPresets,
+    ReadPreset,
+    ReplacePreset,
+    DeletePreset,
+    CreateToken,
+    ListTokens,
+    RevokeToken,
+    Lease,
+    Heartbeat,
+    OutputBegin,
+    OutputTargets,
+    OutputFinish,
+    Complete,
+    Fail,
+    Release,
+}
+
+/// Methods and paths. `:id` stands for one segment. Those under `/v1` are answered under `/api` as well. The first
+/// pattern that fits a path with the right method counts.
+pub const ROUTES: &[(&str, &str, Route)] = &[
+    ("GET", "/healthz", Route::Health),
+    ("HEAD", "/healthz", Route::Health),
+    ("POST", "/v1/jobs", Route::CreateJob),
+    ("GET", "/v1/jobs/:id", Route::ReadJob),
+    ("POST", "/v1/jobs/:id/cancel", Route::CancelJob),
+    ("POST", "/v1/jobs/:id/retry", Route::RetryJob),
+    ("GET", "/v1/jobs/:id/deliveries", Route::Deliveries),
+    ("POST", "/v1/deliveries/:id/redeliver", Route::Redeliver),
+    ("GET", "/v1/settings", Route::ReadSettings),
+    ("POST", "/v1/settings", Route::MergeSettings),
+    ("PUT", "/v1/settings", Route::MergeSettings),
+    ("POST", "/v1/settings/webhook/test", Route::TestWebhook),
+    ("GET", "/v1/settings/webhook/secret", Route::ReadSecret),
+    ("POST", "/v1/settings/webhook/secret/rotate", Route::RotateSecret),
+    ("GET", "/v1/presets/starters", Route::Starters),
+    ("POST", "/v1/presets", Route::CreatePreset),
+    ("GET", "/v1/presets", Route::ListPresets),
+    ("GET", "/v1/presets/:id", Route::ReadPreset),
+    ("PUT", "/v1/presets/:id", Route::ReplacePreset),
+    ("DELETE", "/v1/presets/:id", Route::DeletePreset),
+    ("POST", "/v1/tokens", Route::CreateToken),
+    ("GET", "/v1/tokens", Route::ListTokens),
+    ("DELETE", "/v1/tokens/:id", Route::RevokeToken),
+    ("POST", protocol::LEASE, Route::Lease),
+    ("POST", protocol::HEARTBEAT, Route::Heartbeat),
+    ("POST", protocol::OUTPUT_BEGIN, Route::OutputBegin),
+    ("POST", protocol::OUTPUT_TARGETS, Route::OutputTargets),
+    ("POST", protocol::OUTPUT_FINISH, Route::OutputFinish),
+    ("POST", protocol::COMPLETE, Route::Complete),
+    ("POST", protocol::FAIL, Route::Fail),
+    ("POST", protocol::RELEASE, Route::Release),
+];
+
+/// Why nothing answers a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRoute {
+    /// No pattern fits the path.
+    Path,
+    /// The path is there, for other methods.
+    Method,
+}
+
+/// The path that the table knows, of one that may begin with `/api`.
+pub fn canonical(path: &str) -> &str {
+    path.strip_prefix("/api").filter(|rest| rest.starts_with("/v1/")).unwrap_or(path)
+}
+
+/// Finds the route, and the id in its path (empty where the pattern has none).
+pub fn find<'a>(method: &str, path: &'a str) -> Result<(Route, &'a str), NoRoute> {
+    let mut missed = NoRoute::Path;
+    for (each, pattern, route) in ROUTES {
+        match id_in(pattern, path) {
+            Some(id) if *each == method => return Ok((*route, id)),
+            Some(_) => missed = NoRoute::Method,
+            None => {}
+        }
+    }
+    Err(missed)
+}
+
+/// The id in the path; none if the path does not fit the pattern.
+fn id_in<'a>(pattern: &str, path: &'a str) -> Option<&'a str> {
+    let mut id = "";
+    let mut segments = path.split('/');
+    for wanted in pattern.split('/') {
+        match segments.next()? {
+            segment if wanted == ":id" => id = segment,
+            segment if wanted == segment => {}
+            _ => return None,
+        }
+    }
+    segments.next().is_none().then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_finds_what_the_table_says() {
+        let table = [
+            ("GET", "/healthz", Ok((Route::Health, ""))),
+            ("POST", "/v1/jobs", Ok((Route::CreateJob, ""))),
+            ("GET", "/v1/jobs/01J", Ok((Route::ReadJob, "01J"))),
+            ("GET", "/v1/jobs/", Ok((Route::ReadJob, ""))),
+            ("POST", "/v1/jobs/01J/cancel", Ok((Route::CancelJob, "01J"))),
+            ("GET", "/v1/jobs/01J/cancel", Err(NoRoute::Method)),
+            ("PUT", "/v1/jobs", Err(NoRoute::Method)),
+            ("GET", "/v1/presets/starters", Ok((Route::Starters, ""))),
+            ("DELETE", "/v1/presets/starters", Ok((Route::DeletePreset, "starters"))),
+            ("GET", "/v1/jobs/01J/cancel/2", Err(NoRoute::Path)),
+            ("GET", "/v1", Err(NoRoute::Path)),
+            ("GET", "", Err(NoRoute::Path)),
+        ];
+        for (method, path, expected) in table {
+            assert_eq!(find(method, path), expected, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn only_the_api_itself_is_answered_under_api() {
+        let table = [
+            ("/api/v1/jobs", "/v1/jobs"),
+            ("/v1/jobs", "/v1/jobs"),
+            ("/api/healthz", "/api/healthz"),
+            ("/api/api/v1/jobs", "/api/api/v1/jobs"),
+            ("/apiv1/jobs", "/apiv1/jobs"),
+        ];
+        for (path, expected) in table {
+            assert_eq!(canonical(path), expected);
+        }
+    }
+
+    #[test]
+    fn no_method_and_path_stand_in_the_table_twice() {
+        let mut seen = std::collections::HashSet::new();
+        for (method, pattern, _) in ROUTES {
+            assert!(seen.insert((method, pattern)), "{method} {pattern}");
+        }
+    }
+}
