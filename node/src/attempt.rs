@@ -8,8 +8,9 @@ use tracing::{info, warn};
 use xora_shared::{
     failure::Stage,
     job::lease::Hold,
+    media::Format,
     protocol::{Complete, Fail, Lease, NodeResult, NodeTimings, Release, Usage},
-    report::{Expectation, RunReport, Strategy, VerifyReport},
+    report::{Expectation, RunReport, Strategy, StrategyKind, VerifyReport},
 };
 
 use crate::{
@@ -138,39 +139,85 @@ struct Made {
 /// How the first process's part ended.
 enum Run {
     Made(Box<Made>),
-    /// The index needs this many bytes.
+    /// It has to be done again, knowing more.
     Again {
-        needed: u64,
+        found: Found,
         wasted: u64,
         ended: Ended,
     },
 }
 
+/// What a run that was in vain has shown.
+enum Found {
+    /// The index needs this many bytes.
+    IndexBytes(u64),
+    /// Packets cannot be copied, for this reason.
+    Uncopyable(String),
+}
+
+/// What the runs of an attempt so far have shown.
+#[derive(Default)]
+struct Tried {
+    index_bytes: Option<u64>,
+    uncopyable: Option<String>,
+}
+
+impl Tried {
+    /// None when the same shows twice: then it would go on for ever.
+    fn and(self, found: Found) -> Option<Self> {
+        match found {
+            Found::IndexBytes(needed) if self.index_bytes.is_none() => Some(Self { index_bytes: Some(needed), ..self }),
+            // What is encoded has another index.
+            Found::Uncopyable(why) if self.uncopyable.is_none() => {
+                Some(Self { index_bytes: None, uncopyable: Some(why) })
+            }
+            Found::IndexBytes(_) | Found::Uncopyable(_) => None,
+        }
+    }
+}
+
 impl Attempt<'_> {
     async fn work(&self) -> Result<NodeResult, Cause> {
         // Loads its libraries while the origin is asked.
-        let process = self.start()?;
+        let mut process = self.start()?;
         let sources = Arc::new(vec![self.open().await?]);
         let opened = Instant::now();
         self.limit_time(0);
         let mut usage = Usage::default();
-        let made = match self.produce(process, &sources, None).await? {
-            Run::Made(made) => made,
-            Run::Again { needed, wasted, ended } => {
-                count(&mut usage, &ended, wasted);
-                match self.produce(self.start()?, &sources, Some(needed)).await? {
-                    Run::Made(made) => made,
-                    Run::Again { .. } => return Err(Cause::Confused),
+        let mut tried = Tried::default();
+        loop {
+            let made = match self.produce(process, &sources, &tried).await? {
+                Run::Made(made) => made,
+                Run::Again { found, wasted, ended } => {
+                    count(&mut usage, &ended, wasted);
+                    tried = tried.and(found).ok_or(Cause::Confused)?;
+                    process = self.start()?;
+                    continue;
                 }
-            }
-        };
-        let produced = Instant::now();
-        usage.bytes_read = sources.iter().map(Source::received).sum();
-        // Nothing of the input is needed any more.
-        drop(sources);
-        let Made { report, strategy, output, ended } = *made;
+            };
+            let copied = made.strategy.kind != StrategyKind::Encode;
+            usage.bytes_read = sources.iter().map(Source::received).sum();
+            let times = (opened, Instant::now());
+            let found = match self.publish(*made, &mut usage, times).await {
+                // What was copied was wrong already; encoding may put it right.
+                Err(Cause::Problems(problems)) if copied => Found::Uncopyable(problems.join("; ")),
+                result => return result,
+            };
+            tried = tried.and(found).ok_or(Cause::Confused)?;
+            process = self.start()?;
+        }
+    }
+
+    /// Lets storage finish the output, and has it verified.
+    async fn publish(
+        &self,
+        made: Made,
+        usage: &mut Usage,
+        (opened, produced): (Instant, Instant),
+    ) -> Result<NodeResult, Cause> {
+        let Made { report, strategy, output, ended } = made;
         let RunReport { facts, expect, streams, warnings } = *report;
-        count(&mut usage, &ended, output.bytes());
+        count(usage, &ended, output.bytes());
 
         self.holding.enter(Stage::Upload);
         let (process, part_size) = (self.start()?, output.part_size());
@@ -178,7 +225,7 @@ impl Attempt<'_> {
         let Stored { bytes, sum, read_url } = output.finish().await.map_err(|why| Cause::not_taken(why, max))?;
         self.holding.enter(Stage::Verify);
         let (verified, sha256, ended) = self.verify(process, &read_url, bytes, expect, &sum).await?;
-        count(&mut usage, &ended, 0);
+        count(usage, &ended, 0);
         if !verified.problems.is_empty() {
             return Err(Cause::Problems(verified.problems));
         }
@@ -198,7 +245,7 @@ impl Attempt<'_> {
             warnings,
             verified: *verified,
             timings,
-            usage,
+            usage: *usage,
         })
     }
 
@@ -223,10 +270,11 @@ impl Attempt<'_> {
         &self,
         (process, stream): (JobProcess, tokio::net::UnixStream),
         sources: &Arc<Vec<Source>>,
-        index_bytes: Option<u64>,
+        tried: &Tried,
     ) -> Result<Run, Cause> {
         let inputs = sources.iter().map(|source| About { size: source.size() }).collect();
-        let work = Work::Run { inputs, wanted: self.lease.wanted.clone(), index_bytes };
+        let (index_bytes, uncopyable) = (tried.index_bytes, tried.uncopyable.clone());
+        let work = Work::Run { inputs, wanted: self.lease.wanted.clone(), index_bytes, uncopyable };
         let mut talk = match self.begin(stream, work, Arc::clone(sources)).await {
             Ok(talk) => talk,
             Err(cause) => return Err(self.why(cause, process, None).await),
@@ -238,7 +286,9 @@ impl Attempt<'_> {
                 Err(cause) => return Err(self.why(cause, process, talk.fault()).await),
             };
             match (heard, planned.take()) {
-                (Heard::Planned { strategy, part_size }, None) => planned = Some((strategy, self.output(part_size)?)),
+                (Heard::Planned { strategy, format, part_size }, None) => {
+                    planned = Some((strategy, self.output(format, part_size)?));
+                }
                 (Heard::Part { number, bytes }, Some((strategy, mut output))) => {
                     let max = self.node.config.limits.output_bytes;
                     output.take(number, bytes).await.map_err(|why| Cause::not_taken(why, max))?;
@@ -249,9 +299,13 @@ impl Attempt<'_> {
                     let ended = end(process).await;
                     return Ok(Run::Made(Box::new(Made { report, strategy, output, ended })));
                 }
-                (Heard::Failed(JobFailure::IndexTooSmall { needed }), Some((_, output))) if index_bytes.is_none() => {
-                    let ended = end(process).await;
-                    return Ok(Run::Again { needed, wasted: output.bytes(), ended });
+                (Heard::Failed(JobFailure::IndexTooSmall { needed }), Some((_, output))) => {
+                    let (found, ended) = (Found::IndexBytes(needed), end(process).await);
+                    return Ok(Run::Again { found, wasted: output.bytes(), ended });
+                }
+                (Heard::Failed(JobFailure::Uncopyable { reason }), Some((_, output))) => {
+                    let (found, ended) = (Found::Uncopyable(reason), end(process).await);
+                    return Ok(Run::Again { found, wasted: output.bytes(), ended });
                 }
                 (Heard::Failed(failure), _) => return Err(of_job(failure, talk.fault())),
                 (Heard::Stage(_) | Heard::Progress { .. } | Heard::Log(_), kept) => planned = kept,
@@ -360,10 +414,10 @@ impl Attempt<'_> {
         }
     }
 
-    fn output(&self, part_size: u64) -> Result<Output, Cause> {
+    fn output(&self, format: Format, part_size: u64) -> Result<Output, Cause> {
         let (edge, http) = (Arc::clone(&self.node.edge), self.node.storage.clone());
         let max = self.node.config.limits.output_bytes;
-        let output = Output::begin(edge, http, self.holding.shared(), self.lease.wanted.format, part_size, max);
+        let output = Output::begin(edge, http, self.holding.shared(), format, part_size, max);
         output.map_err(|why| Cause::not_taken(why, max))
     }
 
@@ -379,7 +433,9 @@ fn of_job(failure: JobFailure, fault: Option<SourceFault>) -> Cause {
     match (failure, fault) {
         (_, Some(fault)) => Cause::Source(fault),
         (JobFailure::Known { kind, message }, None) => Cause::Job { kind, message },
-        (JobFailure::Unreadable | JobFailure::IndexTooSmall { .. }, None) => Cause::Confused,
+        (JobFailure::Unreadable | JobFailure::IndexTooSmall { .. } | JobFailure::Uncopyable { .. }, None) => {
+            Cause::Confused
+        }
     }
 }
 

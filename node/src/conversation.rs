@@ -19,6 +19,7 @@ use tokio::{
 };
 use xora_shared::{
     failure::Stage,
+    media::Format,
     report::{RunReport, Strategy, VerifyReport},
 };
 
@@ -48,6 +49,8 @@ pub enum Heard {
     Planned {
         /// Why this way.
         strategy: Strategy,
+        /// What is written.
+        format: Format,
         /// Size of every part but the last, in bytes.
         part_size: u64,
     },
@@ -171,11 +174,11 @@ impl Conversation {
     fn heard(&mut self, up: Up) -> Heard {
         match up {
             Up::Stage(stage) => Heard::Stage(stage),
-            Up::Planned { strategy, expected_bytes: _, part_size } => {
+            Up::Planned { strategy, format, expected_bytes: _, part_size } => {
                 // From here on a part may come: its bytes, and 8 that say which.
                 let part = usize::try_from(part_size.saturating_add(8)).unwrap_or(usize::MAX);
                 self.longest = part.clamp(MAX_MESSAGE, MAX_FRAME as usize);
-                Heard::Planned { strategy, part_size }
+                Heard::Planned { strategy, format, part_size }
             }
             Up::Progress { done_us, total_us } => Heard::Progress { done_us, total_us },
             Up::Log(line) => Heard::Log(line),
@@ -230,7 +233,6 @@ mod tests {
     use xora_shared::{
         id::{Id, Place},
         job::lease::{Clock, Hold},
-        media::Format,
         net::Policy,
         protocol::InputAt,
         report::{Expectation, StrategyKind},
@@ -295,7 +297,7 @@ mod tests {
 
     fn planned(part_size: u64) -> FromJob {
         let strategy = Strategy { kind: StrategyKind::Encode, reasons: Vec::new() };
-        FromJob::Message(Up::Planned { strategy, expected_bytes: 1, part_size })
+        FromJob::Message(Up::Planned { strategy, format: Format::Mp4, expected_bytes: 1, part_size })
     }
 
     fn part(output: u32, bytes: usize) -> FromJob {

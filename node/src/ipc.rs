@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use serde::{Deserialize, Serialize};
 use xora_shared::{
     failure::{FailureKind, Stage},
-    media::Wanted,
+    media::{Format, Wanted},
     report::{Expectation, RunReport, VerifyReport},
 };
 
@@ -49,6 +49,8 @@ pub enum Work {
         wanted: Wanted,
         /// Bytes to reserve for the index of an MP4 or MOV, when an earlier try found its own estimate too small.
         index_bytes: Option<u64>,
+        /// Why an earlier try could not copy packets, if one could not: everything is encoded then.
+        uncopyable: Option<String>,
     },
     /// Read input 0 back and compare it with what was meant.
     Verify {
@@ -113,6 +115,8 @@ pub enum Up {
     Planned {
         /// Why this way, for the caller.
         strategy: xora_shared::report::Strategy,
+        /// The container that is written: not always the one that was asked for.
+        format: Format,
         /// Estimated size of the output in bytes; only a hint.
         expected_bytes: u64,
         /// Size of every part but the last.
@@ -144,6 +148,11 @@ pub enum JobFailure {
     IndexTooSmall {
         /// Bytes needed.
         needed: u64,
+    },
+    /// Packets could not be copied after all: run again without copying.
+    Uncopyable {
+        /// Why, for the caller.
+        reason: String,
     },
     /// Something it understands.
     Known {

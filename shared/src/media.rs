@@ -35,6 +35,8 @@ pub enum Format {
     Flac,
     /// WebP picture.
     Webp,
+    /// Vorbis in Ogg. Nobody asks for it: it is what Vorbis is copied into.
+    Ogg,
 }
 
 /// What kind of thing a file is, as `file_type` says it.
@@ -50,7 +52,7 @@ pub enum FileType {
 }
 
 impl Format {
-    /// Every format, in the order of the API's table.
+    /// Every format that can be asked for, in the order of the API's table.
     pub const ALL: [Self; 13] = [
         Self::Mp4,
         Self::Webm,
@@ -83,10 +85,11 @@ impl Format {
             Self::Opus => "opus",
             Self::Flac => "flac",
             Self::Webp => "webp",
+            Self::Ogg => "ogg",
         }
     }
 
-    /// The format with this name, if there is one.
+    /// The format that can be asked for by this name, if there is one.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|format| format.extension() == name)
     }
@@ -104,7 +107,7 @@ impl Format {
             Self::Jpg => "image/jpeg",
             Self::Png => "image/png",
             Self::M4a => "audio/mp4",
-            Self::Opus => "audio/ogg",
+            Self::Opus | Self::Ogg => "audio/ogg",
             Self::Flac => "audio/flac",
             Self::Webp => "image/webp",
         }
@@ -114,7 +117,7 @@ impl Format {
     pub const fn file_type(self) -> FileType {
         match self {
             Self::Mp4 | Self::Webm | Self::Mov => FileType::Video,
-            Self::Mp3 | Self::Aac | Self::Wav | Self::M4a | Self::Opus | Self::Flac => FileType::Audio,
+            Self::Mp3 | Self::Aac | Self::Wav | Self::M4a | Self::Opus | Self::Flac | Self::Ogg => FileType::Audio,
             Self::Gif | Self::Jpg | Self::Png | Self::Webp => FileType::Image,
         }
     }
@@ -140,6 +143,103 @@ pub enum RateControl {
     Crf(u8),
     /// Average rate in kbit/s.
     BitrateKbps(u32),
+}
+
+/// How large the picture becomes, in pixels with square sides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Scale {
+    /// Width; alone it keeps the aspect.
+    pub width: Option<u32>,
+    /// Height; alone it keeps the aspect.
+    pub height: Option<u32>,
+    /// Whether the picture only ever becomes smaller, within these sides and with its aspect.
+    #[serde(default)]
+    pub only_down: bool,
+}
+
+/// A part of a file, in microseconds from its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cut {
+    /// Where it begins.
+    pub start_us: u64,
+    /// How long it is; to the end if not said.
+    pub duration_us: Option<u64>,
+}
+
+impl Cut {
+    /// Whether it is the whole file.
+    pub fn is_whole(self) -> bool {
+        self == Self::default()
+    }
+}
+
+/// How often the picture can be begun at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gop {
+    /// Every second.
+    PerSecond,
+    /// At every picture.
+    AllIntra,
+}
+
+/// `webReady`: plays in every browser, made the cheapest way that is right.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WebReady {
+    /// Set when the caller chose any of it, which forces an encode.
+    pub encode: Option<WebEncode>,
+}
+
+/// What a caller chose of `webReady`'s encoding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WebEncode {
+    /// Quality or rate; the recipe's own if not said.
+    pub rate: Option<RateControl>,
+    /// Size of the picture.
+    pub scale: Scale,
+}
+
+/// `proxy`: for scrubbing on a timeline, always encoded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Proxy {
+    /// Quality or rate.
+    pub rate: RateControl,
+    /// Size of the picture.
+    pub scale: Scale,
+    /// Where a player can begin.
+    pub gop: Gop,
+    /// The part that is made.
+    pub cut: Cut,
+}
+
+/// `resize`: the same film in another size. At least one side is set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Resize {
+    /// Size of the picture.
+    pub scale: Scale,
+}
+
+/// `trim`: a part of the file, exact to the picture or sample.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Trim {
+    /// The part.
+    pub cut: Cut,
+}
+
+/// `extractAudio`: the first sound track, copied where its codec has a file format of its own. The format asked for is
+/// what it is encoded to otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExtractAudio {
+    /// The part.
+    pub cut: Cut,
 }
 
 /// `compress`: a smaller file of the same picture size.
@@ -170,8 +270,20 @@ pub struct Thumbnail {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Recipe {
+    /// See [`WebReady`].
+    WebReady(WebReady),
+    /// See [`Proxy`].
+    Proxy(Proxy),
     /// See [`Compress`].
     Compress(Compress),
+    /// Another format, copied where every player takes what is there.
+    Transcode,
+    /// See [`Resize`].
+    Resize(Resize),
+    /// See [`Trim`].
+    Trim(Trim),
+    /// See [`ExtractAudio`].
+    ExtractAudio(ExtractAudio),
     /// See [`Thumbnail`].
     Thumbnail(Thumbnail),
 }
@@ -180,7 +292,13 @@ impl Recipe {
     /// The recipe's name on the wire.
     pub const fn name(&self) -> &'static str {
         match self {
+            Self::WebReady(_) => "webReady",
+            Self::Proxy(_) => "proxy",
             Self::Compress(_) => "compress",
+            Self::Transcode => "transcode",
+            Self::Resize(_) => "resize",
+            Self::Trim(_) => "trim",
+            Self::ExtractAudio(_) => "extractAudio",
             Self::Thumbnail(_) => "thumbnail",
         }
     }

@@ -139,6 +139,11 @@ impl Frame {
         self.get_mut().pict_type = ffi::AVPictureType::AV_PICTURE_TYPE_NONE;
     }
 
+    /// Asks the encoder for a picture that decoding can begin at.
+    pub fn ask_for_key(&mut self) {
+        self.get_mut().pict_type = ffi::AVPictureType::AV_PICTURE_TYPE_I;
+    }
+
     /// Sets the quality that an encoder of single pictures uses, 1 (best) to 31, as MPEG counts.
     pub fn set_quality(&mut self, scale: i32) {
         self.get_mut().quality = scale.saturating_mul(ffi::FF_QP2LAMBDA);

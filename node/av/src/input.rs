@@ -169,7 +169,7 @@ impl Input {
         self.stream(stream).map(|stream| unsafe { ((*stream).codecpar.cast_const(), (*stream).time_base.into()) })
     }
 
-    fn stream(&self, stream: usize) -> Option<*mut ffi::AVStream> {
+    pub(crate) fn stream(&self, stream: usize) -> Option<*mut ffi::AVStream> {
         // SAFETY: valid while `self` is; the index is checked against the count.
         unsafe {
             let count = (*self.context).nb_streams as usize;

@@ -7,6 +7,7 @@ use ffmpeg_next::ffi;
 use crate::{
     encoder::Encoder,
     error::{Error, ErrorKind, Result, check},
+    input::Input,
     io::{WriteAt, Writer},
     options::Options,
     packet::Packet,
@@ -79,6 +80,25 @@ impl Output {
         Ok(())
     }
 
+    /// Says that a stream holds the very packets of a stream of `input`: its codec, headers, colours, pixel aspect and
+    /// display matrix are taken over.
+    pub fn describe_copy(&mut self, stream: usize, input: &Input, from: usize, tag: Option<[u8; 4]>) -> Result<()> {
+        let missing = Error::new(ErrorKind::Other, "describe stream");
+        let to = self.stream(stream).ok_or(missing)?;
+        let from = input.stream(from).ok_or(missing)?;
+        // SAFETY: both streams belong to live contexts, and libav always allocates their parameters; nothing of `input`
+        // is kept.
+        unsafe {
+            check(ffi::avcodec_parameters_copy((*to).codecpar, (*from).codecpar), "describe stream")?;
+            (*(*to).codecpar).codec_tag = tag.map_or(0, u32::from_le_bytes);
+            (*to).time_base = (*from).time_base;
+            (*to).avg_frame_rate = (*from).avg_frame_rate;
+            let own = (*from).sample_aspect_ratio;
+            (*to).sample_aspect_ratio = if own.num > 0 { own } else { (*(*from).codecpar).sample_aspect_ratio };
+            copy_display_matrix(to, from)
+        }
+    }
+
     /// Writes what comes before the first packet. The streams' time bases may change by it.
     pub fn begin(&mut self, options: &[(&str, String)]) -> Result<()> {
         let mut options = Options::new(options.iter().map(|(key, value)| (*key, value.as_str())))?;
@@ -133,4 +153,25 @@ impl Drop for Output {
         // SAFETY: ours, freed once; the custom I/O is not touched, and the field `io` is dropped after this body.
         unsafe { ffi::avformat_free_context(self.context) }
     }
+}
+
+/// # Safety
+///
+/// Both streams are valid.
+unsafe fn copy_display_matrix(to: *mut ffi::AVStream, from: *const ffi::AVStream) -> Result<()> {
+    let kind = ffi::AVPacketSideDataType::AV_PKT_DATA_DISPLAYMATRIX;
+    let mut size = 0;
+    // SAFETY: promised by the caller; the copy is as long as what is copied.
+    unsafe {
+        let matrix = ffi::av_stream_get_side_data(from, kind, &raw mut size);
+        if matrix.is_null() {
+            return Ok(());
+        }
+        let copy = ffi::av_stream_new_side_data(to, kind, size);
+        if copy.is_null() {
+            return Err(Error::memory("describe stream"));
+        }
+        ptr::copy_nonoverlapping(matrix, copy, size);
+    }
+    Ok(())
 }

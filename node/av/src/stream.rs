@@ -71,6 +71,10 @@ pub struct Stream {
     pub channels: u32,
     /// libav's name of the channel layout.
     pub layout: String,
+    /// Samples that a decoder makes before the first one that is meant, as the container says.
+    pub priming: u32,
+    /// Whether the codec's header is known apart from the packets.
+    pub has_header: bool,
 }
 
 /// What the index of a container promises of one stream.
@@ -121,6 +125,8 @@ impl Stream {
                 sample_rate: u32::try_from((*parameters).sample_rate).unwrap_or(0),
                 channels: u32::try_from((*parameters).ch_layout.nb_channels).unwrap_or(0),
                 layout: layout_name(&(*parameters).ch_layout),
+                priming: u32::try_from((*parameters).initial_padding).unwrap_or(0),
+                has_header: (*parameters).extradata_size > 0,
             }
         }
     }

@@ -5,17 +5,18 @@ use xora_av::{
 };
 
 use crate::job::{
+    copy::Window,
     damage::Damage,
     decode::decode,
     fault::{Done, Fault},
     mux::Mux,
-    plan::AudioTrack,
+    plan::AudioEncode,
 };
 
 /// Two graphs: the first makes any sound of the input into one form and is rebuilt when the input changes; the second
 /// lives as long as the track, fills gaps with silence, cuts overlaps, and cuts frames as the encoder wants them.
 pub struct AudioPath<'a> {
-    track: &'a AudioTrack,
+    encode: &'a AudioEncode,
     decoder: Decoder,
     convert: Option<(AudioShape, Graph)>,
     sink: AudioSink<'a>,
@@ -38,16 +39,26 @@ pub struct AudioFacts {
 
 impl<'a> AudioPath<'a> {
     /// Opens the decoder; everything behind it waits for the first sound.
-    pub fn open(input: &Input, track: &'a AudioTrack, index: usize) -> Done<Self> {
+    pub fn open(input: &Input, stream: usize, encode: &'a AudioEncode, index: usize, window: Window) -> Done<Self> {
         // More threads do not help sound.
-        let decoder = Decoder::open(input, track.stream, 1, u64::MAX)?;
-        let sink = AudioSink { track, index, regular: None, encoder: None, first: None, samples: 0, end: 0 };
-        Ok(Self { track, decoder, convert: None, sink, next: 0 })
+        let decoder = Decoder::open(input, stream, 1, u64::MAX)?;
+        let sink = AudioSink {
+            encode,
+            index,
+            window,
+            regular: None,
+            encoder: None,
+            is_done: false,
+            first: None,
+            samples: 0,
+            end: 0,
+        };
+        Ok(Self { encode, decoder, convert: None, sink, next: 0 })
     }
 
     /// Takes a packet, or with `None` the end of the input. Returns the time reached, in microseconds of the output.
     pub fn take(&mut self, packet: Option<&Packet>, mux: &mut Mux, damage: &mut Damage) -> Done<i64> {
-        let Self { track, decoder, convert, sink, next } = self;
+        let Self { encode, decoder, convert, sink, next } = self;
         let time_base = decoder.time_base();
         decode(decoder, packet, damage, |frame| {
             frame.settle_layout();
@@ -61,9 +72,9 @@ impl<'a> AudioPath<'a> {
                 Some((same, graph)) if same == shape => graph,
                 Some((_, mut other)) => {
                     drain(&mut other, None, sink, mux)?;
-                    Graph::sound(&shape, &conversion(track, &shape))?
+                    Graph::sound(&shape, &conversion(encode, &shape))?
                 }
-                None => Graph::sound(&shape, &conversion(track, &shape))?,
+                None => Graph::sound(&shape, &conversion(encode, &shape))?,
             };
             drain(&mut graph, Some(frame), sink, mux)?;
             *convert = Some((shape, graph));
@@ -83,16 +94,12 @@ impl<'a> AudioPath<'a> {
 }
 
 /// The filters from one form of sound to the track's. Mixing down is normalised, so that it cannot clip.
-fn conversion(track: &AudioTrack, shape: &AudioShape) -> String {
-    let layout = if track.channels == 1 { "mono" } else { "stereo" };
-    let normalised = if shape.channels > track.channels { "=rematrix_maxval=1.0" } else { "" };
-    let (rate, format) = (track.sample_rate, sample_format(track.encoder));
-    format!("aresample{normalised},aformat=sample_rates={rate}:sample_fmts={format}:channel_layouts={layout}")
-}
-
-/// What each encoder takes.
-fn sample_format(encoder: &str) -> &'static str {
-    if encoder == "aac" { "fltp" } else { "flt" }
+fn conversion(encode: &AudioEncode, shape: &AudioShape) -> String {
+    let AudioEncode { sample_rate, sample_format, channels, layout, .. } = encode;
+    let normalised = if shape.channels > *channels { "=rematrix_maxval=1.0" } else { "" };
+    format!(
+        "aresample{normalised},aformat=sample_rates={sample_rate}:sample_fmts={sample_format}:channel_layouts={layout}"
+    )
 }
 
 fn drain(graph: &mut Graph, frame: Option<&mut Frame>, sink: &mut AudioSink, mux: &mut Mux) -> Done<()> {
@@ -105,10 +112,13 @@ fn drain(graph: &mut Graph, frame: Option<&mut Frame>, sink: &mut AudioSink, mux
 }
 
 struct AudioSink<'a> {
-    track: &'a AudioTrack,
+    encode: &'a AudioEncode,
     index: usize,
+    window: Window,
     regular: Option<Graph>,
     encoder: Option<Encoder>,
+    /// The end of the wanted part has been passed.
+    is_done: bool,
     /// First time, in samples.
     first: Option<i64>,
     samples: u64,
@@ -118,7 +128,7 @@ struct AudioSink<'a> {
 
 impl AudioSink<'_> {
     fn time_base(&self) -> Rational {
-        Rational(1, i32::try_from(self.track.sample_rate).unwrap_or(1))
+        Rational(1, i32::try_from(self.encode.sample_rate).unwrap_or(1))
     }
 
     fn reached_us(&self) -> i64 {
@@ -130,10 +140,18 @@ impl AudioSink<'_> {
         if let (Some(first), None) = (&mut frame, &self.regular) {
             self.open(first, time_base, mux)?;
         }
-        let Some(mut graph) = self.regular.take() else { return Ok(()) };
+        let Some(mut graph) = self.regular.take().filter(|_| !self.is_done) else { return Ok(()) };
         graph.push(frame)?;
         let mut regular = Frame::new()?;
-        while graph.pull(&mut regular)? == Poll::Ready {
+        loop {
+            match graph.pull(&mut regular)? {
+                Poll::Ready => {}
+                Poll::More => break,
+                Poll::End => {
+                    self.is_done = true;
+                    break;
+                }
+            }
             let pts =
                 rescale(regular.pts().unwrap_or(self.end), graph.time_base(), self.time_base()).max(self.end_or_any());
             regular.set_pts(Some(pts));
@@ -154,15 +172,16 @@ impl AudioSink<'_> {
     fn open(&mut self, first: &Frame, time_base: Rational, mux: &mut Mux) -> Done<()> {
         let encoder = Encoder::audio(
             &AudioEncoding {
-                encoder: self.track.encoder,
-                options: &self.track.options,
+                encoder: self.encode.encoder,
+                options: &self.encode.options,
                 global_header: mux.wants_global_header(),
             },
             first,
         )?;
         let shape = first.audio_shape(time_base);
         // A gap or an overlap of a tenth of a second is closed; less is jitter of the timestamps.
-        let mut graph = Graph::sound(&shape, "aresample=async=1:min_hard_comp=0.1")?;
+        let chain = format!("aresample=async=1:min_hard_comp=0.1{}", self.cut());
+        let mut graph = Graph::sound(&shape, &chain)?;
         graph.set_frame_size(encoder.frame_size());
         mux.open(self.index, &encoder, Rational(0, 1), None)?;
         self.regular = Some(graph);
@@ -170,12 +189,19 @@ impl AudioSink<'_> {
         Ok(())
     }
 
+    /// The filter that leaves out what is not wanted, to the sample.
+    fn cut(&self) -> String {
+        let samples = |us| rescale(us, MICROSECONDS, self.time_base());
+        let start = self.window.from_us.map(|us| format!(":start_pts={}", samples(us)));
+        let end = self.window.end_us.map(|us| format!(":end_pts={}", samples(us)));
+        let options = [start, end].into_iter().flatten().collect::<String>();
+        options.strip_prefix(':').map_or_else(String::new, |options| format!(",atrim={options}"))
+    }
+
     fn pump(&mut self, frame: Option<&Frame>, mux: &mut Mux) -> Done<()> {
         let Some(encoder) = &mut self.encoder else { return Ok(()) };
         let time_base = encoder.time_base();
-        // Matroska's players take the codec's delay off the times of Opus; libav's muxer (5.1) does not put it on, and
-        // would move the pictures instead, because times below zero are not allowed.
-        let delay = if self.track.encoder == "libopus" { i64::from(encoder.priming()) } else { 0 };
+        let delay = if mux.counts_priming() { i64::from(encoder.priming()) } else { 0 };
         let mut packet = Packet::new()?;
         loop {
             let sent = encoder.send(frame)?;
@@ -199,10 +225,10 @@ impl AudioSink<'_> {
         let first = self.first.unwrap_or(0);
         // MP4 cuts the encoder's priming off at zero only; where sound begins later, the priming is part of it.
         let priming = self.encoder.as_ref().map_or(0, |encoder| i64::from(encoder.priming()));
-        let start = if first > 0 && self.track.encoder == "aac" { (first - priming).max(0) } else { first };
+        let start = if first > 0 && self.encode.encoder == "aac" { (first - priming).max(0) } else { first };
         Ok(AudioFacts {
-            sample_rate: self.track.sample_rate,
-            channels: self.track.channels,
+            sample_rate: self.encode.sample_rate,
+            channels: self.encode.channels,
             samples: self.samples,
             start_us: rescale(start, time_base, MICROSECONDS),
         })

@@ -42,6 +42,11 @@ impl Fault {
         Self::known(FailureKind::InputTooLarge, message)
     }
 
+    /// Packets cannot be copied after all; encoding them may work.
+    pub fn uncopyable(reason: impl Into<String>) -> Self {
+        Self::Job(JobFailure::Uncopyable { reason: reason.into() })
+    }
+
     /// A codec, filter or muxer failed.
     pub fn transcode(message: impl Into<String>) -> Self {
         Self::known(FailureKind::Transcode, message)

@@ -4,7 +4,7 @@
 //! input of upright, progressive 8-bit 4:2:0 pictures with square pixels, `compress` to MP4 makes the same pictures as
 //! [`COMMAND`].
 
-use xora_av::{ErrorKind, Input, MICROSECONDS, Packet, rescale};
+use xora_av::{ErrorKind, Input, MICROSECONDS, Packet, Rational, rescale};
 use xora_shared::{
     media::{FileType, Format},
     report::{Expectation, ExpectedAudio, ExpectedVideo, OutputFacts, RunReport, StreamFate},
@@ -14,11 +14,12 @@ use crate::{
     ipc::Limits,
     job::{
         audio::{AudioFacts, AudioPath},
+        copy::{CopyFacts, CopyPath, Window},
         damage::Damage,
         fault::{Done, Fault},
         link::Link,
         mux::{Layout, Mux},
-        plan::Film,
+        plan::{AudioEncode, Film, Track, VideoEncode, Way},
         probe::Probe,
         progress::Progress,
         timeline::Timeline,
@@ -48,49 +49,58 @@ pub struct Job<'a> {
 pub fn make(job: &Job, input: &mut Input, film: &Film, layout: Layout, fates: Vec<StreamFate>) -> Done<RunReport> {
     let tracks = usize::from(film.video.is_some()) + usize::from(film.audio.is_some());
     let mut mux = Mux::create(job.link, film.format, tracks, layout, job.limits.output_bytes)?;
-    let mut pump = Pump::open(job, input, film)?;
+    let mut pump = Pump::open(job, input, film, &mut mux)?;
     pump.run(input, &mut mux)?;
     pump.check_complete(input)?;
     let Pump { video, audio, mut damage, timeline, mut progress, .. } = pump;
-    let video = video.map(|path| path.finish(&mut mux, &mut damage)).transpose()?;
-    let audio = audio.map(|path| path.finish(&mut mux, &mut damage)).transpose()?;
+    let mut warnings = job.probe.warnings.clone();
+    let video =
+        video.map(|way| finish_video(way, film, job.probe, &mut mux, &mut damage, &mut warnings)).transpose()?;
+    let audio = audio.map(|way| finish_audio(way, film, job.probe, &mut mux, &mut damage)).transpose()?;
     damage.check()?;
     let bytes = mux.finish()?;
     progress.finish()?;
-    let mut warnings = job.probe.warnings.clone();
     warnings.extend(damage.warning());
     warnings
         .extend((timeline.jumps() > 0).then(|| format!("{} jumps of the input's clock were closed", timeline.jumps())));
-    Ok(report(film, bytes, video, audio, fates, warnings))
+    let expect = Expectation { format: film.format, bytes, video, audio };
+    Ok(RunReport { facts: facts(film.format, &expect), expect, streams: fates, warnings })
+}
+
+/// A track on its way.
+enum Making<E> {
+    Copy(CopyPath),
+    Encode(E),
 }
 
 struct Pump<'a> {
-    video: Option<VideoPath<'a>>,
-    audio: Option<AudioPath<'a>>,
+    video: Option<Making<VideoPath<'a>>>,
+    audio: Option<Making<AudioPath<'a>>>,
     film: &'a Film,
     probe: &'a Probe,
     limits: &'a Limits,
     damage: Damage,
     timeline: Timeline,
     progress: Progress,
-    /// How far the input's packets went, in microseconds.
+    /// How far the input's packets went, in microseconds of the output.
     read_us: i64,
+    /// Whether the end of the wanted part has been passed, by pictures and by sound.
+    passed: [bool; 2],
 }
 
 impl<'a> Pump<'a> {
-    fn open(job: &Job<'a>, input: &mut Input, film: &'a Film) -> Done<Self> {
-        let video = film.video.as_ref().map(|track| {
-            let frame_rate = job.probe.streams[track.stream].frame_rate;
-            let (threads, max_pixels) = (job.threads, job.limits.pixels);
-            VideoPath::open(input, Setup { track, index: 0, threads, max_pixels, frame_rate })
-        });
-        let video = video.transpose()?;
-        let index = usize::from(video.is_some());
-        let audio = film.audio.as_ref().map(|track| AudioPath::open(input, track, index)).transpose()?;
+    fn open(job: &Job<'a>, input: &mut Input, film: &'a Film, mux: &mut Mux) -> Done<Self> {
         for stream in 0..job.probe.streams.len() {
             input.want(stream, film.uses(stream));
         }
+        if film.part.from_start {
+            seek_before(input, film, job.probe)?;
+        }
+        let video = film.video.as_ref().map(|track| open_video(job, input, film, track, mux)).transpose()?;
+        let index = usize::from(video.is_some());
+        let audio = film.audio.as_ref().map(|track| open_audio(job, input, film, (track, index), mux)).transpose()?;
         Ok(Self {
+            passed: [video.is_none(), audio.is_none()],
             video,
             audio,
             film,
@@ -105,7 +115,7 @@ impl<'a> Pump<'a> {
 
     fn run(&mut self, input: &mut Input, mux: &mut Mux) -> Done<()> {
         let mut packet = Packet::new()?;
-        loop {
+        while !self.is_past_end() {
             match input.read(&mut packet) {
                 Ok(true) => self.take(&mut packet, mux)?,
                 Ok(false) => return Ok(()),
@@ -114,6 +124,7 @@ impl<'a> Pump<'a> {
                 Err(error) => return Err(error.into()),
             }
         }
+        Ok(())
     }
 
     fn take(&mut self, packet: &mut Packet, mux: &mut Mux) -> Done<()> {
@@ -124,18 +135,41 @@ impl<'a> Pump<'a> {
             self.read_us = self.read_us.max(end);
             self.check_length()?;
         }
-        let reached = match (&mut self.video, &mut self.audio) {
-            (Some(video), _) if self.film.video.as_ref().is_some_and(|track| track.stream == stream) => {
-                video.take(Some(packet), mux, &mut self.damage)?
-            }
-            (_, Some(audio)) => {
-                let reached = audio.take(Some(packet), mux, &mut self.damage)?;
-                // Pictures are the slower half, and what is left when sound ends early.
-                if self.film.video.is_some() { 0 } else { reached }
-            }
-            (_, None) => 0,
-        };
-        self.progress.reach(reached)
+        let is_video = self.film.video.as_ref().is_some_and(|track| track.stream == stream);
+        self.note_end(packet, known.time_base, is_video);
+        let reached = if is_video { self.take_video(packet, mux)? } else { self.take_audio(packet, mux)? };
+        // Pictures are the slower half, and what is left when sound ends early.
+        if is_video || self.film.video.is_none() { self.progress.reach(reached) } else { Ok(()) }
+    }
+
+    fn take_video(&mut self, packet: &mut Packet, mux: &mut Mux) -> Done<i64> {
+        match &mut self.video {
+            Some(Making::Copy(path)) => path.take(packet, mux),
+            Some(Making::Encode(path)) => path.take(Some(packet), mux, &mut self.damage),
+            None => Ok(0),
+        }
+    }
+
+    fn take_audio(&mut self, packet: &mut Packet, mux: &mut Mux) -> Done<i64> {
+        match &mut self.audio {
+            Some(Making::Copy(path)) => path.take(packet, mux),
+            Some(Making::Encode(path)) => path.take(Some(packet), mux, &mut self.damage),
+            None => Ok(0),
+        }
+    }
+
+    /// Decoding order never runs backwards: once it is past the end, so is everything that follows in this stream. Where
+    /// the other stream has nothing more to say, it counts as past the end, too, some seconds later.
+    fn note_end(&mut self, packet: &Packet, time_base: Rational, is_video: bool) {
+        const SILENCE_US: i64 = 10_000_000;
+        let (Some(end), Some(dts)) = (self.film.part.end_us, packet.dts().or(packet.pts())) else { return };
+        let dts_us = rescale(dts, time_base, MICROSECONDS);
+        self.passed[usize::from(!is_video)] |= dts_us >= end;
+        self.passed[usize::from(is_video)] |= dts_us >= end.saturating_add(SILENCE_US);
+    }
+
+    fn is_past_end(&self) -> bool {
+        self.film.part.end_us.is_some() && self.passed == [true, true]
     }
 
     /// The container may have been silent about its length, or wrong.
@@ -149,7 +183,8 @@ impl<'a> Pump<'a> {
 
     /// Refuses an input that is much shorter than its container says.
     fn check_complete(&self, input: &Input) -> Done<()> {
-        let declared = self.declared_us(input);
+        let declared = self.declared_us(input).saturating_sub(self.skipped_us());
+        let declared = self.film.part.end_us.map_or(declared, |end| declared.min(end));
         let missing = declared.saturating_sub(self.read_us);
         if missing <= 1_000_000 || missing <= declared / 50 {
             return Ok(());
@@ -158,6 +193,13 @@ impl<'a> Pump<'a> {
         Err(Fault::truncated(format!(
             "the input says that it is {declared} ms long, but ends after {read} ms: it was cut; upload the whole file"
         )))
+    }
+
+    /// What is left out at the start, in microseconds.
+    fn skipped_us(&self) -> i64 {
+        let used = self.probe.streams.iter().filter(|stream| self.film.uses(stream.index));
+        let begins = used.filter_map(|stream| Some(rescale(stream.start?, stream.time_base, MICROSECONDS))).min();
+        self.film.start_us.saturating_sub(begins.unwrap_or(0)).max(0)
     }
 
     /// What the container says of the tracks that are used; 0 where it says nothing reliable.
@@ -176,42 +218,139 @@ impl<'a> Pump<'a> {
     }
 }
 
-impl Film {
-    fn uses(&self, stream: usize) -> bool {
-        self.video.as_ref().is_some_and(|track| track.stream == stream)
-            || self.audio.as_ref().is_some_and(|track| track.stream == stream)
+fn open_video<'a>(
+    job: &Job<'a>,
+    input: &mut Input,
+    film: &Film,
+    track: &'a Track<VideoEncode>,
+    mux: &mut Mux,
+) -> Done<Making<VideoPath<'a>>> {
+    let stream = &job.probe.streams[track.stream];
+    Ok(match &track.way {
+        Way::Copy => Making::Copy(CopyPath::open(input, stream, 0, window(film), mux)?),
+        Way::Encode(encode) => Making::Encode(VideoPath::open(
+            input,
+            Setup {
+                stream: track.stream,
+                encode,
+                index: 0,
+                threads: job.threads,
+                max_pixels: job.limits.pixels,
+                frame_rate: stream.frame_rate,
+                window: window(film),
+            },
+        )?),
+    })
+}
+
+fn open_audio<'a>(
+    job: &Job<'a>,
+    input: &mut Input,
+    film: &Film,
+    (track, index): (&'a Track<AudioEncode>, usize),
+    mux: &mut Mux,
+) -> Done<Making<AudioPath<'a>>> {
+    let stream = &job.probe.streams[track.stream];
+    Ok(match &track.way {
+        Way::Copy => Making::Copy(CopyPath::open(input, stream, index, window(film), mux)?),
+        Way::Encode(encode) => Making::Encode(AudioPath::open(input, track.stream, encode, index, window(film))?),
+    })
+}
+
+/// The part of every track that is wanted.
+fn window(film: &Film) -> Window {
+    Window { from_us: film.part.from_start.then_some(0), end_us: film.part.end_us }
+}
+
+/// Goes to where decoding can begin at or before the start of the wanted part. Where containers do not know such places,
+/// they are looked for further and further back.
+fn seek_before(input: &mut Input, film: &Film, probe: &Probe) -> Done<()> {
+    const BACK_US: [i64; 3] = [0, 10_000_000, 60_000_000];
+    let Some(stream) = film.video.as_ref().map(|track| track.stream).or(film.audio.as_ref().map(|track| track.stream))
+    else {
+        return Ok(());
+    };
+    let time_base = probe.streams[stream].time_base;
+    let target = rescale(film.start_us, MICROSECONDS, time_base);
+    for back_us in BACK_US {
+        let place = target.saturating_sub(rescale(back_us, MICROSECONDS, time_base));
+        let begins = input.seek(stream, place).is_ok() && begins_before(input, stream, target)?;
+        // Looking has moved on.
+        if begins && input.seek(stream, place).is_ok() {
+            return Ok(());
+        }
+    }
+    let start = probe.streams[stream].start.unwrap_or(0);
+    Ok(input.seek(stream, start.min(target))?)
+}
+
+/// Whether the next packet that decoding can begin at is shown at or before a time.
+fn begins_before(input: &mut Input, stream: usize, time: i64) -> Done<bool> {
+    const PACKETS: u32 = 2_000;
+    let mut packet = Packet::new()?;
+    for _ in 0..PACKETS {
+        match input.read(&mut packet) {
+            Ok(true) if packet.stream() == stream && packet.is_key() => {
+                return Ok(packet.pts().or(packet.dts()).is_some_and(|pts| pts <= time));
+            }
+            Ok(true) => {}
+            Err(error) if error.kind == ErrorKind::InvalidData => {}
+            Ok(false) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(false)
+}
+
+fn finish_video(
+    way: Making<VideoPath>,
+    film: &Film,
+    probe: &Probe,
+    mux: &mut Mux,
+    damage: &mut Damage,
+    warnings: &mut Vec<String>,
+) -> Done<ExpectedVideo> {
+    let track = film.video.as_ref();
+    match way {
+        Making::Encode(path) => {
+            let VideoFacts { width, height, frames, start_us, duration_us, warnings: more } =
+                path.finish(mux, damage)?;
+            warnings.extend(more);
+            let codec = track.and_then(Track::encode).map_or("", |encode| codec_name(encode.encoder)).to_owned();
+            Ok(ExpectedVideo { codec, width, height, frames, start_us, duration_us })
+        }
+        Making::Copy(path) => {
+            let CopyFacts { packets, start_us, duration_us, mended } = path.finish(mux)?;
+            warnings.extend((mended > 0).then(|| format!("{mended} pictures had their decoding time mended")));
+            let stream = &probe.streams[track.map_or(0, |track| track.stream)];
+            let (codec, width, height) = (stream.codec.clone(), stream.width, stream.height);
+            Ok(ExpectedVideo { codec, width, height, frames: packets, start_us, duration_us })
+        }
     }
 }
 
-fn report(
+fn finish_audio(
+    way: Making<AudioPath>,
     film: &Film,
-    bytes: u64,
-    video: Option<VideoFacts>,
-    audio: Option<AudioFacts>,
-    streams: Vec<StreamFate>,
-    mut warnings: Vec<String>,
-) -> RunReport {
-    warnings.extend(video.iter().flat_map(|video| video.warnings.clone()));
-    let expect = Expectation {
-        format: film.format,
-        bytes,
-        video: video.map(|facts| ExpectedVideo {
-            codec: codec_name(film.video.as_ref().map_or("", |track| track.encoder)).to_owned(),
-            width: facts.width,
-            height: facts.height,
-            frames: facts.frames,
-            start_us: facts.start_us,
-            duration_us: facts.duration_us,
-        }),
-        audio: audio.map(|facts| ExpectedAudio {
-            codec: codec_name(film.audio.as_ref().map_or("", |track| track.encoder)).to_owned(),
-            sample_rate: facts.sample_rate,
-            channels: facts.channels,
-            samples: facts.samples,
-            start_us: facts.start_us,
-        }),
-    };
-    RunReport { facts: facts(film.format, &expect), expect, streams, warnings }
+    probe: &Probe,
+    mux: &mut Mux,
+    damage: &mut Damage,
+) -> Done<ExpectedAudio> {
+    let track = film.audio.as_ref();
+    match way {
+        Making::Encode(path) => {
+            let AudioFacts { sample_rate, channels, samples, start_us } = path.finish(mux, damage)?;
+            let codec = track.and_then(Track::encode).map_or("", |encode| codec_name(encode.encoder)).to_owned();
+            Ok(ExpectedAudio { codec, sample_rate, channels, samples, start_us })
+        }
+        Making::Copy(path) => {
+            let CopyFacts { start_us, duration_us, .. } = path.finish(mux)?;
+            let stream = &probe.streams[track.map_or(0, |track| track.stream)];
+            let (codec, sample_rate, channels) = (stream.codec.clone(), stream.sample_rate, stream.channels);
+            let samples = duration_us.saturating_mul(sample_rate.into()) / 1_000_000;
+            Ok(ExpectedAudio { codec, sample_rate, channels, samples, start_us })
+        }
+    }
 }
 
 fn facts(format: Format, expect: &Expectation) -> OutputFacts {
@@ -238,6 +377,7 @@ fn codec_name(encoder: &'static str) -> &'static str {
         "libx265" => "hevc",
         "libvpx-vp9" => "vp9",
         "libopus" => "opus",
+        "libmp3lame" => "mp3",
         other => other,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, io, os::unix::net::UnixStream, rc::Rc};
 
-use xora_shared::{failure::Stage, report::Strategy};
+use xora_shared::{failure::Stage, media::Format, report::Strategy};
 
 use crate::ipc::{Assignment, FromJob, ToJob, Up};
 
@@ -52,7 +52,7 @@ impl Link {
     }
 
     /// Says what was decided.
-    pub fn planned(&self, strategy: Strategy, expected_bytes: u64, part_size: u64) -> io::Result<()> {
-        self.say(Up::Planned { strategy, expected_bytes, part_size })
+    pub fn planned(&self, strategy: Strategy, format: Format, expected_bytes: u64, part_size: u64) -> io::Result<()> {
+        self.say(Up::Planned { strategy, format, expected_bytes, part_size })
     }
 }

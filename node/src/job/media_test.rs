@@ -13,7 +13,7 @@ use std::{
 use xora_shared::{
     failure::FailureKind,
     media::{Compress, FileType, Format, RateControl, Recipe, Thumbnail, VideoCodec, Wanted},
-    report::{Fate, RunReport, VerifyReport},
+    report::{Fate, RunReport, Strategy, VerifyReport},
 };
 
 use crate::{
@@ -21,14 +21,15 @@ use crate::{
     job::serve,
 };
 
-const LIMITS: Limits = Limits { duration_seconds: 3600, pixels: 8192 * 4320, streams: 64, output_bytes: 1 << 30 };
+pub(super) const LIMITS: Limits =
+    Limits { duration_seconds: 3600, pixels: 8192 * 4320, streams: 64, output_bytes: 1 << 30 };
 
 /// What a job process said, and the parts put together.
-struct Told {
-    messages: Vec<Up>,
-    output: Vec<u8>,
-    parts: Vec<usize>,
-    bytes_read: u64,
+pub(super) struct Told {
+    pub(super) messages: Vec<Up>,
+    pub(super) output: Vec<u8>,
+    pub(super) parts: Vec<usize>,
+    pub(super) bytes_read: u64,
 }
 
 /// Stands in for the supervisor: runs the engine on a thread, and answers its reads from `input`. `fail_from` makes
@@ -69,27 +70,30 @@ fn source(input: &[u8]) -> Source {
 }
 
 fn run_work(input: &[u8], wanted: Wanted) -> Work {
-    Work::Run { inputs: vec![source(input)], wanted, index_bytes: None }
+    Work::Run { inputs: vec![source(input)], wanted, index_bytes: None, uncopyable: None }
 }
 
 /// A result that was produced, and verified in a second run.
-struct Made {
-    report: RunReport,
-    receipt: VerifyReport,
-    told: Told,
-    file: PathBuf,
+pub(super) struct Made {
+    pub(super) report: RunReport,
+    pub(super) strategy: Strategy,
+    pub(super) receipt: VerifyReport,
+    pub(super) told: Told,
+    pub(super) file: PathBuf,
 }
 
 /// Makes `wanted` of a file, verifies it, and writes it beside the input for judgement.
-fn make(input: &Path, wanted: Wanted) -> Made {
+pub(super) fn make(input: &Path, wanted: Wanted) -> Made {
     let bytes = fs::read(input).expect("input");
-    let extension = wanted.format.extension();
     let told = supervise(run_work(&bytes, wanted), LIMITS, &bytes, None);
     let report = match told.messages.last() {
         Some(Up::Produced(report)) => (**report).clone(),
         other => panic!("{}: {other:?}", input.display()),
     };
-    assert!(told.messages.iter().any(|message| matches!(message, Up::Planned { .. })));
+    let planned = told
+        .messages
+        .iter()
+        .find_map(|message| if let Up::Planned { strategy, .. } = message { Some(strategy.clone()) } else { None });
     assert_eq!(report.expect.bytes, told.output.len() as u64);
     let work = Work::Verify { input: source(&told.output), expect: report.expect.clone() };
     let verified = supervise(work, LIMITS, &told.output, None);
@@ -98,21 +102,26 @@ fn make(input: &Path, wanted: Wanted) -> Made {
         other => panic!("{}: {other:?}", input.display()),
     };
     assert_eq!(receipt.problems, Vec::<String>::new(), "{}", input.display());
+    let extension = report.facts.format.extension();
     let file = input.with_extension(format!("made.{extension}"));
     fs::write(&file, &told.output).expect("written");
-    Made { report, receipt, told, file }
+    Made { report, strategy: planned.expect("a plan"), receipt, told, file }
 }
 
-fn refused(input: &[u8], wanted: Wanted, limits: Limits) -> (FailureKind, String) {
+pub(super) fn refused(input: &[u8], wanted: Wanted, limits: Limits) -> (FailureKind, String) {
     match supervise(run_work(input, wanted), limits, input, None).messages.pop() {
         Some(Up::Failed(JobFailure::Known { kind, message })) => (kind, message),
         other => panic!("expected a refusal, found {other:?}"),
     }
 }
 
-fn compress(format: Format) -> Wanted {
+pub(super) fn compress(format: Format) -> Wanted {
     let codec = if format == Format::Webm { VideoCodec::Vp9 } else { VideoCodec::H264 };
     Wanted { recipe: Recipe::Compress(Compress { rate: RateControl::Crf(28), codec }), format }
+}
+
+pub(super) fn wanted(recipe: Recipe, format: Format) -> Wanted {
+    Wanted { recipe, format }
 }
 
 fn thumbnail(seek_us: u64) -> Wanted {
@@ -120,12 +129,12 @@ fn thumbnail(seek_us: u64) -> Wanted {
     Wanted { recipe: Recipe::Thumbnail(thumbnail), format: Format::Png }
 }
 
-const PICTURES: &str = "-f lavfi -i testsrc2=s=320x240:r=25:d=2";
-const SOUND: &str = "-f lavfi -i sine=d=2:r=48000";
-const X264: &str = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p";
+pub(super) const PICTURES: &str = "-f lavfi -i testsrc2=s=320x240:r=25:d=2";
+pub(super) const SOUND: &str = "-f lavfi -i sine=d=2:r=48000";
+pub(super) const X264: &str = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p";
 
 /// Makes a file with the `ffmpeg` command, once. Arguments are split at spaces.
-fn synth(name: &str, arguments: &str) -> PathBuf {
+pub(super) fn synth(name: &str, arguments: &str) -> PathBuf {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock().expect("no panic");
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/media/synth");
@@ -145,18 +154,18 @@ fn synth(name: &str, arguments: &str) -> PathBuf {
     file
 }
 
-fn film() -> PathBuf {
+pub(super) fn film() -> PathBuf {
     synth("film.mp4", &format!("{PICTURES} {SOUND} {X264} -c:a aac -movflags +faststart"))
 }
 
-fn tool(program: &str, arguments: &[&str], file: &Path) -> String {
+pub(super) fn tool(program: &str, arguments: &[&str], file: &Path) -> String {
     let output = Command::new(program).args(arguments).arg(file).output().expect(program);
     assert!(output.status.success(), "{}: {}", file.display(), String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text")
 }
 
 /// One entry of one stream, as `ffprobe` reads it.
-fn entry(file: &Path, stream: &str, name: &str) -> String {
+pub(super) fn entry(file: &Path, stream: &str, name: &str) -> String {
     let show = format!("stream={name}");
     let text =
         tool("ffprobe", &["-v", "error", "-select_streams", stream, "-show_entries", &show, "-of", "csv=p=0"], file);
@@ -164,7 +173,7 @@ fn entry(file: &Path, stream: &str, name: &str) -> String {
 }
 
 /// Times of the pictures in milliseconds, in order.
-fn picture_times(file: &Path) -> Vec<i64> {
+pub(super) fn picture_times(file: &Path) -> Vec<i64> {
     let arguments = ["-v", "error", "-select_streams", "v:0", "-show_entries", "packet=pts_time", "-of", "csv=p=0"];
     let text = tool("ffprobe", &arguments, file);
     let millis = |line: &str| -> i64 {
@@ -177,7 +186,7 @@ fn picture_times(file: &Path) -> Vec<i64> {
 }
 
 /// The colours of a picture in a file, as bytes of RGB, of one pixel in the middle of each of the four corners.
-fn corners(file: &Path) -> Vec<[u8; 3]> {
+pub(super) fn corners(file: &Path) -> Vec<[u8; 3]> {
     let output = Command::new("ffmpeg")
         .args(["-nostdin", "-v", "error", "-noautorotate", "-i"])
         .arg(file)
@@ -193,7 +202,7 @@ const FLAG: &str = "-f lavfi -i color=red:s=160x120:d=1,pad=320:240[a];color=lim
                     color=blue:s=160x120:d=1[c];color=white:s=160x120:d=1[d];[a][b]overlay=160:0[e];\
                     [e][c]overlay=0:120[f];[f][d]overlay=160:120";
 
-fn name(color: [u8; 3]) -> char {
+pub(super) fn name(color: [u8; 3]) -> char {
     match color.map(|part| part > 128) {
         [true, false, false] => 'r',
         [false, true, false] => 'g',
@@ -444,7 +453,10 @@ fn a_read_that_fails_is_never_taken_for_the_end() {
 #[test]
 fn an_index_that_does_not_fit_asks_for_more_and_then_fits() {
     let bytes = fs::read(film()).expect("film");
-    let with = |index_bytes| Work::Run { inputs: vec![source(&bytes)], wanted: compress(Format::Mp4), index_bytes };
+    let with = |index_bytes| {
+        let (inputs, wanted) = (vec![source(&bytes)], compress(Format::Mp4));
+        Work::Run { inputs, wanted, index_bytes, uncopyable: None }
+    };
     let needed = match supervise(with(Some(100)), LIMITS, &bytes, None).messages.pop() {
         Some(Up::Failed(JobFailure::IndexTooSmall { needed })) => needed,
         other => panic!("expected a wish for more, found {other:?}"),

@@ -6,6 +6,7 @@
 //! process itself, so tests call `serve` on a thread.
 
 mod audio;
+mod copy;
 mod damage;
 mod decode;
 mod fault;
@@ -26,6 +27,8 @@ mod timeline;
 mod verify;
 mod video;
 
+#[cfg(test)]
+mod copy_test;
 #[cfg(test)]
 mod media_test;
 #[cfg(test)]
@@ -99,11 +102,12 @@ fn serve_with(stream: UnixStream, greeting: Option<String>) -> bool {
 fn work(link: &Link, assignment: Assignment) -> Done<Up> {
     let Assignment { work, limits, threads } = assignment;
     match work {
-        Work::Run { inputs, wanted, index_bytes } => {
+        Work::Run { inputs, wanted, index_bytes, uncopyable } => {
             let [input] = inputs.as_slice() else {
                 return Err(Fault::unsupported("the recipe takes exactly one input"));
             };
-            run_one(link, input, &wanted, index_bytes, &limits, threads).map(|report| Up::Produced(Box::new(report)))
+            let tried = Tried { index_bytes, uncopyable };
+            run_one(link, input, &wanted, tried, &limits, threads).map(|report| Up::Produced(Box::new(report)))
         }
         Work::Verify { input, expect } => {
             link.stage(Stage::Verify);
@@ -112,37 +116,47 @@ fn work(link: &Link, assignment: Assignment) -> Done<Up> {
     }
 }
 
+/// What an earlier try has shown.
+struct Tried {
+    /// How long the index is.
+    index_bytes: Option<u64>,
+    /// Why nothing can be copied.
+    uncopyable: Option<String>,
+}
+
 fn run_one(
     link: &Link,
     source: &Source,
     wanted: &Wanted,
-    index_bytes: Option<u64>,
+    tried: Tried,
     limits: &Limits,
     threads: u32,
 ) -> Done<RunReport> {
     link.stage(Stage::Probe);
     let (mut input, probe) = probe::open(link, 0, source, limits)?;
     link.stage(Stage::Plan);
-    let Plan { strategy, fates, make } = plan::decide(&probe, wanted, abilities())?;
+    let Tried { index_bytes, uncopyable } = tried;
+    let Plan { mut strategy, fates, make } = plan::decide(&probe, wanted, abilities(uncopyable.is_none()))?;
+    strategy.reasons.extend(uncopyable.map(|why| format!("encoded, because copying did not work: {why}")));
     match make {
         Make::Film(film) => {
             let layout = Layout::of(film.format, film.expected_bytes, film.packets, index_bytes);
-            link.planned(strategy, film.expected_bytes, layout.part_size)?;
+            link.planned(strategy, film.format, film.expected_bytes, layout.part_size)?;
             link.stage(Stage::Transcode);
             let job = film::Job { link, probe: &probe, limits, threads };
             film::make(&job, &mut input, &film, layout, fates)
         }
         Make::Still(still) => {
             let expected = expected_picture(&still, &probe);
-            link.planned(strategy, expected, Layout::of(still.format, expected, 0, None).part_size)?;
+            link.planned(strategy, still.format, expected, Layout::of(still.format, expected, 0, None).part_size)?;
             link.stage(Stage::Transcode);
             still::make(link, &mut input, &probe, &still, fates, limits)
         }
     }
 }
 
-fn abilities() -> Abilities {
-    Abilities { tonemap: xora_av::has_filter("zscale") && xora_av::has_filter("tonemap") }
+fn abilities(copy: bool) -> Abilities {
+    Abilities { tonemap: xora_av::has_filter("zscale") && xora_av::has_filter("tonemap"), copy }
 }
 
 /// Bytes of one picture, about: PNG has a few bits for each component, the others a few for each pixel.

@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, io, rc::Rc};
 
-use xora_av::{Encoder, Output, Packet, Rational, WriteAt};
+use xora_av::{Encoder, Input, Output, Packet, Rational, WriteAt};
 use xora_shared::media::Format;
 
 use crate::{
@@ -45,7 +45,7 @@ impl Layout {
     pub fn of(format: Format, expected_bytes: u64, packets: u64, index_bytes: Option<u64>) -> Self {
         let even = expected_bytes.div_ceil(PARTS).next_multiple_of(MIB);
         let part_size = even.clamp(SMALLEST_PART, LARGEST_PART);
-        let index = matches!(format, Format::Mp4 | Format::Mov)
+        let index = matches!(format, Format::Mp4 | Format::Mov | Format::M4a)
             .then(|| index_bytes.unwrap_or(packets * INDEX_PER_PACKET + INDEX_BASE));
         let head = index.unwrap_or(0) + PATCHED;
         let head_parts = u32::try_from(head.div_ceil(part_size)).unwrap_or(u32::MAX);
@@ -70,6 +70,7 @@ pub struct Mux {
     trial: Option<Trial>,
     packets: u64,
     layout: Layout,
+    format: Format,
 }
 
 /// A packet of a track, with the time base that its times are in.
@@ -82,7 +83,7 @@ impl Mux {
         let send = Box::new(move |number, bytes| link.part(number, bytes));
         let part_size = usize::try_from(layout.part_size).unwrap_or(usize::MAX);
         let parts = Rc::new(RefCell::new(Parts::new(part_size, layout.head_parts, max_bytes, send)));
-        let mut output = Output::create(format.extension(), Box::new(Shared(Rc::clone(&parts))))?;
+        let mut output = Output::create(muxer(format), Box::new(Shared(Rc::clone(&parts))))?;
         for _ in 0..tracks {
             output.add()?;
         }
@@ -95,6 +96,7 @@ impl Mux {
             trial: layout.is_estimate.then(|| Trial::create(format, tracks)).transpose()?,
             packets: 0,
             layout,
+            format,
         })
     }
 
@@ -111,6 +113,22 @@ impl Mux {
         }
         self.open[track] = true;
         self.begin_if_ready()
+    }
+
+    /// Says that a track holds the very packets of a stream of the input.
+    pub fn open_copy(&mut self, track: usize, input: &Input, stream: usize) -> Done<()> {
+        self.output.describe_copy(track, input, stream, None)?;
+        if let Some(trial) = &mut self.trial {
+            trial.output.describe_copy(track, input, stream, None)?;
+        }
+        self.open[track] = true;
+        self.begin_if_ready()
+    }
+
+    /// Whether players take the codec's delay off the times of Opus. libav's muxer (5.1) does not put it on, and would
+    /// move the pictures instead, because times below zero are not allowed.
+    pub fn counts_priming(&self) -> bool {
+        self.format == Format::Webm
     }
 
     /// Takes a packet of a track, with the time base that its times are in. The packet is empty afterwards.
@@ -187,6 +205,26 @@ impl Mux {
     }
 }
 
+/// libav's name of the muxer.
+fn muxer(format: Format) -> &'static str {
+    match format {
+        Format::Aac => "adts",
+        Format::M4a => "ipod",
+        Format::Mp4
+        | Format::Webm
+        | Format::Mov
+        | Format::Gif
+        | Format::Mp3
+        | Format::Wav
+        | Format::Jpg
+        | Format::Png
+        | Format::Opus
+        | Format::Flac
+        | Format::Webp
+        | Format::Ogg => format.extension(),
+    }
+}
+
 /// An output that is written only to see how long its index becomes.
 struct Trial {
     output: Output,
@@ -196,7 +234,7 @@ struct Trial {
 impl Trial {
     fn create(format: Format, tracks: usize) -> Done<Self> {
         let bytes = Rc::default();
-        let mut output = Output::create(format.extension(), Box::new(Kept(Rc::clone(&bytes))))?;
+        let mut output = Output::create(muxer(format), Box::new(Kept(Rc::clone(&bytes))))?;
         for _ in 0..tracks {
             output.add()?;
         }

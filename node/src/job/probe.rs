@@ -17,6 +17,8 @@ use crate::{
 pub struct Probe {
     /// Length in bytes, when known.
     pub size: Option<u64>,
+    /// libav's name of the container, as a list of what one demuxer reads.
+    pub container: String,
     /// Length in microseconds, as the container says or libav estimates.
     pub duration_us: Option<u64>,
     /// The streams, by index.
@@ -41,6 +43,7 @@ pub fn open(link: &Link, index: u32, source: &Source, limits: &Limits) -> Done<(
     let input = open_as(Box::new(remote), appearance, limits)?;
     let probe = Probe {
         size: input.size(),
+        container: input.format(),
         duration_us: input.duration_us(),
         streams: input.streams().to_vec(),
         warnings: Vec::new(),

@@ -26,6 +26,8 @@ pub enum Size {
     Width(u32),
     /// This height, the width to match.
     Height(u32),
+    /// As the input with square pixels, made smaller until it is within these sides.
+    AtMost(u32, u32),
     /// Exactly this, stretched if need be.
     Exactly(u32, u32),
     /// This, with black bars where the shapes differ.
@@ -96,6 +98,7 @@ fn stored_size(shape: &PictureShape, want: &Picture) -> (u32, u32) {
         Size::AsInput => (width, height),
         Size::Width(wanted) => (wanted, proportion(height, wanted, width)),
         Size::Height(wanted) => (proportion(width, wanted, height), wanted),
+        Size::AtMost(most_wide, most_high) => at_most((width, height), (most_wide, most_high)),
         Size::Exactly(width, height) | Size::Within(width, height) => (width, height),
     };
     let (width, height) = turn(wanted);
@@ -103,6 +106,19 @@ fn stored_size(shape: &PictureShape, want: &Picture) -> (u32, u32) {
         // 4:2:0 halves the sides; the odd row or column is cut off, not squeezed, so every other pixel stays itself.
         Pixels::Film => ((width & !1).max(2), (height & !1).max(2)),
         Pixels::Jpeg | Pixels::Rgb | Pixels::Webp => (width.max(1), height.max(1)),
+    }
+}
+
+/// The size made smaller, with its aspect, until both sides fit.
+fn at_most((width, height): (u32, u32), (most_wide, most_high): (u32, u32)) -> (u32, u32) {
+    if width <= most_wide && height <= most_high {
+        return (width, height);
+    }
+    let by_width = (most_wide, proportion(height, most_wide, width));
+    if most_wide < width && by_width.1 <= most_high {
+        by_width
+    } else {
+        (proportion(width, most_high, height), most_high)
     }
 }
 
@@ -145,7 +161,7 @@ fn fit(shape: &PictureShape, want: &Picture, (width, height): (u32, u32), tonema
             steps.push(format!("scale={width}:{height}:force_original_aspect_ratio=decrease:flags=bicubic{converted}"));
             steps.push(format!("pad={width}:{height}:(ow-iw)/2:(oh-ih)/2"));
         }
-        Size::AsInput | Size::Width(_) | Size::Height(_) | Size::Exactly(..) | Size::Within(..) => {
+        Size::AsInput | Size::Width(_) | Size::Height(_) | Size::AtMost(..) | Size::Exactly(..) | Size::Within(..) => {
             let size = if same_size || only_odd { String::new() } else { format!("w={width}:h={height}:") };
             if !size.is_empty() || !converted.is_empty() {
                 steps.push(format!("scale={size}flags=bicubic{converted}"));

@@ -172,7 +172,8 @@ fn encode(picture: &mut Frame, still: &Still) -> Done<Vec<u8>> {
         | Format::Wav
         | Format::M4a
         | Format::Opus
-        | Format::Flac => ("mjpeg", vec![("flags", "+qscale".to_owned()), ("qmin", "1".to_owned())]),
+        | Format::Flac
+        | Format::Ogg => ("mjpeg", vec![("flags", "+qscale".to_owned()), ("qmin", "1".to_owned())]),
     };
     picture.set_pts(Some(0));
     picture.set_quality(scale);
@@ -216,7 +217,8 @@ fn report(still: &Still, picture: &Frame, bytes: u64, streams: Vec<StreamFate>) 
         | Format::Wav
         | Format::M4a
         | Format::Opus
-        | Format::Flac => "mjpeg",
+        | Format::Flac
+        | Format::Ogg => "mjpeg",
     };
     let (width, height) = (picture.width(), picture.height());
     RunReport {

@@ -27,19 +27,17 @@ pub fn pick_cover(streams: &[Stream]) -> Option<&Stream> {
     streams.iter().find(|stream| stream.kind == Kind::Video && stream.is_attached_picture)
 }
 
-/// What becomes of every stream of input 0: the chosen are converted, with a reason where there is one, the others
-/// dropped, always with a reason.
+/// What becomes of every stream of input 0: the chosen are kept or converted, with a reason where there is one, the
+/// others dropped, always with a reason.
 pub fn fates(
     streams: &[Stream],
-    chosen: &[&Stream],
-    why_converted: impl Fn(&Stream) -> Option<String>,
+    chosen: &[(&Stream, Fate)],
+    why: impl Fn(&Stream) -> Option<String>,
 ) -> Vec<StreamFate> {
     let fate = |stream: &Stream| {
-        let is_chosen = chosen.iter().any(|one| one.index == stream.index);
-        let (fate, reason) = if is_chosen {
-            (Fate::Converted, why_converted(stream))
-        } else {
-            (Fate::Dropped, Some(why_dropped(stream, chosen)))
+        let (fate, reason) = match chosen.iter().find(|(one, _)| one.index == stream.index) {
+            Some((_, fate)) => (*fate, why(stream)),
+            None => (Fate::Dropped, Some(why_dropped(stream, chosen))),
         };
         StreamFate {
             input: 0,
@@ -65,11 +63,13 @@ pub fn describe(stream: &Stream) -> String {
     }
 }
 
-fn why_dropped(stream: &Stream, chosen: &[&Stream]) -> String {
-    let taken = chosen.iter().any(|one| one.kind == stream.kind);
+fn why_dropped(stream: &Stream, chosen: &[(&Stream, Fate)]) -> String {
+    let taken = chosen.iter().any(|(one, _)| one.kind == stream.kind);
+    let only_sound = chosen.iter().all(|(one, _)| one.kind == Kind::Audio);
     let why = match stream.kind {
         Kind::Video if stream.is_attached_picture => "a cover is not part of the output",
         Kind::Video if stream.width == 0 || stream.height == 0 => "its pictures could not be read",
+        Kind::Video if only_sound => "the output has sound only",
         Kind::Video | Kind::Audio if !taken => "the output is a single picture",
         Kind::Video => "the output has one picture track at most, and another was chosen",
         Kind::Audio if stream.sample_rate == 0 || stream.codec == "none" => "its sound could not be read",

@@ -8,18 +8,21 @@ use xora_av::{
 };
 
 use crate::job::{
+    copy::Window,
     damage::Damage,
     decode::decode,
     fault::{Done, Fault},
     mux::Mux,
-    plan::VideoTrack,
+    plan::VideoEncode,
     shape::{Chain, Picture, Size, chain},
 };
 
 /// What is fixed for the whole track.
 pub struct Setup<'a> {
-    /// How it is made.
-    pub track: &'a VideoTrack,
+    /// The input's stream.
+    pub stream: usize,
+    /// How it is encoded.
+    pub encode: &'a VideoEncode,
     /// Its index in the output.
     pub index: usize,
     /// Threads for decoder, filters and encoder, each.
@@ -28,6 +31,8 @@ pub struct Setup<'a> {
     pub max_pixels: u64,
     /// Pictures per second, as the container says; 0 when unknown.
     pub frame_rate: Rational,
+    /// Pictures that begin before or after are left out.
+    pub window: Window,
 }
 
 /// See the module.
@@ -67,8 +72,8 @@ pub struct VideoFacts {
 impl<'a> VideoPath<'a> {
     /// Opens the decoder; everything behind it waits for the first picture.
     pub fn open(input: &Input, setup: Setup<'a>) -> Done<Self> {
-        let decoder = Decoder::open(input, setup.track.stream, setup.threads, setup.max_pixels)?;
-        let sink = VideoSink::new(setup.track, setup.index, setup.threads);
+        let decoder = Decoder::open(input, setup.stream, setup.threads, setup.max_pixels)?;
+        let sink = VideoSink::new(setup.encode, setup.index, setup.threads);
         Ok(Self { setup, decoder, filter: None, sink, next: 0 })
     }
 
@@ -80,6 +85,9 @@ impl<'a> VideoPath<'a> {
             let pts = frame.best_effort_pts().unwrap_or(*next);
             frame.set_pts(Some(pts));
             *next = pts.saturating_add(frame.duration().max(1));
+            if setup.window.excludes(rescale(pts, time_base, xora_av::MICROSECONDS)) {
+                return Ok(());
+            }
             let shape = frame.picture_shape(time_base, setup.frame_rate);
             let mut fitting = match filter.take() {
                 Some(filter) if filter.shape == shape => filter,
@@ -87,7 +95,7 @@ impl<'a> VideoPath<'a> {
                     drain(&mut other, None, sink, mux)?;
                     Filter::build(shape, &sink.later_picture(), setup.threads)?
                 }
-                None => Filter::build(shape, &first_picture(setup.track, frame), setup.threads)?,
+                None => Filter::build(shape, &first_picture(setup.encode, frame), setup.threads)?,
             };
             drain(&mut fitting, Some(frame), sink, mux)?;
             *filter = Some(fitting);
@@ -107,9 +115,9 @@ impl<'a> VideoPath<'a> {
 }
 
 /// Fields are looked for in the first picture, too: many containers are silent about them.
-fn first_picture(track: &VideoTrack, frame: &Frame) -> Picture {
-    let deinterlace = track.picture.deinterlace || frame.field_order() != FieldOrder::Progressive;
-    Picture { deinterlace, ..track.picture.clone() }
+fn first_picture(encode: &VideoEncode, frame: &Frame) -> Picture {
+    let deinterlace = encode.picture.deinterlace || frame.field_order() != FieldOrder::Progressive;
+    Picture { deinterlace, ..encode.picture.clone() }
 }
 
 impl Filter {
@@ -133,7 +141,7 @@ fn drain(filter: &mut Filter, frame: Option<&mut Frame>, sink: &mut VideoSink, m
 
 /// The encoder's side of the track.
 struct VideoSink<'a> {
-    track: &'a VideoTrack,
+    encode: &'a VideoEncode,
     index: usize,
     threads: u32,
     encoder: Option<Encoder>,
@@ -152,19 +160,21 @@ struct VideoSink<'a> {
     frames: u64,
     nudged: u64,
     hdr_left: bool,
+    /// From this time on, in microseconds, the next picture is one that a player can begin at.
+    next_key_us: i64,
 }
 
 impl<'a> VideoSink<'a> {
-    fn new(track: &'a VideoTrack, index: usize, threads: u32) -> Self {
+    fn new(encode: &'a VideoEncode, index: usize, threads: u32) -> Self {
         Self {
-            track,
+            encode,
             index,
             threads,
             encoder: None,
             time_base: Rational(0, 1),
             frame_rate: Rational(0, 1),
             held: None,
-            picture: track.picture.clone(),
+            picture: encode.picture.clone(),
             inside: Vec::new(),
             first: None,
             end: 0,
@@ -174,6 +184,7 @@ impl<'a> VideoSink<'a> {
             frames: 0,
             nudged: 0,
             hdr_left: false,
+            next_key_us: i64::MIN,
         }
     }
 
@@ -208,10 +219,21 @@ impl<'a> VideoSink<'a> {
         }
         self.nudged += u64::from(pts != wanted);
         frame.set_pts(Some(pts));
+        self.ask_for_key(frame);
         self.first.get_or_insert(pts);
         self.end = pts + frame_length(self.frame_rate, self.time_base).unwrap_or(self.last_length);
         self.held = Some(frame.take()?);
         Ok(())
+    }
+
+    /// Keeps to the times at which a player must be able to begin, whatever the rate of pictures.
+    fn ask_for_key(&mut self, frame: &mut Frame) {
+        let Some(every) = self.encode.key_every_us else { return };
+        let time = rescale(frame.pts().unwrap_or(0), self.time_base, xora_av::MICROSECONDS);
+        if time >= self.next_key_us {
+            frame.ask_for_key();
+            self.next_key_us = (time.div_euclid(every) + 1) * every;
+        }
     }
 
     fn open(&mut self, first: &Frame, filter: &Filter, mux: &mut Mux) -> Done<()> {
@@ -224,7 +246,7 @@ impl<'a> VideoSink<'a> {
         self.hdr_left = filter.chain.hdr_left;
         let encoder = Encoder::video(
             &VideoEncoding {
-                encoder: self.track.encoder,
+                encoder: self.encode.encoder,
                 time_base: self.time_base,
                 frame_rate: self.frame_rate,
                 threads: self.threads,
@@ -233,14 +255,14 @@ impl<'a> VideoSink<'a> {
             },
             first,
         )?;
-        mux.open(self.index, &encoder, self.frame_rate, self.track.tag)?;
+        mux.open(self.index, &encoder, self.frame_rate, self.encode.tag)?;
         self.encoder = Some(encoder);
         Ok(())
     }
 
     /// libav tells x265 the time base as its frame rate, which would end in an absurd level: it is told the rate here.
     fn options(&self) -> Vec<(&'static str, String)> {
-        let mut options = self.track.options.clone();
+        let mut options = self.encode.options.clone();
         for (key, value) in &mut options {
             if *key == "x265-params" {
                 let rate = if self.frame_rate.0 > 0 { self.frame_rate } else { Rational(30, 1) };

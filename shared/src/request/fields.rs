@@ -67,6 +67,11 @@ impl Fields {
         }
     }
 
+    /// Whether a field is there that was not taken yet, and is not null.
+    pub fn has(&self, name: &str) -> bool {
+        self.left.get(name).is_some_and(|value| !value.is_null())
+    }
+
     /// Notes a problem with a field of this object.
     pub fn problem(&self, name: &str, problem: &str) {
         note(&self.problems, &self.path_of(name), problem);
@@ -149,11 +154,19 @@ impl Field {
 
     /// A time in seconds, fractions allowed, as microseconds.
     pub fn seconds(self) -> Option<u64> {
+        self.microseconds(0.0, "must be 0 to 10000000, in seconds")
+    }
+
+    /// A length in seconds, fractions allowed, as microseconds: at least a thousandth of a second.
+    pub fn length(self) -> Option<u64> {
+        self.microseconds(0.001, "must be 0.001 to 10000000, in seconds")
+    }
+
+    fn microseconds(self, min: f64, wanted: &str) -> Option<u64> {
         const MAX: f64 = 1e7;
-        let wanted = "must be 0 to 10000000, in seconds";
         match self.value.as_f64() {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range was checked")]
-            Some(seconds) if (0.0..=MAX).contains(&seconds) => Some((seconds * 1e6).round() as u64),
+            Some(seconds) if (min..=MAX).contains(&seconds) => Some((seconds * 1e6).round() as u64),
             Some(_) => self.refuse(wanted),
             None => self.wrong(wanted),
         }

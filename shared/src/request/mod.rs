@@ -1,6 +1,7 @@
 //! Requests of callers: strict JSON in, checked values out. Raw input never travels further than this.
 
 mod fields;
+mod recipe;
 
 use std::collections::BTreeMap;
 
@@ -10,22 +11,15 @@ use serde_json::Value;
 pub use fields::{Field, Fields, Invalid};
 
 use crate::{
-    media::{Compress, Format, RateControl, Recipe, Thumbnail, VideoCodec, Wanted},
+    media::{Format, Wanted},
     net::Policy,
 };
 
 /// Names and values: HTTP headers, metadata.
 pub type Headers = BTreeMap<String, String>;
 
-/// Default quality of `compress`: what x264's authors call visually fine for delivery, at about a third of the bytes of
-/// its own default of 23.
-const COMPRESS_CRF: u8 = 28;
-/// Default quality of `compress` to VP9, whose scale runs to 63: what libvpx's guide for video on demand gives for 1080p.
-const COMPRESS_CRF_VP9: u8 = 33;
 /// Default priority.
 const PRIORITY: u8 = 5;
-/// Largest picture side that can be asked for, in pixels.
-const MAX_SIDE: u32 = 8192;
 
 /// A job as it was asked for, checked. This is what is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,7 +90,7 @@ impl Config {
     fn read(fields: &mut Fields, policy: Policy) -> Option<Self> {
         fields.required("mode", mode);
         let format = fields.required("output", output);
-        let recipe = fields.required("recipe", |field| recipe(field, format));
+        let recipe = fields.required("recipe", |field| recipe::parse(field, format));
         let stage_input = fields.optional("stageInput", Field::boolean);
         let webhook_url = fields.optional("webhookUrl", |field| field.url(policy));
         let metadata = fields.optional("metadata", |field| field.pairs(16, metadata_problem));
@@ -135,84 +129,6 @@ fn output(field: Field) -> Option<Format> {
     let format = fields.required("format", |field| choose(field, &names).and_then(|(_, name)| Format::from_name(name)));
     fields.end();
     format
-}
-
-/// Recipes of the API that this version cannot run yet.
-const NOT_OFFERED: [&str; 7] = ["webReady", "proxy", "transcode", "resize", "trim", "extractAudio", "concat"];
-
-/// Reads the recipe, and `stageInput`, which is also accepted inside it.
-fn recipe(field: Field, format: Option<Format>) -> Option<(Recipe, Option<bool>)> {
-    let mut fields = field.object()?;
-    let name = fields.required("name", recipe_name);
-    let stage_input = fields.optional("stageInput", Field::boolean);
-    let recipe = match name {
-        Some("compress") => compress(&mut fields, format),
-        Some(_) => thumbnail(&mut fields, format),
-        None => return None,
-    };
-    fields.end();
-    Some((recipe?, stage_input))
-}
-
-fn recipe_name(field: Field) -> Option<&'static str> {
-    let names: Vec<_> = ["compress", "thumbnail"].into_iter().chain(NOT_OFFERED).collect();
-    match choose(field, &names)? {
-        (field, name) if NOT_OFFERED.contains(&name) => {
-            field.refuse(&format!("`{name}` is not offered by this version; use compress or thumbnail"))
-        }
-        (_, name) => Some(name),
-    }
-}
-
-fn compress(fields: &mut Fields, format: Option<Format>) -> Option<Recipe> {
-    let format = makes("compress", format, &[Format::Mp4, Format::Webm, Format::Mov], fields);
-    let vp9 = format == Some(Format::Webm);
-    let codec = fields.optional("codec", |field| match choose(field, &["h264", "hevc", "vp9"])? {
-        (_, "vp9") if vp9 => Some(VideoCodec::Vp9),
-        (_, "h264") if !vp9 => Some(VideoCodec::H264),
-        (_, "hevc") if !vp9 => Some(VideoCodec::Hevc),
-        (field, _) => field.refuse("does not fit output.format: mp4 and mov take h264 or hevc, webm takes vp9"),
-    });
-    let crf = fields.optional("crf", |field| field.integer(0, 51));
-    let bitrate = fields.optional("bitrateKbps", |field| field.integer(16, 200_000));
-    let default = if vp9 { COMPRESS_CRF_VP9 } else { COMPRESS_CRF };
-    format?;
-    Some(Recipe::Compress(Compress {
-        rate: bitrate.map_or_else(
-            || RateControl::Crf(crf.and_then(|crf| u8::try_from(crf).ok()).unwrap_or(default)),
-            RateControl::BitrateKbps,
-        ),
-        codec: codec.unwrap_or(if vp9 { VideoCodec::Vp9 } else { VideoCodec::H264 }),
-    }))
-}
-
-fn thumbnail(fields: &mut Fields, format: Option<Format>) -> Option<Recipe> {
-    /// A common middle of size and looks; what many encoders take as their own default is 75 to 90.
-    const QUALITY: u32 = 85;
-    let format = makes("thumbnail", format, &[Format::Jpg, Format::Png, Format::Webp], fields);
-    let seek_us = fields.optional("seekSeconds", Field::seconds);
-    let width = fields.optional("width", |field| field.integer(2, MAX_SIDE));
-    let height = fields.optional("height", |field| field.integer(2, MAX_SIDE));
-    let quality = fields.optional("quality", |field| field.integer(1, 100)).unwrap_or(QUALITY);
-    format?;
-    Some(Recipe::Thumbnail(Thumbnail {
-        seek_us: seek_us.unwrap_or(0),
-        width,
-        height,
-        quality: u8::try_from(quality).unwrap_or(u8::MAX),
-    }))
-}
-
-/// The format, if the recipe makes it.
-fn makes(recipe: &str, format: Option<Format>, made: &[Format], fields: &Fields) -> Option<Format> {
-    let format = format?;
-    if made.contains(&format) {
-        return Some(format);
-    }
-    let names: Vec<_> = made.iter().map(|format| format.extension()).collect();
-    let problem = format!("`{recipe}` cannot make {}; output.format may be {}", format.extension(), names.join(", "));
-    fields.problem("name", &problem);
-    None
 }
 
 /// One of some names. Gives the field back, for problems that show later.
@@ -256,6 +172,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::media::{Compress, RateControl, Recipe, VideoCodec};
 
     const STRICT: Policy = Policy { allow_loopback: false };
 
@@ -317,8 +234,8 @@ mod tests {
                 json!("gif"),
                 "recipe.name: `compress` cannot make gif; output.format may be mp4, webm, mov",
             ),
-            ("/recipe/name", json!("magic"), "recipe.name: must be one of compress, thumbnail"),
-            ("/recipe/name", json!("trim"), "recipe.name: `trim` is not offered by this version"),
+            ("/recipe/name", json!("magic"), "recipe.name: must be one of webReady, proxy, compress"),
+            ("/recipe/name", json!("concat"), "recipe.name: `concat` is not offered by this version"),
             ("/recipe/crf", json!(52), "recipe.crf: must be 0 to 51, a whole number"),
             ("/recipe/crf", json!(-1), "recipe.crf: must be 0 to 51, a whole number"),
             ("/recipe/crf", json!(1.5), "recipe.crf: must be 0 to 51, a whole number"),

@@ -1,0 +1,190 @@
+//! A track that is copied: packets of the input are packets of the output, undecoded.
+
+use xora_av::{Input, Kind, MICROSECONDS, Packet, Rational, Stream, rescale};
+
+use crate::job::{
+    fault::{Done, Fault},
+    mux::Mux,
+};
+
+/// The most packets that wait for a decoding time: twice the longest reordering that H.264 knows.
+const MOST_UNTIMED: usize = 32;
+
+/// Passes the packets of one stream on. Their times are those of the input, moved by its [`super::timeline::Timeline`];
+/// decoding times that are missing or run backwards are mended, because every muxer refuses them.
+pub struct CopyPath {
+    index: usize,
+    time_base: Rational,
+    /// Length of a packet that does not say its own, in `time_base`.
+    usual_length: i64,
+    /// What is put on all times, in `time_base`.
+    delay: i64,
+    window: Window,
+    /// Packets from before the first one that has a decoding time.
+    untimed: Vec<Packet>,
+    last_dts: Option<i64>,
+    next_dts: Option<i64>,
+    facts: Facts,
+}
+
+/// The part of a track that is wanted, in microseconds of the output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Window {
+    /// Packets that end at or before this are left out.
+    pub from_us: Option<i64>,
+    /// Packets that begin here or later are left out.
+    pub end_us: Option<i64>,
+}
+
+impl Window {
+    /// Whether a picture that begins at this time is left out.
+    pub fn excludes(self, time_us: i64) -> bool {
+        self.from_us.is_some_and(|from| time_us < from) || self.end_us.is_some_and(|end| time_us >= end)
+    }
+}
+
+/// In the track's time base.
+#[derive(Clone, Copy, Debug, Default)]
+struct Facts {
+    packets: u64,
+    start: Option<i64>,
+    end: i64,
+    mended: u64,
+}
+
+/// What a finished track tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyFacts {
+    /// Packets written.
+    pub packets: u64,
+    /// First time that is shown, in microseconds.
+    pub start_us: i64,
+    /// From there to the end of the last packet, in microseconds.
+    pub duration_us: u64,
+    /// Packets whose decoding time was mended.
+    pub mended: u64,
+}
+
+impl CopyPath {
+    /// Describes track `index` of the output as what `stream` of the input holds.
+    pub fn open(input: &Input, stream: &Stream, index: usize, window: Window, mux: &mut Mux) -> Done<Self> {
+        mux.open_copy(index, input, stream.index)?;
+        let time_base = stream.time_base;
+        Ok(Self {
+            index,
+            time_base,
+            usual_length: usual_length(stream),
+            delay: if mux.counts_priming() { priming(stream) } else { 0 },
+            window,
+            untimed: Vec::new(),
+            last_dts: None,
+            next_dts: None,
+            facts: Facts::default(),
+        })
+    }
+
+    /// Takes a packet, which is empty afterwards. Returns the time reached, in microseconds of the output.
+    pub fn take(&mut self, packet: &mut Packet, mux: &mut Mux) -> Done<i64> {
+        let Some(pts) = packet.pts().or(packet.dts()) else {
+            return Err(Fault::uncopyable("a packet of the input has no time"));
+        };
+        let end = pts.saturating_add(self.length_of(packet));
+        if self.is_outside(pts, end) {
+            return Ok(self.us(pts));
+        }
+        match (packet.dts(), self.next_dts) {
+            (None, None) if self.untimed.len() < MOST_UNTIMED => {
+                self.untimed.push(std::mem::replace(packet, Packet::new()?));
+            }
+            (Some(dts), None) => {
+                self.write_untimed(dts, mux)?;
+                self.write(packet, dts, mux)?;
+            }
+            (Some(dts), Some(_)) => self.write(packet, dts, mux)?,
+            (None, Some(next)) => self.write(packet, next, mux)?,
+            (None, None) => return Err(Fault::uncopyable("the packets of the input have no decoding times")),
+        }
+        Ok(self.us(end))
+    }
+
+    /// Containers that keep no decoding times leave them out until the decoder's delay is filled: they are counted back
+    /// from the first one.
+    fn write_untimed(&mut self, first: i64, mux: &mut Mux) -> Done<()> {
+        let untimed = std::mem::take(&mut self.untimed);
+        let mut before: i64 = untimed.iter().map(|packet| self.length_of(packet).max(1)).sum();
+        for mut packet in untimed {
+            let dts = first.saturating_sub(before);
+            before -= self.length_of(&packet).max(1);
+            self.write(&mut packet, dts, mux)?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, packet: &mut Packet, dts: i64, mux: &mut Mux) -> Done<()> {
+        let (pts, length) = (packet.pts().unwrap_or(dts), self.length_of(packet));
+        // Equal times are refused, too.
+        let mended = self.last_dts.map_or(dts.min(pts), |last| dts.min(pts).max(last + 1));
+        if mended > pts {
+            return Err(Fault::uncopyable("the packets of the input are out of order"));
+        }
+        let facts = &mut self.facts;
+        facts.mended += u64::from(mended != dts);
+        facts.packets += 1;
+        if !packet.is_discarded() {
+            facts.start = Some(facts.start.map_or(pts, |start| start.min(pts)));
+            facts.end = facts.end.max(pts.saturating_add(length));
+        }
+        self.last_dts = Some(mended);
+        self.next_dts = Some(mended.saturating_add(length));
+        packet.set_times(Some(pts + self.delay), Some(mended + self.delay));
+        packet.set_duration(length);
+        mux.write(self.index, self.time_base, packet)
+    }
+
+    /// Writes what is left, and tells what was copied.
+    pub fn finish(mut self, mux: &mut Mux) -> Done<CopyFacts> {
+        // None had a decoding time: they are shown in the order in which they are decoded, or cannot be copied.
+        for mut packet in std::mem::take(&mut self.untimed) {
+            let dts = packet.pts().unwrap_or(0);
+            self.write(&mut packet, dts, mux)?;
+        }
+        let Some(start) = self.facts.start else {
+            return Err(Fault::transcode("the input has no packets of a track that it describes"));
+        };
+        Ok(CopyFacts {
+            packets: self.facts.packets,
+            start_us: self.us(start),
+            duration_us: u64::try_from(self.us(self.facts.end) - self.us(start)).unwrap_or(0),
+            mended: self.facts.mended,
+        })
+    }
+
+    fn length_of(&self, packet: &Packet) -> i64 {
+        if packet.duration() > 0 { packet.duration() } else { self.usual_length }
+    }
+
+    fn is_outside(&self, pts: i64, end: i64) -> bool {
+        self.window.from_us.is_some_and(|from| self.us(end) <= from)
+            || self.window.end_us.is_some_and(|limit| self.us(pts) >= limit)
+    }
+
+    fn us(&self, time: i64) -> i64 {
+        rescale(time, self.time_base, MICROSECONDS)
+    }
+}
+
+/// One picture at the stream's rate; for sound the muxers know it from the codec.
+fn usual_length(stream: &Stream) -> i64 {
+    match stream.kind {
+        Kind::Video if stream.frame_rate.0 > 0 => {
+            rescale(1, Rational(stream.frame_rate.1, stream.frame_rate.0), stream.time_base)
+        }
+        Kind::Video | Kind::Audio | Kind::Subtitle | Kind::Attachment | Kind::Data => 0,
+    }
+}
+
+/// The codec's delay, in the stream's time base.
+fn priming(stream: &Stream) -> i64 {
+    let rate = i32::try_from(stream.sample_rate).unwrap_or(0);
+    if rate > 0 { rescale(stream.priming.into(), Rational(1, rate), stream.time_base) } else { 0 }
+}

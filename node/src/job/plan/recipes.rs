@@ -1,0 +1,379 @@
+//! What each recipe wishes for, and the plan that follows from it.
+
+use xora_av::{Kind, MICROSECONDS, Orientation, Stream, rescale};
+use xora_shared::{
+    media::{
+        Compress, Cut, ExtractAudio, FileType, Format, Gop, Proxy, RateControl, Resize, Scale, Trim, VideoCodec,
+        WebReady,
+    },
+    report::{Fate, Strategy, StrategyKind},
+};
+
+use super::{
+    Abilities, AudioEncode, Film, Make, Part, Plan, Track, VideoEncode, Way, describe_all,
+    tracks::{self, Keys, VideoWish},
+};
+use crate::job::{
+    fault::{Done, Fault},
+    probe::Probe,
+    streams::{fates, pick_audio, pick_video},
+};
+
+/// Quality where a recipe states none: x264's own default, at which few see a difference.
+const CRF: u8 = 23;
+/// The same for VP9, whose scale runs to 63: what libvpx's guide for video on demand gives for 1080p.
+const CRF_VP9: u8 = 31;
+
+/// What a recipe wishes for, before it is known what the input has.
+struct Wish {
+    format: Format,
+    /// The pictures, where they are encoded; none for sound only.
+    video: Option<VideoWish>,
+    /// Whether pictures may be copied.
+    copies_video: bool,
+    /// Whether sound may be copied.
+    copies_audio: bool,
+    cut: Cut,
+    /// Why it is done this way, first.
+    reason: String,
+}
+
+/// `webReady`.
+pub fn web_ready(probe: &Probe, recipe: &WebReady, abilities: Abilities) -> Done<Plan> {
+    let chosen = recipe.encode.as_ref();
+    let wish = Wish {
+        format: Format::Mp4,
+        video: Some(VideoWish {
+            codec: VideoCodec::H264,
+            rate: chosen.and_then(|encode| encode.rate).unwrap_or(RateControl::Crf(CRF)),
+            scale: chosen.map_or_else(Scale::default, |encode| encode.scale),
+            keys: Keys::EverySecond,
+        }),
+        copies_video: chosen.is_none(),
+        copies_audio: true,
+        cut: Cut::default(),
+        reason: "web_encode".to_owned(),
+    };
+    film(probe, &wish, abilities)
+}
+
+/// `proxy`.
+pub fn proxy(probe: &Probe, recipe: &Proxy, abilities: Abilities) -> Done<Plan> {
+    let keys = match recipe.gop {
+        Gop::PerSecond => Keys::EverySecond,
+        Gop::AllIntra => Keys::EveryPicture,
+    };
+    let wish = Wish {
+        format: Format::Mp4,
+        video: Some(VideoWish { codec: VideoCodec::H264, rate: recipe.rate, scale: recipe.scale, keys }),
+        copies_video: false,
+        copies_audio: false,
+        cut: recipe.cut,
+        reason: format!("proxy always encodes anew, at {}", rate_in_words(recipe.rate)),
+    };
+    film(probe, &wish, abilities)
+}
+
+/// `compress`.
+pub fn compress(probe: &Probe, recipe: &Compress, format: Format, abilities: Abilities) -> Done<Plan> {
+    let (codec, rate) = (recipe.codec, recipe.rate);
+    let fits = match format {
+        Format::Webm => codec == VideoCodec::Vp9,
+        Format::Mp4 | Format::Mov => codec != VideoCodec::Vp9,
+        Format::Gif
+        | Format::Mp3
+        | Format::Aac
+        | Format::Wav
+        | Format::Jpg
+        | Format::Png
+        | Format::M4a
+        | Format::Opus
+        | Format::Flac
+        | Format::Webp
+        | Format::Ogg => false,
+    };
+    if !fits {
+        return Err(Fault::unsupported(format!("compress cannot write {codec:?} into {}", format.extension())));
+    }
+    let wish = Wish {
+        format,
+        video: Some(VideoWish { codec, rate, scale: Scale::default(), keys: Keys::AsEncoder }),
+        copies_video: false,
+        copies_audio: false,
+        cut: Cut::default(),
+        reason: format!("compress encodes anew at {}", rate_in_words(rate)),
+    };
+    film(probe, &wish, abilities)
+}
+
+/// `transcode`.
+pub fn transcode(probe: &Probe, format: Format, abilities: Abilities) -> Done<Plan> {
+    let wish = Wish {
+        format,
+        video: video_in(format, Scale::default()),
+        copies_video: true,
+        copies_audio: true,
+        cut: Cut::default(),
+        reason: format!("transcode to {} copies what every player takes and encodes the rest", format.extension()),
+    };
+    film(probe, &wish, abilities)
+}
+
+/// `resize`.
+pub fn resize(probe: &Probe, recipe: &Resize, format: Format, abilities: Abilities) -> Done<Plan> {
+    let wish = Wish {
+        format,
+        video: video_in(format, recipe.scale),
+        copies_video: false,
+        copies_audio: true,
+        cut: Cut::default(),
+        reason: "resize encodes the pictures in their new size".to_owned(),
+    };
+    film(probe, &wish, abilities)
+}
+
+/// `trim`.
+pub fn trim(probe: &Probe, recipe: &Trim, format: Format, abilities: Abilities) -> Done<Plan> {
+    let wish = Wish {
+        format,
+        video: video_in(format, Scale::default()),
+        copies_video: true,
+        copies_audio: true,
+        cut: recipe.cut,
+        reason: "trim is exact to the picture".to_owned(),
+    };
+    film(probe, &wish, abilities)
+}
+
+/// `extractAudio`.
+pub fn extract_audio(probe: &Probe, recipe: &ExtractAudio, format: Format, abilities: Abilities) -> Done<Plan> {
+    let own = pick_audio(&probe.streams).and_then(tracks::own_format).filter(|_| abilities.copy);
+    let fallback = if format.file_type() == FileType::Audio { format } else { Format::Mp3 };
+    let reason = match own {
+        Some(own) => format!("extractAudio copies the sound into {}", own.extension()),
+        None => format!("extractAudio encodes the sound to {}", fallback.extension()),
+    };
+    let wish = Wish {
+        format: own.unwrap_or(fallback),
+        video: None,
+        copies_video: false,
+        copies_audio: true,
+        cut: recipe.cut,
+        reason,
+    };
+    film(probe, &wish, abilities)
+}
+
+/// The pictures of a format at the usual quality; none for formats of sound.
+fn video_in(format: Format, scale: Scale) -> Option<VideoWish> {
+    let (codec, crf) = match format {
+        Format::Webm => (VideoCodec::Vp9, CRF_VP9),
+        Format::Mp4 | Format::Mov => (VideoCodec::H264, CRF),
+        Format::Mp3 | Format::Aac | Format::Wav | Format::M4a | Format::Opus | Format::Flac | Format::Ogg => {
+            return None;
+        }
+        Format::Gif | Format::Jpg | Format::Png | Format::Webp => return None,
+    };
+    Some(VideoWish { codec, rate: RateControl::Crf(crf), scale, keys: Keys::AsEncoder })
+}
+
+fn film(probe: &Probe, wish: &Wish, abilities: Abilities) -> Done<Plan> {
+    let streams = &probe.streams;
+    let video = wish.video.as_ref().and_then(|_| pick_video(streams));
+    let audio = pick_audio(streams);
+    check_there(probe, wish, video, audio)?;
+    let mut reasons = vec![wish.reason.clone()];
+    let video_track = video.zip(wish.video.as_ref()).map(|(stream, picture)| {
+        let obstacle = video_obstacle(stream, probe, wish, abilities);
+        reasons.extend(in_words("pictures", &stream.codec, obstacle.as_deref()));
+        let way =
+            if obstacle.is_some() { Way::Encode(tracks::encode_video(stream, picture, abilities)) } else { Way::Copy };
+        Track { stream: stream.index, way }
+    });
+    let audio_track = audio.map(|stream| {
+        let obstacle = audio_obstacle(stream, probe, wish, abilities);
+        reasons.extend(in_words("sound", &stream.codec, obstacle.as_deref()));
+        let way = if obstacle.is_some() { Way::Encode(tracks::encode_audio(stream, wish.format)) } else { Way::Copy };
+        Track { stream: stream.index, way }
+    });
+    if wish.video.is_some() && video.is_none() {
+        reasons.push("the input has no moving pictures, so the output has sound only".to_owned());
+    }
+    let chosen: Vec<&Stream> = video.into_iter().chain(audio).collect();
+    let begins_us = chosen.iter().filter_map(|stream| start_us(stream)).min().unwrap_or(0);
+    let duration_us = length_us(probe, wish.cut);
+    let film = Film {
+        format: wish.format,
+        start_us: begins_us.saturating_add_unsigned(wish.cut.start_us),
+        part: Part {
+            from_start: wish.cut.start_us > 0,
+            end_us: wish.cut.duration_us.map(|us| i64::try_from(us).unwrap_or(i64::MAX)),
+        },
+        duration_us,
+        packets: packets(&chosen, duration_us),
+        expected_bytes: expected_bytes(probe, wish.video.as_ref().map(|video| video.rate), duration_us),
+        video: video_track,
+        audio: audio_track,
+    };
+    let fate = |stream: &Stream| if film.copies(stream.index) { Fate::Kept } else { Fate::Converted };
+    let taken: Vec<_> = chosen.iter().map(|stream| (*stream, fate(stream))).collect();
+    Ok(Plan {
+        strategy: Strategy { kind: kind(&film, wish.cut, streams), reasons },
+        fates: fates(streams, &taken, |stream| converted_reason(stream, &film)),
+        make: Make::Film(Box::new(film)),
+    })
+}
+
+fn check_there(probe: &Probe, wish: &Wish, video: Option<&Stream>, audio: Option<&Stream>) -> Done<()> {
+    let found = || describe_all(&probe.streams);
+    match (&wish.video, video, audio) {
+        (_, None, Some(_)) | (Some(_), Some(_), _) | (None, Some(_), Some(_)) => {}
+        (Some(_), None, None) => {
+            let found = found();
+            return Err(Fault::unsupported(format!(
+                "the input has neither pictures nor sound that can be decoded; found: {found}"
+            )));
+        }
+        (None, _, None) => {
+            let (extension, found) = (wish.format.extension(), found());
+            return Err(Fault::unsupported(format!(
+                "the input has no sound track to make {extension} of; found: {found}"
+            )));
+        }
+    }
+    match probe.duration_us {
+        Some(duration) if wish.cut.start_us >= duration => {
+            let (start, length) = (wish.cut.start_us / 1000, duration / 1000);
+            Err(Fault::unsupported(format!(
+                "startSeconds is at {start} ms, but the input is only {length} ms long: begin earlier"
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Why the pictures must be encoded, in words.
+fn video_obstacle(stream: &Stream, probe: &Probe, wish: &Wish, abilities: Abilities) -> Option<String> {
+    if !wish.copies_video || !abilities.copy {
+        return Some(String::new());
+    }
+    let uncut = wish.cut.is_whole();
+    tracks::video_obstacle(stream, probe, wish.format)
+        .or_else(|| (!uncut).then(|| "the cut may lie between two pictures that a player can begin at".to_owned()))
+}
+
+/// Why the sound must be encoded, in words.
+fn audio_obstacle(stream: &Stream, probe: &Probe, wish: &Wish, abilities: Abilities) -> Option<String> {
+    if !wish.copies_audio || !abilities.copy {
+        return Some(String::new());
+    }
+    tracks::audio_obstacle(stream, probe, wish.format).or_else(|| {
+        let in_film = wish.format.file_type() == FileType::Video;
+        (in_film && !wish.cut.is_whole()).then(|| "the cut is exact to the sample".to_owned())
+    })
+}
+
+/// An empty obstacle is the recipe's own will, and has been said.
+fn in_words(what: &str, codec: &str, obstacle: Option<&str>) -> Option<String> {
+    match obstacle {
+        None => Some(format!("{what} copied: {codec} needs no encoding")),
+        Some("") => None,
+        Some(obstacle) => Some(format!("{what} encoded: {obstacle}")),
+    }
+}
+
+fn kind(film: &Film, cut: Cut, streams: &[Stream]) -> StrategyKind {
+    let video = film.video.as_ref().map(|track| track.way == Way::Copy);
+    let audio = film.audio.as_ref().map(|track| track.way == Way::Copy);
+    let drops_pictures = video.is_none() && pick_video(streams).is_some();
+    match (video, audio) {
+        (Some(false) | None, Some(false) | None) => StrategyKind::Encode,
+        (Some(true) | None, Some(true) | None) if cut.is_whole() && !drops_pictures => StrategyKind::Remux,
+        (Some(true), _) | (_, Some(true)) => StrategyKind::Copy,
+    }
+}
+
+impl Film {
+    fn copies(&self, stream: usize) -> bool {
+        self.video.as_ref().is_some_and(|track| track.stream == stream && track.way == Way::Copy)
+            || self.audio.as_ref().is_some_and(|track| track.stream == stream && track.way == Way::Copy)
+    }
+
+    fn encodes_video(&self) -> Option<&VideoEncode> {
+        self.video.as_ref().and_then(Track::encode)
+    }
+
+    fn encodes_audio(&self) -> Option<&AudioEncode> {
+        self.audio.as_ref().and_then(Track::encode)
+    }
+}
+
+impl<E> Track<E> {
+    /// How it is encoded; none when it is copied.
+    pub fn encode(&self) -> Option<&E> {
+        match &self.way {
+            Way::Copy => None,
+            Way::Encode(encode) => Some(encode),
+        }
+    }
+}
+
+fn converted_reason(stream: &Stream, film: &Film) -> Option<String> {
+    match stream.kind {
+        Kind::Audio => film
+            .encodes_audio()
+            .filter(|encode| stream.channels > encode.channels)
+            .map(|_| format!("{} channels were mixed down to stereo, which every browser plays", stream.channels)),
+        Kind::Video if stream.orientation != Orientation::Upright => {
+            film.encodes_video().map(|_| "turned upright, as its display matrix says".to_owned())
+        }
+        Kind::Video | Kind::Subtitle | Kind::Attachment | Kind::Data => None,
+    }
+}
+
+fn start_us(stream: &Stream) -> Option<i64> {
+    stream.start.map(|start| rescale(start, stream.time_base, MICROSECONDS))
+}
+
+/// The output's length in microseconds, when known.
+fn length_us(probe: &Probe, cut: Cut) -> Option<u64> {
+    let rest = probe.duration_us.map(|duration| duration.saturating_sub(cut.start_us));
+    match (rest, cut.duration_us) {
+        (Some(rest), Some(wanted)) => Some(rest.min(wanted)),
+        (rest, wanted) => rest.or(wanted),
+    }
+}
+
+/// Packets of the output, about: pictures as the input counts them or from its rate, sound in frames of 1024 samples.
+fn packets(chosen: &[&Stream], duration_us: Option<u64>) -> u64 {
+    // Unknown: one hour. If that is too little, the run is repeated with what it needed.
+    let seconds = duration_us.map_or(3600, |us| us / 1_000_000 + 1);
+    let of = |stream: &&Stream| match stream.kind {
+        Kind::Video if stream.frames > 0 => stream.frames,
+        Kind::Video => {
+            let rate = stream.frame_rate;
+            let rounded = u64::try_from(rate.0 / rate.1.max(1)).unwrap_or(0) + 1;
+            seconds * if (2..=240).contains(&rounded) { rounded } else { 60 }
+        }
+        Kind::Audio => seconds * (u64::from(stream.sample_rate) / 1024 + 2).max(52),
+        Kind::Subtitle | Kind::Attachment | Kind::Data => 0,
+    };
+    chosen.iter().map(of).sum()
+}
+
+fn expected_bytes(probe: &Probe, rate: Option<RateControl>, duration_us: Option<u64>) -> u64 {
+    let seconds = duration_us.map_or(3600, |us| us / 1_000_000 + 1);
+    match rate {
+        Some(RateControl::BitrateKbps(kbps)) => seconds * (u64::from(kbps) + 128) * 125,
+        // A smaller file is the point; where it is not, the hint is still of the right order.
+        Some(RateControl::Crf(_)) => probe.size.unwrap_or(seconds * 500_000),
+        None => probe.size.unwrap_or(u64::MAX).min(seconds * 200_000),
+    }
+}
+
+fn rate_in_words(rate: RateControl) -> String {
+    match rate {
+        RateControl::Crf(crf) => format!("constant quality {crf}"),
+        RateControl::BitrateKbps(kbps) => format!("{kbps} kbit/s"),
+    }
+}

@@ -1,0 +1,69 @@
+//! Deciding how one picture is made.
+
+use xora_shared::{
+    media::{Format, Thumbnail},
+    report::{Fate, Strategy, StrategyKind},
+};
+
+use super::{Abilities, Make, Plan, Still, describe_all};
+use crate::job::{
+    fault::{Done, Fault},
+    probe::Probe,
+    shape::{Picture, Pixels, Size},
+    streams::{fates, pick_cover, pick_video},
+};
+
+/// The picture shown at a time; of sound, its cover.
+pub fn still(probe: &Probe, thumbnail: &Thumbnail, format: Format, abilities: Abilities) -> Done<Plan> {
+    let video = pick_video(&probe.streams);
+    let stream = video.or_else(|| pick_cover(&probe.streams)).ok_or_else(|| {
+        Fault::unsupported(format!(
+            "a thumbnail needs pictures, and the input has none; found: {}",
+            describe_all(&probe.streams)
+        ))
+    })?;
+    let pixels = match format {
+        Format::Jpg => Pixels::Jpeg,
+        Format::Png => Pixels::Rgb,
+        Format::Webp => Pixels::Webp,
+        Format::Mp4
+        | Format::Webm
+        | Format::Mov
+        | Format::Gif
+        | Format::Mp3
+        | Format::Aac
+        | Format::Wav
+        | Format::M4a
+        | Format::Opus
+        | Format::Flac
+        | Format::Ogg => {
+            return Err(Fault::unsupported(format!("a thumbnail cannot be written as {}", format.extension())));
+        }
+    };
+    let size = match (thumbnail.width, thumbnail.height) {
+        (None, None) => Size::AsInput,
+        (Some(width), None) => Size::Width(width),
+        (None, Some(height)) => Size::Height(height),
+        (Some(width), Some(height)) => Size::Exactly(width, height),
+    };
+    let is_cover = stream.is_attached_picture;
+    let reason = if is_cover { "the cover picture of the file" } else { "the picture shown at the time asked for" };
+    Ok(Plan {
+        strategy: Strategy { kind: StrategyKind::Encode, reasons: vec![reason.to_owned()] },
+        fates: fates(&probe.streams, &[(stream, Fate::Converted)], |_| None),
+        make: Make::Still(Still {
+            format,
+            stream: stream.index,
+            is_cover,
+            seek_us: thumbnail.seek_us,
+            quality: thumbnail.quality,
+            picture: Picture {
+                orientation: stream.orientation,
+                deinterlace: stream.is_interlaced,
+                can_tonemap: abilities.tonemap,
+                size,
+                pixels,
+            },
+        }),
+    })
+}

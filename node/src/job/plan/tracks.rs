@@ -1,0 +1,225 @@
+//! Single tracks: what can be copied, and how the rest is encoded.
+
+use xora_av::Stream;
+use xora_shared::media::{Format, RateControl, Scale, VideoCodec};
+
+use super::{Abilities, AudioEncode, VideoEncode};
+use crate::job::{
+    probe::Probe,
+    shape::{Picture, Pixels, Size},
+};
+
+/// The picture that a recipe wants where it has to encode.
+#[derive(Clone, Copy, Debug)]
+pub struct VideoWish {
+    /// Codec.
+    pub codec: VideoCodec,
+    /// Quality or rate.
+    pub rate: RateControl,
+    /// Size.
+    pub scale: Scale,
+    /// Where a player can begin.
+    pub keys: Keys,
+}
+
+/// Where a player can begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// Where the encoder thinks best.
+    AsEncoder,
+    /// Once a second at least.
+    EverySecond,
+    /// At each picture.
+    EveryPicture,
+}
+
+/// Why the packets of a picture track cannot stand in a container as they are, in words; none when they can. Copied is
+/// what any player takes: 8-bit 4:2:0 H.264 in MP4 and MOV, VP8 and VP9 in WebM.
+pub fn video_obstacle(stream: &Stream, probe: &Probe, format: Format) -> Option<String> {
+    let codec = stream.codec.as_str();
+    let fits = match format {
+        Format::Mp4 | Format::Mov => codec == "h264",
+        Format::Webm => matches!(codec, "vp8" | "vp9"),
+        Format::Gif
+        | Format::Mp3
+        | Format::Aac
+        | Format::Wav
+        | Format::Jpg
+        | Format::Png
+        | Format::M4a
+        | Format::Opus
+        | Format::Flac
+        | Format::Webp
+        | Format::Ogg => false,
+    };
+    let turned = stream.orientation != xora_av::Orientation::Upright;
+    let reason = if !fits {
+        format!("{codec} does not play everywhere from {}", format.extension())
+    } else if !matches!(stream.pixel_format.as_str(), "yuv420p" | "yuvj420p") {
+        format!("pixels of the form {} do not play everywhere", stream.pixel_format)
+    } else if stream.is_interlaced {
+        "they are interlaced".to_owned()
+    } else if turned && format == Format::Webm {
+        "they are turned, which webm cannot say".to_owned()
+    } else if codec == "h264" && !stream.has_header {
+        "their header is missing".to_owned()
+    } else {
+        return unreliable_times(probe);
+    };
+    Some(reason)
+}
+
+/// As [`video_obstacle`], for sound in a film: AAC and MP3 in MP4 and MOV, Opus and Vorbis in WebM.
+pub fn audio_obstacle(stream: &Stream, probe: &Probe, format: Format) -> Option<String> {
+    let codec = stream.codec.as_str();
+    let fits = match format {
+        Format::Mp4 | Format::Mov => matches!(codec, "aac" | "mp3"),
+        Format::Webm => matches!(codec, "opus" | "vorbis") && stream.has_header,
+        Format::M4a => codec == "aac",
+        Format::Mp3 | Format::Aac | Format::Wav | Format::Opus | Format::Flac | Format::Ogg => {
+            return (own_format(stream) != Some(format))
+                .then(|| format!("{codec} cannot stand in {}", format.extension()));
+        }
+        Format::Gif | Format::Jpg | Format::Png | Format::Webp => false,
+    };
+    if fits {
+        return unreliable_times(probe);
+    }
+    Some(format!("{codec} does not play everywhere from {}", format.extension()))
+}
+
+/// Containers whose packets have no times of their own, or only decoding times, are not copied from.
+fn unreliable_times(probe: &Probe) -> Option<String> {
+    let known = ["mov", "matroska", "mpegts", "flv", "ogg", "mp3", "aac", "flac", "wav"];
+    let name = probe.container.split(',').next().unwrap_or_default();
+    (!known.contains(&name)).then(|| format!("{name} files have no reliable times to copy"))
+}
+
+/// The file format that is a sound codec's own, into which it can be copied.
+pub fn own_format(stream: &Stream) -> Option<Format> {
+    match stream.codec.as_str() {
+        "mp3" => Some(Format::Mp3),
+        "aac" => Some(Format::Aac),
+        "opus" if stream.has_header => Some(Format::Opus),
+        "vorbis" if stream.has_header => Some(Format::Ogg),
+        "flac" if stream.has_header => Some(Format::Flac),
+        // What WAV can hold: little-endian, and unsigned only in bytes.
+        "pcm_u8" | "pcm_s16le" | "pcm_s24le" | "pcm_s32le" | "pcm_f32le" | "pcm_f64le" => Some(Format::Wav),
+        _ => None,
+    }
+}
+
+/// How pictures are encoded.
+pub fn encode_video(stream: &Stream, wish: &VideoWish, abilities: Abilities) -> VideoEncode {
+    let (encoder, tag) = match wish.codec {
+        VideoCodec::H264 => ("libx264", None),
+        // Apple's players want the parameter sets out of band, which this tag promises.
+        VideoCodec::Hevc => ("libx265", Some(*b"hvc1")),
+        VideoCodec::Vp9 => ("libvpx-vp9", None),
+    };
+    VideoEncode {
+        encoder,
+        options: video_options(wish, stream),
+        tag,
+        picture: Picture {
+            orientation: stream.orientation,
+            deinterlace: stream.is_interlaced,
+            can_tonemap: abilities.tonemap,
+            size: size(wish.scale),
+            pixels: Pixels::Film,
+        },
+        key_every_us: (wish.keys == Keys::EverySecond).then_some(1_000_000),
+    }
+}
+
+/// A scale without sides that only shrinks means the usual size of a smaller copy.
+fn size(scale: Scale) -> Size {
+    /// 720p.
+    const SMALLER: (u32, u32) = (1280, 720);
+    match (scale.width, scale.height, scale.only_down) {
+        (None, None, false) => Size::AsInput,
+        (None, None, true) => Size::AtMost(SMALLER.0, SMALLER.1),
+        (width, height, true) => Size::AtMost(width.unwrap_or(u32::MAX), height.unwrap_or(u32::MAX)),
+        (Some(width), None, false) => Size::Width(width),
+        (None, Some(height), false) => Size::Height(height),
+        (Some(width), Some(height), false) => Size::Exactly(width, height),
+    }
+}
+
+/// Options that differ from libav's defaults. The presets are chosen once: x264's `veryfast` makes files a few percent
+/// larger than `medium` at the same quality number in about a third of the time, and time is what a node sells. x265's
+/// `veryfast` is still smaller than x264 at the same quality; VP9's `cpu-used` 4 with `row-mt` is where its quality falls
+/// slowest for the time won.
+fn video_options(wish: &VideoWish, stream: &Stream) -> Vec<(&'static str, String)> {
+    let mut options: Vec<(&str, String)> = match wish.codec {
+        VideoCodec::H264 => vec![("preset", "veryfast".into()), ("profile", "high".into())],
+        VideoCodec::Hevc => vec![("preset", "veryfast".into()), ("x265-params", "log-level=none".into())],
+        VideoCodec::Vp9 => vec![
+            ("deadline", "good".into()),
+            ("cpu-used", "4".into()),
+            ("row-mt", "1".into()),
+            // Columns of tiles are what its threads share out; each wants 256 pixels at least.
+            ("tile-columns", stream.width.checked_div(256).map_or(0, |n| n.max(1).ilog2().min(4)).to_string()),
+            ("auto-alt-ref", "1".into()),
+            ("lag-in-frames", "25".into()),
+        ],
+    };
+    match wish.rate {
+        RateControl::Crf(crf) => options.push(("crf", crf.to_string())),
+        RateControl::BitrateKbps(kbps) => options.push(("b", (u64::from(kbps) * 1000).to_string())),
+    }
+    if wish.codec == VideoCodec::Vp9 && matches!(wish.rate, RateControl::Crf(_)) {
+        // Else the default rate would cap the quality.
+        options.push(("b", "0".into()));
+    }
+    match wish.keys {
+        Keys::AsEncoder => {}
+        // The pictures are asked for one by one; each must be one that decoding can begin at.
+        Keys::EverySecond => options.push(("forced-idr", "1".into())),
+        Keys::EveryPicture => options.push(("g", "1".into())),
+    }
+    options
+}
+
+/// How sound is encoded for a container. In films and lossy files it is stereo at most, because browsers and phones mix
+/// 5.1 down badly or not at all; one channel stays one. Uncompressed and lossless sound keeps what there is.
+pub fn encode_audio(stream: &Stream, format: Format) -> AudioEncode {
+    let lossless = matches!(format, Format::Wav | Format::Flac);
+    let channels = if lossless { stream.channels.clamp(1, 8) } else { stream.channels.clamp(1, 2) };
+    let layout = match channels {
+        1 => "mono".to_owned(),
+        2 => "stereo".to_owned(),
+        _ => stream.layout.clone(),
+    };
+    let (encoder, sample_format, stereo_rate) = match format {
+        Format::Webm | Format::Opus => ("libopus", "flt", Some(112_000)),
+        // Its own default of 128 kbit/s is audibly worse than AAC at that rate.
+        Format::Mp3 => ("libmp3lame", "fltp", Some(192_000)),
+        Format::Wav => ("pcm_s16le", "s16", None),
+        Format::Flac => ("flac", "s16", None),
+        Format::Mp4
+        | Format::Mov
+        | Format::M4a
+        | Format::Aac
+        | Format::Ogg
+        | Format::Gif
+        | Format::Jpg
+        | Format::Png
+        | Format::Webp => ("aac", "fltp", Some(128_000)),
+    };
+    let rate = stereo_rate.map(|rate| if channels == 1 { rate * 5 / 8 } else { rate });
+    let options = rate.map(|rate| ("b", rate.to_string())).into_iter().collect();
+    AudioEncode { encoder, options, sample_format, sample_rate: sample_rate(stream, format), channels, layout }
+}
+
+fn sample_rate(stream: &Stream, format: Format) -> u32 {
+    match (format, stream.sample_rate) {
+        (Format::Webm | Format::Opus, _) => 48_000,
+        // Speech stays at its own rate: MPEG-2 and 2.5 have these.
+        (Format::Wav | Format::Flac, rate)
+        | (Format::Mp3, rate @ (8_000 | 11_025 | 12_000 | 16_000 | 22_050 | 24_000 | 32_000)) => rate,
+        // The family of the compact disc stays exact.
+        (_, 11_025 | 22_050 | 44_100 | 88_200 | 176_400) => 44_100,
+        _ => 48_000,
+    }
+}
