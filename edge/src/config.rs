@@ -33,6 +33,22 @@ pub fn file_url_seconds(env: &Env) -> i64 {
     text(env, "FILE_URL_SECONDS").and_then(|text| text.parse().ok()).unwrap_or(FILE_URL_SECONDS)
 }
 
+/// Largest file that callers may upload, in bytes, when `MAX_UPLOAD_BYTES` does not say: what nodes take by default.
+const MAX_UPLOAD_BYTES: u64 = 64 << 30;
+
+/// How long an upload stays that no job names, in seconds, when `UPLOAD_SECONDS` does not say.
+const UPLOAD_SECONDS: i64 = 24 * 3600;
+
+/// How long an upload stays that no job names, in milliseconds.
+pub fn upload_ms(env: &Env) -> i64 {
+    text(env, "UPLOAD_SECONDS").and_then(|text| text.parse().ok()).unwrap_or(UPLOAD_SECONDS) * 1000
+}
+
+/// Largest file that callers may upload, in bytes.
+pub fn max_upload_bytes(env: &Env) -> u64 {
+    text(env, "MAX_UPLOAD_BYTES").and_then(|text| text.parse().ok()).unwrap_or(MAX_UPLOAD_BYTES)
+}
+
 /// The runtime's clock.
 pub fn now() -> UnixMs {
     UnixMs(i64::try_from(Date::now().as_millis()).unwrap_or(i64::MAX))

@@ -6,7 +6,7 @@ use reqwest::Client;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 use xora_shared::{
-    failure::Stage,
+    failure::{FailureKind, Stage},
     job::lease::Hold,
     media::Format,
     protocol::{Complete, Fail, Lease, NodeResult, NodeTimings, Release, Usage},
@@ -258,11 +258,19 @@ impl Attempt<'_> {
 
     async fn open(&self) -> Result<Source, Cause> {
         let config = &self.node.config;
-        let origin = Origin::judged(self.node.inputs.clone(), &self.lease.input, config.policy);
+        let input = &self.lease.input;
+        let origin = if input.ours {
+            Origin::trusted(self.node.storage.clone(), &input.url)
+        } else {
+            Origin::judged(self.node.inputs.clone(), input, config.policy)
+        };
         self.holding.reading(true);
         let source = Source::open(origin.map_err(Cause::Source)?, &self.node.room, config.max_input_bytes).await;
         self.holding.reading(false);
-        source.map_err(Cause::Source)
+        source.map_err(|fault| match fault {
+            SourceFault::Status(404) if input.ours => gone(),
+            fault => Cause::Source(fault),
+        })
     }
 
     /// Lets the first process make the output, and takes it.
@@ -437,6 +445,12 @@ fn of_job(failure: JobFailure, fault: Option<SourceFault>) -> Cause {
             Cause::Confused
         }
     }
+}
+
+/// An upload whose time was over before the job was done.
+fn gone() -> Cause {
+    let message = "the uploaded file is not stored any more; upload it again, and create a new job";
+    Cause::Job { kind: FailureKind::OriginRefused, message: message.into() }
 }
 
 /// In verification the input is the stored object.

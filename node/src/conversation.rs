@@ -258,7 +258,7 @@ mod tests {
             }
         });
         let policy = Policy { allow_loopback: true };
-        let at = InputAt { url, headers: xora_shared::request::Headers::new() };
+        let at = InputAt { url, headers: xora_shared::request::Headers::new(), ours: false };
         let origin = Origin::judged(client::judged(policy).expect("client"), &at, policy).expect("allowed");
         let room = Arc::new(Room::new(std::env::temp_dir(), 1 << 20));
         Source::open(origin, &room, 1 << 20).await.expect("opens")

@@ -16,4 +16,5 @@ pub mod route;
 pub mod settings;
 pub mod sign;
 pub mod time;
+pub mod upload;
 pub mod webhook;

@@ -93,6 +93,9 @@ pub struct InputAt {
     /// Headers for the origin. Secret: never logged.
     #[serde(default)]
     pub headers: Headers,
+    /// Whether the edge itself serves it: then it is trusted as the edge is, wherever that is.
+    #[serde(default)]
+    pub ours: bool,
 }
 
 /// All leases of one node, at once.

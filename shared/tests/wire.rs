@@ -12,10 +12,12 @@ use xora_shared::{
     net::Policy,
     protocol::{
         Complete, Fail, Heartbeat, HeartbeatAnswer, LeaseAnswer, LeaseRequest, OutputBegin, OutputBegun, OutputFinish,
-        OutputFinished, OutputTargets, Release,
+        OutputFinished, OutputTargets, PartTarget, Release,
     },
-    request::JobRequest,
+    request::{Headers, JobRequest},
     settings::Settings,
+    time::UnixMs,
+    upload::{Layout, UploadView},
 };
 
 #[test]
@@ -54,7 +56,7 @@ fn messages_of_a_newer_deployment_are_understood() {
 
 #[test]
 fn callers_requests_are_kept_as_their_files_say() {
-    for name in ["compress", "thumbnail"] {
+    for name in ["compress", "thumbnail", "upload"] {
         let request = JobRequest::parse(&golden(&format!("request/{name}")), Policy::default()).expect("valid");
         same(&format!("request/{name}-stored"), &request);
     }
@@ -67,6 +69,31 @@ fn callers_see_jobs_as_the_files_say() {
         same(&format!("job/{state}-record"), &record);
         same(&format!("job/{state}"), &JobView::of(record, |key| format!("https://xora.example/files/{key}?signed")));
     }
+}
+
+#[test]
+fn callers_see_uploads_as_the_file_says() {
+    let id = "01M86XHHP6260EWAT1TBY7T000".parse().expect("an id");
+    let size = 40_000_000;
+    let part = |number| PartTarget {
+        number,
+        url: format!(
+            "https://xora.example/files/uploads/{id}/source?part={number}&upload=u&expires=1795615075&signature=s"
+        ),
+        headers: Headers::new(),
+    };
+    same(
+        "upload",
+        &UploadView {
+            upload_id: id,
+            filename: "talk.mov".into(),
+            size,
+            part_size: Layout::of(size).part_size,
+            arrived: vec![2],
+            parts: [1, 3].map(part).into(),
+            expires_at: UnixMs(1_795_615_075_000),
+        },
+    );
 }
 
 fn round_trip<T: Serialize + DeserializeOwned>(name: &str) {

@@ -1,20 +1,23 @@
 //! `/files/*`: signed downloads of outputs, and signed uploads of their parts. No key: the signature is the right.
 
 use url::form_urlencoded;
-use worker::{Data, Env, Headers, Method, Object, Range, Request, Response, Url};
+use worker::{Data, Env, Headers, Method, Object, Range, Request, Response, Url, console_error};
 use xora_shared::{
-    protocol::MAX_PART,
+    protocol::{MAX_PART, PartTarget},
     sign::{Access, Grant},
 };
 
 use crate::{
     config,
     error::{ApiError, Code},
-    shard::Upload,
+    shard::{self, Op, ReceivedPart, Upload},
 };
 
 /// How long a node may use the target of a part, in seconds.
 const PART_SECONDS: i64 = 3600;
+
+/// How long a node may read an input of ours, in seconds: longer than any attempt.
+const INPUT_SECONDS: i64 = 24 * 3600;
 
 /// Makes links.
 pub struct Signer {
@@ -22,6 +25,7 @@ pub struct Signer {
     key: Vec<u8>,
     read_expires: i64,
     part_expires: i64,
+    input_expires: i64,
 }
 
 impl Signer {
@@ -33,6 +37,7 @@ impl Signer {
             key: config::signing_key(env)?,
             read_expires: now + config::file_url_seconds(env),
             part_expires: now + PART_SECONDS,
+            input_expires: now + INPUT_SECONDS,
         })
     }
 
@@ -41,12 +46,23 @@ impl Signer {
         self.sign(Access::Read, &format!("/files/{key}"), "", self.read_expires)
     }
 
-    /// A link to write one part of an upload.
-    pub fn part_url(&self, upload: &Upload, number: u32) -> String {
-        let number = number.to_string();
-        let pairs = [("part", number.as_str()), ("upload", upload.upload_id.as_str())];
+    /// A link for a node to read an input.
+    pub fn input_url(&self, key: &str) -> String {
+        self.sign(Access::Read, &format!("/files/{key}"), "", self.input_expires)
+    }
+
+    /// Where a node puts one part of an upload.
+    pub fn part(&self, upload: &Upload, number: u32) -> PartTarget {
+        self.part_until(upload, number, self.part_expires)
+    }
+
+    /// Where one part of an upload goes until `expires`, in seconds since 1970.
+    pub fn part_until(&self, upload: &Upload, number: u32, expires: i64) -> PartTarget {
+        let text = number.to_string();
+        let pairs = [("part", text.as_str()), ("upload", upload.upload_id.as_str())];
         let extra = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
-        self.sign(Access::WritePart, &format!("/files/{}", upload.key), &extra, self.part_expires)
+        let url = self.sign(Access::WritePart, &format!("/files/{}", upload.key), &extra, expires);
+        PartTarget { number, url, headers: xora_shared::request::Headers::new() }
     }
 
     fn sign(&self, access: Access, path: &str, extra: &str, expires: i64) -> String {
@@ -167,15 +183,14 @@ fn file_headers(object: &Object, key: &str) -> Result<Headers, ApiError> {
 /// Writes one part. The body goes to storage as it comes.
 async fn upload_part(req: &Request, env: &Env, url: &Url) -> Result<Response, ApiError> {
     let (key, extra) = granted(env, url, Access::WritePart)?;
-    let length = req.headers().get("Content-Length")?.and_then(|length| length.parse::<u64>().ok());
-    match length {
+    let bytes = match req.headers().get("Content-Length")?.and_then(|length| length.parse::<u64>().ok()) {
         None => return Err(ApiError::new(Code::ValidationError, "a part needs a Content-Length")),
         Some(length) if length > MAX_PART => {
             return Err(ApiError::new(Code::PayloadTooLarge, format!("a part must be at most {MAX_PART} bytes")));
         }
-        Some(_) => {}
-    }
-    let mut number = None;
+        Some(length) => length,
+    };
+    let mut number: Option<u16> = None;
     let mut upload_id = String::new();
     for (name, value) in form_urlencoded::parse(extra.as_bytes()) {
         match name.as_ref() {
@@ -188,9 +203,25 @@ async fn upload_part(req: &Request, env: &Env, url: &Url) -> Result<Response, Ap
     let Some(body) = req.inner().body() else {
         return Err(ApiError::new(Code::ValidationError, "a part needs a body"));
     };
+    // The shard keeps account of what callers send; a node does that itself.
+    let mut received =
+        shard::received_of_key(&key).map(|upload| ReceivedPart { upload, number: number.into(), bytes, etag: None });
+    if let Some(part) = &received {
+        shard::ask::<()>(env, part.upload.place().shard(), Op::ExpectPart, part).await?;
+    }
     let upload = env.bucket("MEDIA")?.resume_multipart_upload(key.as_str(), upload_id.as_str())?;
-    let part = upload.upload_part(number, Data::ReadableStream(body)).await?;
+    let etag = match upload.upload_part(number, Data::ReadableStream(body)).await {
+        Ok(part) => part.etag(),
+        Err(error) => {
+            console_error!("part {number} of {key}: {error:?}");
+            return Err(ApiError::new(Code::Unavailable, "storage did not take this part; send it again"));
+        }
+    };
+    if let Some(part) = &mut received {
+        part.etag = Some(etag.clone());
+        shard::ask::<()>(env, part.upload.place().shard(), Op::NotePart, part).await?;
+    }
     let headers = Headers::new();
-    headers.set("ETag", &part.etag())?;
+    headers.set("ETag", &etag)?;
     Ok(Response::empty()?.with_headers(headers))
 }

@@ -1,7 +1,13 @@
 //! `/v1/jobs` and `/v1/deliveries`.
 
 use serde_json::{Value, json};
-use xora_shared::{id::Id, job::JobState, preset, request::JobRequest, sign::sha256_hex};
+use xora_shared::{
+    id::Id,
+    job::JobState,
+    preset,
+    request::{Input, JobRequest},
+    sign::sha256_hex,
+};
 
 use super::{Ask, Reply, presets};
 use crate::{
@@ -23,6 +29,9 @@ pub async fn create(mut ask: Ask) -> Result<Reply, ApiError> {
         None => JobRequest::parse(&body, policy)?,
     };
     let once = key.map(|key| once(&token_id, &key, &body)).transpose()?;
+    if let Input::Upload { upload_id } = request.input {
+        shard::ask::<()>(&site.env, upload_id.place().shard(), Op::UseReceived, &upload_id).await?;
+    }
     // By chance, or where an earlier request with the same key went.
     let spread = match &once {
         Some(once) => u16::from_str_radix(&once.key[..4], 16).unwrap_or(0),

@@ -7,6 +7,7 @@ mod nodes;
 mod presets;
 mod settings;
 mod tokens;
+mod uploads;
 
 use worker::{Env, Method, Request, Response, Result, Url};
 use xora_shared::{
@@ -58,6 +59,8 @@ async fn answer_json(request: Request, site: Site, path: &str) -> Result<Reply, 
         Route::RetryJob => jobs::retry(ask).await,
         Route::Deliveries => jobs::about(ask, shard::Op::Deliveries).await,
         Route::Redeliver => jobs::redeliver(ask).await,
+        Route::CreateUpload => uploads::create(ask).await,
+        Route::ReadUpload => uploads::read(ask).await,
         Route::ReadSettings => settings::read(ask).await,
         Route::MergeSettings => settings::merge(ask).await,
         Route::TestWebhook => settings::test_webhook(ask).await,

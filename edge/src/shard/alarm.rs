@@ -42,6 +42,7 @@ impl JobShard {
         report(self.wake_deliveries(config::now(), ROWS).await);
         report(self.wake_tasks().await);
         report(self.wake_uploads().await);
+        report(self.wake_received().await);
         report(self.arm().await);
     }
 
@@ -86,6 +87,13 @@ impl JobShard {
     async fn wake_uploads(&self) -> Result<(), ApiError> {
         for row in self.due_uploads(config::now().0, ROWS)? {
             self.remove(row).await?;
+        }
+        Ok(())
+    }
+
+    async fn wake_received(&self) -> Result<(), ApiError> {
+        for row in self.due_received(config::now().0, ROWS)? {
+            self.forget_received(row).await?;
         }
         Ok(())
     }

@@ -9,16 +9,17 @@ use xora_shared::{
         view::{Attempt, AttemptEnd, Published},
     },
     protocol::{Beat, Complete, Fail, Heartbeat, InputAt, Lease, LeaseRequest, Release, Word},
+    request::{Headers, Input},
     sign::hex,
 };
 
 use super::{
     JobShard, Live,
     jobs::{Ending, end_attempt},
-    stale,
+    received, stale,
     store::Phase,
 };
-use crate::{config, error::ApiError};
+use crate::{config, error::ApiError, routes::files};
 
 /// How often the row of a running task is written when nothing but progress changes, in milliseconds.
 const WRITE_MS: i64 = 60_000;
@@ -29,7 +30,7 @@ const WRITE_STATE_MS: i64 = 5_000;
 
 impl JobShard {
     /// Hands out the next task, if there is one.
-    pub(super) async fn lease(&self, request: &LeaseRequest) -> Result<Option<Lease>, ApiError> {
+    pub(super) async fn lease(&self, request: &LeaseRequest, origin: &str) -> Result<Option<Lease>, ApiError> {
         let now = config::now();
         let Some(mut task) = self.next_task(now.0)? else { return Ok(None) };
         let job = self.job(task.job_id)?;
@@ -52,9 +53,20 @@ impl JobShard {
             job_id: task.job_id,
             attempt: u32::try_from(task.attempts.len()).unwrap_or(u32::MAX),
             clock: Clock::STANDARD,
-            input: InputAt { url: request.input.url, headers: request.input.headers },
+            input: self.input_at(request.input, origin)?,
             wanted: request.wanted,
         }))
+    }
+
+    /// Where a node reads an input: `origin` is where it reached us.
+    fn input_at(&self, input: Input, origin: &str) -> Result<InputAt, ApiError> {
+        Ok(match input {
+            Input::Url { url, headers } => InputAt { url, headers, ours: false },
+            Input::Upload { upload_id } => {
+                let url = files::Signer::new(&self.env, origin)?.input_url(&received::key(upload_id));
+                InputAt { url, headers: Headers::new(), ours: true }
+            }
+        })
     }
 
     /// Renews the leases of one node and answers a word for each, in order.

@@ -1,4 +1,4 @@
-//! The Durable Object `JobShard`: the record of jobs, tasks, leases, uploads and deliveries.
+//! The Durable Object `JobShard`: the record of jobs, tasks, leases, outputs on their way, uploads and deliveries.
 //!
 //! Every handler does all its awaits first, then reads the rows, asks the machine in `xora-shared`, writes all rows
 //! without an await between, arms the alarm, and answers. The terminal state of a job and its delivery row are written
@@ -8,6 +8,7 @@ mod alarm;
 mod deliveries;
 mod jobs;
 mod leases;
+mod received;
 pub mod rpc;
 mod store;
 mod uploads;
@@ -32,6 +33,7 @@ use xora_shared::{
 };
 
 pub use deliveries::{Claimed, Recorded};
+pub use received::{NewReceived, ReceivedPart, of_key as received_of_key};
 use rpc::Asked;
 pub use uploads::Upload;
 
@@ -78,12 +80,22 @@ pub enum Op {
     Record,
     /// Notes that the Queue gave up the attempt of a `webhook::Message`. Answers nothing.
     DeadLetter,
+    /// Opens an upload: [`NewReceived`] → `UploadView`.
+    Receive,
+    /// Answers the upload with this id.
+    ReadReceived,
+    /// [`ReceivedPart`]: whether it may be stored. Answers nothing.
+    ExpectPart,
+    /// [`ReceivedPart`]: it is stored. Answers nothing.
+    NotePart,
+    /// Gives the upload with this id to a job. Answers nothing.
+    UseReceived,
     /// Looks at what is due, as the alarm does. Answers nothing.
     Touch,
 }
 
 impl Op {
-    const ALL: [(&'static str, Self); 18] = [
+    const ALL: [(&'static str, Self); 23] = [
         ("create", Self::Create),
         ("read", Self::Read),
         ("cancel", Self::Cancel),
@@ -101,6 +113,11 @@ impl Op {
         ("claim", Self::Claim),
         ("record", Self::Record),
         ("dead-letter", Self::DeadLetter),
+        ("receive", Self::Receive),
+        ("read-received", Self::ReadReceived),
+        ("expect-part", Self::ExpectPart),
+        ("note-part", Self::NotePart),
+        ("use-received", Self::UseReceived),
         ("touch", Self::Touch),
     ];
 
@@ -232,7 +249,7 @@ impl JobShard {
             Op::Retry => rpc::reply(&self.retry(asked.body()?).await?),
             Op::Deliveries => rpc::reply(&json!({"deliveries": self.log(asked.body()?)?})),
             Op::Redeliver => rpc::reply(&self.redeliver(asked.body()?).await?),
-            Op::Lease => rpc::reply(&self.lease(&asked.body()?).await?),
+            Op::Lease => rpc::reply(&self.lease(&asked.body()?, &asked.origin).await?),
             Op::Heartbeat => rpc::reply(&self.heartbeat(&asked.body()?)?),
             Op::OutputBegin => rpc::reply(&self.begin_upload(asked.body()?, &asked.origin).await?),
             Op::OutputTargets => rpc::reply(&self.targets(&asked.body()?, &asked.origin)?),
@@ -243,6 +260,11 @@ impl JobShard {
             Op::Claim => rpc::reply(&self.claim(&asked.body()?).await?),
             Op::Record => rpc::reply(&self.record(asked.body()?).await?),
             Op::DeadLetter => rpc::reply(&self.note_dead_letter(&asked.body()?)?),
+            Op::Receive => rpc::reply(&self.receive(asked.body()?, &asked.origin).await?),
+            Op::ReadReceived => rpc::reply(&self.read_received(asked.body()?, &asked.origin)?),
+            Op::ExpectPart => rpc::reply(&self.expect_part(&asked.body()?)?),
+            Op::NotePart => rpc::reply(&self.note_part(asked.body()?)?),
+            Op::UseReceived => rpc::reply(&self.use_received(asked.body()?).await?),
             Op::Touch => rpc::reply(&self.touch().await),
         }
     }

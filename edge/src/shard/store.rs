@@ -11,13 +11,14 @@ use xora_shared::{
         lease::Hold,
         view::{Attempt, JobRecord},
     },
+    upload::Layout,
 };
 
 use super::{JobShard, Live};
 use crate::{config, error::ApiError};
 
 /// Statements that lead from one version of the schema to the next. Never edited, only added to.
-const MIGRATIONS: [&[&str]; 2] = [
+const MIGRATIONS: [&[&str]; 3] = [
     &[
         "CREATE TABLE jobs (id TEXT PRIMARY KEY, state TEXT NOT NULL, doc TEXT NOT NULL) WITHOUT ROWID",
         // Rows of jobs that are not over. `ready_at` and `wakes_at` are null while leased: memory knows when a lease ends.
@@ -32,6 +33,14 @@ const MIGRATIONS: [&[&str]; 2] = [
     &[
         // Answers to repeat, by caller and key, for a day.
         "CREATE TABLE repeats (key TEXT PRIMARY KEY, at INTEGER NOT NULL, doc TEXT NOT NULL) WITHOUT ROWID",
+    ],
+    &[
+        // Files that callers upload, and their parts until a job names the file.
+        "CREATE TABLE received (id TEXT PRIMARY KEY, token TEXT NOT NULL, used INTEGER NOT NULL, drop_at INTEGER NOT NULL,
+        doc TEXT NOT NULL) WITHOUT ROWID",
+        "CREATE INDEX received_due ON received (drop_at)",
+        "CREATE TABLE received_parts (id TEXT NOT NULL, number INTEGER NOT NULL, etag TEXT NOT NULL,
+        PRIMARY KEY (id, number)) WITHOUT ROWID",
     ],
 ];
 
@@ -111,6 +120,22 @@ pub(super) struct UploadRow {
     pub drop_at: Option<i64>,
 }
 
+/// A file that a caller uploads.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct ReceivedRow {
+    pub id: Id,
+    /// The key that opened it.
+    pub token_id: String,
+    pub filename: String,
+    pub layout: Layout,
+    /// Storage's id of the multipart upload.
+    pub upload_id: String,
+    /// Whether a job has named it: then it is whole, and takes no more parts.
+    pub used: bool,
+    /// When it is deleted, in ms since 1970.
+    pub drop_at: i64,
+}
+
 /// A webhook delivery.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct DeliveryRow {
@@ -154,6 +179,12 @@ pub(super) struct LoggedAttempt {
 #[derive(Deserialize)]
 struct Doc {
     doc: String,
+}
+
+#[derive(Deserialize)]
+struct Part {
+    number: u32,
+    etag: String,
 }
 
 #[derive(Deserialize)]
@@ -255,7 +286,8 @@ impl JobShard {
     pub(super) fn earliest(&self) -> Result<Option<i64>, ApiError> {
         let query = "SELECT min(at) AS at FROM (SELECT min(wakes_at) AS at FROM tasks
             UNION ALL SELECT min(wakes_at) FROM deliveries WHERE wakes_at IS NOT NULL
-            UNION ALL SELECT min(drop_at) FROM uploads)";
+            UNION ALL SELECT min(drop_at) FROM uploads
+            UNION ALL SELECT min(drop_at) FROM received)";
         let rows = self.sql().exec(query, None)?.one::<At>()?.at;
         let leases = self.memory.live.borrow().values().map(|live| live.expires_ms).min();
         Ok(rows.into_iter().chain(leases).min())
@@ -297,6 +329,53 @@ impl JobShard {
 
     pub(super) fn delete_upload(&self, key: &str) -> Result<(), ApiError> {
         self.write("DELETE FROM uploads WHERE key = ?", vec![key.into()])
+    }
+
+    pub(super) fn received(&self, id: Id) -> Result<ReceivedRow, ApiError> {
+        let found = self.docs("SELECT doc FROM received WHERE id = ?", vec![text(id)])?.pop();
+        found.ok_or_else(|| ApiError::not_found("upload; one that no job names is deleted after a day"))
+    }
+
+    pub(super) fn due_received(&self, now: i64, limit: i64) -> Result<Vec<ReceivedRow>, ApiError> {
+        self.docs("SELECT doc FROM received WHERE drop_at <= ? LIMIT ?", vec![integer(now), integer(limit)])
+    }
+
+    /// How many uploads of a key no job has named.
+    pub(super) fn count_unused(&self, token: &str) -> Result<u64, ApiError> {
+        let query = "SELECT count(*) AS at FROM received WHERE token = ? AND used = 0";
+        let count = self.sql().exec(query, vec![token.into()])?.one::<At>()?.at;
+        Ok(count.unwrap_or(0).unsigned_abs())
+    }
+
+    pub(super) fn put_received(&self, row: &ReceivedRow) -> Result<(), ApiError> {
+        let values = vec![
+            text(row.id),
+            row.token_id.as_str().into(),
+            integer(row.used.into()),
+            integer(row.drop_at),
+            serde_json::to_string(row)?.into(),
+        ];
+        self.write("INSERT OR REPLACE INTO received (id, token, used, drop_at, doc) VALUES (?, ?, ?, ?, ?)", values)
+    }
+
+    pub(super) fn delete_received(&self, id: Id) -> Result<(), ApiError> {
+        self.write("DELETE FROM received WHERE id = ?", vec![text(id)])
+    }
+
+    /// Number and ETag of the parts that are there, in order.
+    pub(super) fn received_parts(&self, id: Id) -> Result<Vec<(u32, String)>, ApiError> {
+        let query = "SELECT number, etag FROM received_parts WHERE id = ? ORDER BY number";
+        let rows = self.sql().exec(query, vec![text(id)])?.to_array::<Part>()?;
+        Ok(rows.into_iter().map(|Part { number, etag }| (number, etag)).collect())
+    }
+
+    pub(super) fn put_received_part(&self, id: Id, number: u32, etag: &str) -> Result<(), ApiError> {
+        let query = "INSERT OR REPLACE INTO received_parts (id, number, etag) VALUES (?, ?, ?)";
+        self.write(query, vec![text(id), integer(number.into()), etag.into()])
+    }
+
+    pub(super) fn delete_received_parts(&self, id: Id) -> Result<(), ApiError> {
+        self.write("DELETE FROM received_parts WHERE id = ?", vec![text(id)])
     }
 
     /// The answer that is repeated for this key, unless it is older than [`REPEAT_MS`].

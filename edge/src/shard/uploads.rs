@@ -4,8 +4,7 @@ use worker::{HttpMetadata, UploadedPart, console_error};
 use xora_shared::{
     id::Id,
     job::lease::Hold,
-    protocol::{MAX_PART, OutputBegin, OutputBegun, OutputFinish, OutputFinished, OutputTargets, PartTarget},
-    request::Headers,
+    protocol::{MAX_PART, OutputBegin, OutputBegun, OutputFinish, OutputFinished, OutputTargets},
     time::UnixMs,
 };
 
@@ -70,8 +69,9 @@ impl JobShard {
     ) -> Result<OutputBegun, ApiError> {
         let signer = files::Signer::new(&self.env, origin)?;
         let upload = Upload { key, upload_id };
-        let target = |number| PartTarget { number, url: signer.part_url(&upload, number), headers: Headers::new() };
-        Ok(OutputBegun { targets: (from..from.saturating_add(TARGETS)).map(target).collect() })
+        Ok(OutputBegun {
+            targets: (from..from.saturating_add(TARGETS)).map(|number| signer.part(&upload, number)).collect(),
+        })
     }
 
     /// Puts an output together and checks its size. The same message again finds it standing.

@@ -133,7 +133,7 @@ fn room() -> Arc<Room> {
 
 async fn open_as(url: &str, policy: Policy, headers: &[(&str, &str)], limit: u64) -> Result<Source, SourceFault> {
     let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let at = InputAt { url: url.to_owned(), headers };
+    let at = InputAt { url: url.to_owned(), headers, ours: false };
     let origin = Origin::judged(client::judged(policy).expect("client"), &at, policy)?;
     within(Source::open(origin, &room(), limit)).await
 }

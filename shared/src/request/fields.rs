@@ -52,7 +52,7 @@ impl Fields {
 
     /// As [`Self::optional`], for fields that must be there.
     pub fn required<T>(&mut self, name: &'static str, read: impl FnOnce(Field) -> Option<T>) -> Option<T> {
-        if self.left.get(name).is_none_or(Value::is_null) {
+        if !self.has(name) {
             self.problem(name, "is required");
         }
         self.optional(name, read)
@@ -149,6 +149,16 @@ impl Field {
         match found.filter(|number| (min..=max).contains(number)) {
             Some(number) => Some(number),
             None => self.refuse(&wanted),
+        }
+    }
+
+    /// A size in bytes.
+    pub fn bytes(self, min: u64, max: u64) -> Option<u64> {
+        let wanted = format!("must be {min} to {max}, in bytes");
+        match self.value.as_u64().filter(|bytes| (min..=max).contains(bytes)) {
+            Some(bytes) => Some(bytes),
+            None if self.value.is_number() => self.refuse(&wanted),
+            None => self.wrong(&wanted),
         }
     }
 

@@ -11,6 +11,7 @@ use serde_json::Value;
 pub use fields::{Field, Fields, Invalid};
 
 use crate::{
+    id::Id,
     media::{Format, Wanted},
     net::Policy,
 };
@@ -41,15 +42,23 @@ pub struct JobRequest {
     pub priority: u8,
 }
 
-/// An input by URL.
+/// Where an input is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Input {
-    /// Absolute URL, judged by the policy.
-    pub url: String,
-    /// Headers for the origin. Secret: never logged or returned.
-    #[serde(default, skip_serializing_if = "Headers::is_empty")]
-    pub headers: Headers,
+#[serde(untagged, rename_all_fields = "camelCase")]
+pub enum Input {
+    /// At an origin.
+    Url {
+        /// Absolute URL, judged by the policy.
+        url: String,
+        /// Headers for the origin. Secret: never logged or returned.
+        #[serde(default, skip_serializing_if = "Headers::is_empty")]
+        headers: Headers,
+    },
+    /// In our storage, where its caller uploaded it.
+    Upload {
+        /// Which upload.
+        upload_id: Id,
+    },
 }
 
 impl JobRequest {
@@ -116,11 +125,25 @@ fn mode(field: Field) -> Option<()> {
 
 fn input(field: Field, policy: Policy) -> Option<Input> {
     let mut fields = field.object()?;
+    if fields.has("uploadId") {
+        let upload_id = fields.required("uploadId", upload_id);
+        for name in ["url", "headers"] {
+            fields.optional(name, |field| field.refuse::<()>("cannot stand beside `uploadId`"));
+        }
+        fields.end();
+        return Some(Input::Upload { upload_id: upload_id? });
+    }
     let url = fields.required("url", |field| field.url(policy));
     let headers = fields.optional("headers", |field| field.pairs(32, header_problem));
-    fields.optional("uploadId", |field| field.refuse::<()>("is not offered by this version; use `url`"));
     fields.end();
-    Some(Input { url: url?, headers: headers.unwrap_or_default() })
+    Some(Input::Url { url: url?, headers: headers.unwrap_or_default() })
+}
+
+fn upload_id(field: Field) -> Option<Id> {
+    match field.string().and_then(|text| text.parse().ok()) {
+        Some(id) => Some(id),
+        None => field.refuse("must be an id as `POST /v1/uploads` answers it"),
+    }
 }
 
 fn output(field: Field) -> Option<Format> {
@@ -228,6 +251,8 @@ mod tests {
                 json!({"Range": "x"}),
                 "input.headers.Range: is set by the node itself and cannot be given",
             ),
+            ("/input/uploadId", json!("01M86XHHP6260EWAT1TBY7T000"), "input.url: cannot stand beside `uploadId`"),
+            ("/input", json!({"uploadId": 7}), "input.uploadId: must be an id as `POST /v1/uploads` answers it"),
             ("/output/format", json!("avi"), "output.format: must be one of mp4, webm, mov, gif, mp3"),
             (
                 "/output/format",

@@ -9,6 +9,7 @@ mod inputs;
 mod jobs;
 mod presets;
 mod settings;
+mod uploads;
 mod webhooks;
 
 use std::{path::Path, time::Duration};
