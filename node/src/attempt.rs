@@ -267,10 +267,8 @@ impl Attempt<'_> {
         self.holding.reading(true);
         let source = Source::open(origin.map_err(Cause::Source)?, &self.node.room, config.max_input_bytes).await;
         self.holding.reading(false);
-        source.map_err(|fault| match fault {
-            SourceFault::Status(404) if input.ours => gone(),
-            fault => Cause::Source(fault),
-        })
+        let is_gone = |fault: &SourceFault| input.ours && *fault == SourceFault::Status(404);
+        source.map_err(|fault| if is_gone(&fault) { gone() } else { Cause::Source(fault) })
     }
 
     /// Lets the first process make the output, and takes it.
