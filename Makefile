@@ -1,5 +1,5 @@
 # What a person types. Everything that a target needs, it installs or fetches itself.
-.PHONY: setup build demo up test check bench clean
+.PHONY: setup build demo up docs test check bench clean
 
 export PATH := $(CURDIR)/node_modules/.bin:$(CURDIR)/target/tools/bin:$(PATH)
 
@@ -19,6 +19,10 @@ demo: build
 # The edge and NODES nodes on PORT, until interrupted.
 up: build
 	@NODES="$(NODES)" PORT="$(PORT)" exec target/debug/up
+
+# The description of the API and its page, from the types and docs/guide.md.
+docs:
+	@cargo run --quiet -p xora-docs
 
 # All tests, against a real edge and a real node.
 test: build

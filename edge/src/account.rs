@@ -11,12 +11,12 @@ use worker::{
     DurableObject, Env, Error, Request, Response, Result, Socket, SqlStorage, State, WebSocket,
     WebSocketIncomingMessage, durable_object,
 };
-use xora_shared::{settings::Settings, webhook::Secrets};
+use xora_shared::{settings::Settings, token::Token, webhook::Secrets};
 
 pub use presets::{create_preset, delete_preset, preset, presets, replace_preset};
 
 use crate::{
-    auth::{Caller, Scope},
+    auth::Caller,
     config,
     error::ApiError,
     routes::Reply,
@@ -27,20 +27,6 @@ use crate::{
 const SETTINGS: &str = "settings";
 /// Name of the secrets that sign webhooks, here only.
 const SECRETS: &str = "webhook-secrets";
-
-/// An API key as it is stored and listed: never the key itself.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Token {
-    /// Id, for lists and revocation.
-    pub id: String,
-    /// What its owner calls it.
-    pub name: String,
-    /// What it may do.
-    pub scopes: Vec<Scope>,
-    /// When it was made, ISO 8601.
-    pub created_at: String,
-}
 
 /// Who holds the key with this hash, if anyone does.
 pub async fn verify(env: &Env, hash: &str) -> Result<Option<Caller>, ApiError> {

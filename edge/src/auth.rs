@@ -4,6 +4,7 @@ use std::{cell::RefCell, collections::HashMap};
 
 use serde::{Deserialize, Serialize};
 use worker::{Env, Headers};
+pub use xora_shared::token::Scope;
 use xora_shared::{
     sign::{same_secret, sha256_hex},
     time::UnixMs,
@@ -21,26 +22,6 @@ const REMEMBER_MS: i64 = 30_000;
 /// Most verdicts remembered in one isolate.
 const REMEMBER: usize = 1_000;
 
-/// What a key may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Scope {
-    /// Jobs and their files.
-    Jobs,
-    /// Settings.
-    Settings,
-    /// Everything, keys included.
-    Admin,
-    /// The node protocol, and nothing else.
-    Node,
-}
-
-impl Scope {
-    /// Every scope, for requests.
-    pub const ALL: [(&'static str, Self); 4] =
-        [("jobs", Self::Jobs), ("settings", Self::Settings), ("admin", Self::Admin), ("node", Self::Node)];
-}
-
 /// Whoever holds a valid key.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Caller {
@@ -57,8 +38,8 @@ impl Caller {
         if covered {
             return Ok(());
         }
-        let name = Scope::ALL.iter().find(|(_, each)| *each == scope).map_or("", |(name, _)| name);
-        Err(ApiError::new(Code::Forbidden, format!("this key lacks the scope `{name}`; use one that has it")))
+        let message = format!("this key lacks the scope `{}`; use one that has it", scope.name());
+        Err(ApiError::new(Code::Forbidden, message))
     }
 }
 

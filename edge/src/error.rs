@@ -1,9 +1,9 @@
-//! What a request can be refused with. The one place that chooses HTTP statuses.
+//! A refused request on its way to the caller.
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use worker::console_error;
-use xora_shared::{net::Refused, request::Invalid, sign::NotGranted};
+pub use xora_shared::refusal::Code;
+use xora_shared::{net::Refused, refusal::ErrorBody, request::Invalid, sign::NotGranted};
 
 use crate::routes::Reply;
 
@@ -15,72 +15,6 @@ pub struct ApiError {
     pub code: Code,
     /// Why, and what to do.
     pub message: String,
-}
-
-/// `error.code` of a refused request (API section 1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Code {
-    /// The request itself is wrong.
-    ValidationError,
-    /// No key, or one that is not valid.
-    Unauthorized,
-    /// The key's scopes do not cover this, or a file's signature does not.
-    Forbidden,
-    /// No such thing.
-    NotFound,
-    /// The path exists, the method does not.
-    MethodNotAllowed,
-    /// Not in this state.
-    Conflict,
-    /// The body is too large.
-    PayloadTooLarge,
-    /// The body is not JSON.
-    UnsupportedMediaType,
-    /// The range starts past the end.
-    RangeNotSatisfiable,
-    /// The same idempotency key came with another body.
-    IdempotencyMismatch,
-    /// Cannot be answered just now.
-    Unavailable,
-    /// Our fault.
-    Internal,
-}
-
-impl Code {
-    /// The HTTP status.
-    pub const fn status(self) -> u16 {
-        match self {
-            Self::ValidationError => 400,
-            Self::Unauthorized => 401,
-            Self::Forbidden => 403,
-            Self::NotFound => 404,
-            Self::MethodNotAllowed => 405,
-            Self::Conflict => 409,
-            Self::PayloadTooLarge => 413,
-            Self::UnsupportedMediaType => 415,
-            Self::RangeNotSatisfiable => 416,
-            Self::IdempotencyMismatch => 422,
-            Self::Unavailable => 503,
-            Self::Internal => 500,
-        }
-    }
-
-    const fn retryable(self) -> bool {
-        match self {
-            Self::Unavailable | Self::Internal => true,
-            Self::ValidationError
-            | Self::Unauthorized
-            | Self::Forbidden
-            | Self::NotFound
-            | Self::MethodNotAllowed
-            | Self::Conflict
-            | Self::PayloadTooLarge
-            | Self::UnsupportedMediaType
-            | Self::RangeNotSatisfiable
-            | Self::IdempotencyMismatch => false,
-        }
-    }
 }
 
 impl ApiError {
@@ -144,8 +78,8 @@ impl ApiError {
     /// As an answer.
     pub fn reply(&self) -> Reply {
         let Self { code, message } = self;
-        let body = json!({"error": {"code": code, "message": message, "retryable": code.retryable()}});
-        Reply { status: code.status(), body: body.to_string() }
+        let body = serde_json::to_string(&ErrorBody::new(*code, message));
+        Reply { status: code.status(), body: body.unwrap_or_default() }
     }
 
     /// Reads what [`Self::reply`] wrote, in a Durable Object.

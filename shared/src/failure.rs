@@ -41,6 +41,7 @@ pub enum FailureKind {
 
 /// Codes of failed jobs, as `error.code` says them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[expect(missing_docs, reason = "the names are the documentation; API section 1 lists them")]
 pub enum JobCode {
@@ -140,8 +141,9 @@ pub struct Failure {
     pub message: String,
 }
 
-/// Where in an attempt the work is. Callers see a [`JobState`]; `attempts` and logs show this.
+/// Where in an attempt the work is. The job's own `state` is coarser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Stage {
     /// Reading what the input is.

@@ -107,6 +107,21 @@ impl<'de> Deserialize<'de> for Id {
     }
 }
 
+#[cfg(feature = "openapi")]
+impl schemars::JsonSchema for Id {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Id".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "string", "pattern": "^[0-7][0-9A-HJKMNP-TV-Z]{25}$"})
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -2,19 +2,24 @@
 //!
 //! Pure Rust for both targets: no I/O, async, clock or randomness. Time and random bytes are arguments.
 
+pub mod answer;
 pub mod delivery;
 pub mod failure;
 pub mod id;
 pub mod job;
 pub mod media;
 pub mod net;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 pub mod preset;
 pub mod protocol;
+pub mod refusal;
 pub mod report;
 pub mod request;
 pub mod route;
 pub mod settings;
 pub mod sign;
 pub mod time;
+pub mod token;
 pub mod upload;
 pub mod webhook;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A container format that a recipe can write, named as in `output.format`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// MPEG-4 part 14, index first.
@@ -41,6 +42,7 @@ pub enum Format {
 
 /// What kind of thing a file is, as `file_type` says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum FileType {
     /// Moving pictures, with or without sound.
@@ -125,6 +127,7 @@ impl Format {
 
 /// A video codec that a caller can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum VideoCodec {
     /// ITU-T H.264.

@@ -170,8 +170,9 @@ pub struct OutputTargets {
     pub from: u32,
 }
 
-/// Where one part goes: `PUT` its bytes there, with a `Content-Length`; the answer's `ETag` goes into [`OutputFinish`].
+/// Where one part goes: `PUT` its bytes there, with a `Content-Length`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct PartTarget {
     /// Part number, from 1.
@@ -263,6 +264,7 @@ pub struct NodeTimings {
 
 /// What an attempt cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
     /// User and system time of the job processes, in seconds.

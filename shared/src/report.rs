@@ -7,6 +7,7 @@ use crate::media::{FileType, Format};
 
 /// Which way was chosen, and why, in words that a caller understands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Strategy {
     /// The way.
@@ -17,6 +18,7 @@ pub struct Strategy {
 
 /// Ways to make an output, cheapest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum StrategyKind {
     /// The input is the result.
@@ -99,6 +101,7 @@ pub struct ExpectedAudio {
 
 /// What became of one stream of an input.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct StreamFate {
     /// The input, by index.
@@ -114,8 +117,9 @@ pub struct StreamFate {
     pub reason: Option<String>,
 }
 
-/// See [`StreamFate`].
+/// What can become of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Fate {
     /// Copied as it is.
@@ -142,6 +146,7 @@ pub struct RunReport {
 
 /// How much of the output verification looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Coverage {
     /// All of it.

@@ -104,6 +104,12 @@ pub fn find<'a>(method: &str, path: &'a str) -> Result<(Route, &'a str), NoRoute
     Err(missed)
 }
 
+/// The methods that a path is there for.
+pub fn allowed(path: &str) -> String {
+    let here = ROUTES.iter().filter(|(_, pattern, _)| id_in(pattern, path).is_some());
+    here.map(|(method, _, _)| *method).collect::<Vec<_>>().join(", ")
+}
+
 /// The id in the path; none if the path does not fit the pattern.
 fn id_in<'a>(pattern: &str, path: &'a str) -> Option<&'a str> {
     let mut id = "";
@@ -141,6 +147,12 @@ mod tests {
         for (method, path, expected) in table {
             assert_eq!(find(method, path), expected, "{method} {path}");
         }
+    }
+
+    #[test]
+    fn a_path_knows_its_methods() {
+        assert_eq!(allowed("/v1/settings"), "GET, POST, PUT");
+        assert_eq!(allowed("/v1/nothing"), "");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::{
 
 /// Settings, as stored and as answered. Null when unset.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Settings {
     /// Where webhooks of jobs without an own URL go.
@@ -21,6 +22,7 @@ pub struct Settings {
     /// How long webhooks are tried.
     pub webhook_schedule: Schedule,
     /// When they were last changed, ISO 8601.
+    #[cfg_attr(feature = "openapi", schemars(with = "Option<UnixMs>"))]
     pub updated_at: Option<String>,
 }
 

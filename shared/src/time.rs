@@ -34,6 +34,21 @@ impl Serialize for UnixMs {
     }
 }
 
+#[cfg(feature = "openapi")]
+impl schemars::JsonSchema for UnixMs {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Time".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "string", "format": "date-time"})
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::UnixMs;

@@ -93,6 +93,7 @@ impl Layout {
 
 /// An upload as callers see it, when it is opened and whenever they ask.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(rename = "Upload"))]
 #[serde(rename_all = "camelCase")]
 pub struct UploadView {
     /// What a job names as `input.uploadId`.

@@ -113,6 +113,9 @@ impl Reply {
             return Ok(Response::empty()?.with_status(204).with_headers(headers));
         }
         headers.set("Content-Type", "application/json")?;
+        if self.status == Code::Unauthorized.status() {
+            headers.set("WWW-Authenticate", "Bearer")?;
+        }
         if self.status == Code::Unavailable.status() {
             headers.set("Retry-After", "1")?;
         }

@@ -1,7 +1,8 @@
 //! `/v1/jobs` and `/v1/deliveries`.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use xora_shared::{
+    answer::{Accepted, DeliveryState, Redelivered},
     id::Id,
     job::JobState,
     preset,
@@ -56,7 +57,7 @@ pub async fn redeliver(ask: Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Jobs)?;
     let id = ask.id("delivery")?;
     shard::ask::<()>(&ask.site.env, id.place().shard(), Op::Redeliver, &id).await?;
-    Reply::of(202, &json!({"id": id, "state": "pending"}))
+    Reply::of(202, &Redelivered { id, state: DeliveryState::Pending })
 }
 
 /// `GET /v1/jobs/:id`, `POST /v1/jobs/:id/cancel`, `GET /v1/jobs/:id/deliveries`: the job's shard answers.
@@ -75,5 +76,5 @@ fn once(token_id: &str, key: &str, body: &Value) -> Result<Once, ApiError> {
 }
 
 fn accepted(id: Id) -> Result<Reply, ApiError> {
-    Reply::of(202, &json!({"jobId": id, "state": JobState::Queued}))
+    Reply::of(202, &Accepted { job_id: id, state: JobState::Queued })
 }

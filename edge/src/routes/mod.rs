@@ -11,6 +11,7 @@ mod uploads;
 
 use worker::{Env, Method, Request, Response, Result, Url};
 use xora_shared::{
+    answer::Health,
     protocol,
     route::{self, NoRoute, Route},
 };
@@ -37,7 +38,11 @@ pub async fn answer(req: Request, env: Env) -> Result<Response> {
         wake_socket(req, &site, &url).await
     } else {
         let reply = answer_json(req, site, path).await.unwrap_or_else(|error| error.reply());
-        return reply.into_response(&request_id);
+        let response = reply.into_response(&request_id)?;
+        if response.status_code() == Code::MethodNotAllowed.status() {
+            response.headers().set("Allow", &route::allowed(path))?;
+        }
+        return Ok(response);
     };
     special.or_else(|error| error.reply().into_response(&request_id))
 }
@@ -45,7 +50,7 @@ pub async fn answer(req: Request, env: Env) -> Result<Response> {
 async fn answer_json(request: Request, site: Site, path: &str) -> Result<Reply, ApiError> {
     if path == "/healthz" {
         find(&request.method(), path)?;
-        return Ok(Reply { status: 200, body: r#"{"ok":true}"#.to_owned() });
+        return Reply::of(200, &Health { ok: true });
     }
     // A stranger does not learn which paths there are.
     let caller = auth::caller(&site.env, request.headers()).await?;

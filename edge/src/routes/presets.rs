@@ -1,8 +1,9 @@
 //! `/v1/presets`: saved job configurations.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use worker::Env;
 use xora_shared::{
+    answer::PresetList,
     preset::{Preset, PresetRequest, starters as all_starters},
     request::Invalid,
 };
@@ -18,7 +19,7 @@ use crate::{
 /// `GET /v1/presets/starters`
 pub fn starters(ask: &Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Jobs)?;
-    Reply::of(200, &json!({"presets": all_starters()}))
+    Reply::of(200, &PresetList { presets: all_starters() })
 }
 
 /// `POST /v1/presets`
@@ -31,7 +32,7 @@ pub async fn create(mut ask: Ask) -> Result<Reply, ApiError> {
 /// `GET /v1/presets`
 pub async fn list(ask: Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Jobs)?;
-    Reply::of(200, &json!({"presets": account::presets(&ask.site.env).await?}))
+    Reply::of(200, &PresetList { presets: account::presets(&ask.site.env).await? })
 }
 
 /// `GET /v1/presets/:id`

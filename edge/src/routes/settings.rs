@@ -1,7 +1,10 @@
 //! `/v1/settings`.
 
 use serde_json::{Value, json};
-use xora_shared::{delivery::Outcome, sign::hex, time::UnixMs, webhook::Secrets};
+use xora_shared::{
+    answer::{WebhookSecret, WebhookTest},
+    sign::hex,
+};
 
 use super::{Ask, Reply};
 use crate::{
@@ -40,38 +43,19 @@ pub async fn test_webhook(ask: Ask) -> Result<Reply, ApiError> {
     let id = format!("test_{}", hex(&config::random::<12>()?));
     let outgoing = Outgoing { url: &url, id: &id, body, secrets: &secrets };
     let sent = webhook::send(outgoing, config::policy(&site.env)).await;
-    let told = match sent.outcome {
-        Outcome::Ok => json!({"ok": true, "status": sent.status}),
-        Outcome::Status | Outcome::Redirect => json!({"ok": false, "status": sent.status}),
-        Outcome::Timeout => unreached("timeout", "no answer within 15 seconds"),
-        Outcome::Network | Outcome::Interrupted => unreached("network", "no connection, or it broke"),
-        Outcome::RefusedByPolicy => unreached("refused_by_policy", "the URL is not allowed; set another"),
-    };
-    Reply::of(200, &told)
+    Reply::of(200, &WebhookTest::of(sent.outcome, sent.status))
 }
 
 /// `GET /v1/settings/webhook/secret`
 pub async fn secret(ask: Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Settings)?;
-    show(account::secrets(&ask.site.env).await?)
+    Reply::of(200, &WebhookSecret::of(account::secrets(&ask.site.env).await?))
 }
 
 /// `POST /v1/settings/webhook/secret/rotate`
 pub async fn rotate_secret(ask: Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Settings)?;
-    show(account::rotate_secret(&ask.site.env).await?)
-}
-
-fn show(secrets: Secrets) -> Result<Reply, ApiError> {
-    let mut shown = json!({"secret": secrets.current});
-    if let Some(previous) = secrets.previous {
-        shown["previousSecretExpiresAt"] = UnixMs(previous.until_ms).to_iso().into();
-    }
-    Reply::of(200, &shown)
-}
-
-fn unreached(code: &str, message: &str) -> Value {
-    json!({"ok": false, "status": 0, "error": {"code": code, "message": message}})
+    Reply::of(200, &WebhookSecret::of(account::rotate_secret(&ask.site.env).await?))
 }
 
 /// What the webhook of a completed job looks like.

@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 use worker::console_error;
 use xora_shared::{
+    answer::{DeliveryAttempt, DeliveryLog, DeliveryState, DeliveryView},
     delivery::{ANSWER_BYTES, Outcome, Phase, Wish},
     id::Id,
-    job::{JobState, view::JobView},
+    job::view::JobView,
     time::UnixMs,
 };
 
@@ -30,76 +31,33 @@ pub struct Claimed {
 }
 
 /// A delivery as its log shows it.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct DeliveryView {
-    id: Id,
-    url: String,
-    state: DeliveryState,
-    /// The state of the job that it tells of.
-    job_state: JobState,
-    /// When the job came to that state, ISO 8601.
-    ended_at: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_attempt_at: Option<String>,
-    attempts: Vec<AttemptView>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum DeliveryState {
-    Pending,
-    Sending,
-    Delivered,
-    Abandoned,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct AttemptView {
-    attempt: u32,
-    /// When it ended, ISO 8601.
-    ended_at: String,
-    duration_ms: i64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<Outcome>,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    answer: String,
-}
-
-impl DeliveryView {
-    fn of(row: DeliveryRow) -> Self {
-        let (state, next) = match row.delivery.phase {
-            Phase::Due { at } => (DeliveryState::Pending, Some(at)),
-            Phase::Sent { .. } => (DeliveryState::Pending, None),
-            Phase::Claimed { .. } => (DeliveryState::Sending, None),
-            Phase::Delivered => (DeliveryState::Delivered, None),
-            Phase::Abandoned => (DeliveryState::Abandoned, None),
-        };
-        Self {
-            id: row.id,
-            url: row.url,
-            state,
-            job_state: row.record.state,
-            ended_at: UnixMs(row.ended_ms).to_iso(),
-            next_attempt_at: next.map(|at| UnixMs(at).to_iso()),
-            attempts: row.log.into_iter().map(AttemptView::of).collect(),
-        }
+fn view(row: DeliveryRow) -> DeliveryView {
+    let (state, next) = match row.delivery.phase {
+        Phase::Due { at } => (DeliveryState::Pending, Some(at)),
+        Phase::Sent { .. } => (DeliveryState::Pending, None),
+        Phase::Claimed { .. } => (DeliveryState::Sending, None),
+        Phase::Delivered => (DeliveryState::Delivered, None),
+        Phase::Abandoned => (DeliveryState::Abandoned, None),
+    };
+    DeliveryView {
+        id: row.id,
+        url: row.url,
+        state,
+        job_state: row.record.state,
+        ended_at: UnixMs(row.ended_ms),
+        next_attempt_at: next.map(UnixMs),
+        attempts: row.log.into_iter().map(attempt_view).collect(),
     }
 }
 
-impl AttemptView {
-    fn of(logged: LoggedAttempt) -> Self {
-        Self {
-            attempt: logged.attempt,
-            ended_at: UnixMs(logged.ended_ms).to_iso(),
-            duration_ms: logged.duration_ms,
-            status: Some(logged.status).filter(|status| *status != 0),
-            error: Some(logged.outcome).filter(|outcome| *outcome != Outcome::Ok),
-            answer: logged.answer,
-        }
+fn attempt_view(logged: LoggedAttempt) -> DeliveryAttempt {
+    DeliveryAttempt {
+        attempt: logged.attempt,
+        ended_at: UnixMs(logged.ended_ms),
+        duration_ms: logged.duration_ms,
+        status: Some(logged.status).filter(|status| *status != 0),
+        error: Some(logged.outcome).filter(|outcome| *outcome != Outcome::Ok),
+        answer: logged.answer,
     }
 }
 
@@ -203,10 +161,10 @@ impl JobShard {
     }
 
     /// The log of a job's deliveries, oldest first.
-    pub(super) fn log(&self, job: Id) -> Result<Vec<DeliveryView>, ApiError> {
+    pub(super) fn log(&self, job: Id) -> Result<DeliveryLog, ApiError> {
         let ids = self.job(job)?.deliveries;
-        let rows = ids.into_iter().map(|id| Ok(self.delivery(id)?.map(DeliveryView::of)));
-        Ok(rows.collect::<Result<Vec<_>, ApiError>>()?.into_iter().flatten().collect())
+        let rows = ids.into_iter().map(|id| Ok(self.delivery(id)?.map(view)));
+        Ok(DeliveryLog { deliveries: rows.collect::<Result<Vec<_>, ApiError>>()?.into_iter().flatten().collect() })
     }
 
     /// Leaves a trace of a message that the Queue gave up. The row's own time sends it again.

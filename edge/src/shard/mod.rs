@@ -247,7 +247,7 @@ impl JobShard {
             Op::Read => rpc::reply(&self.read(asked.body()?)?),
             Op::Cancel => rpc::reply(&self.cancel(asked.body()?).await?),
             Op::Retry => rpc::reply(&self.retry(asked.body()?).await?),
-            Op::Deliveries => rpc::reply(&json!({"deliveries": self.log(asked.body()?)?})),
+            Op::Deliveries => rpc::reply(&self.log(asked.body()?)?),
             Op::Redeliver => rpc::reply(&self.redeliver(asked.body()?).await?),
             Op::Lease => rpc::reply(&self.lease(&asked.body()?, &asked.origin).await?),
             Op::Heartbeat => rpc::reply(&self.heartbeat(&asked.body()?)?),

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// Where a job is, as callers see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
     /// Waiting for a node. From creation, from a failure that the system tries again, and from the caller's retry.

@@ -77,114 +77,193 @@ pub struct Published {
     pub result: NodeResult,
 }
 
-/// API section 4, as JSON. What is absent is left out.
+/// A job as it stands. What there is nothing to say of is left out.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(rename = "Job"))]
 #[serde(rename_all = "camelCase")]
 pub struct JobView {
+    /// The job.
     job_id: Id,
+    /// Where it is.
     state: JobState,
+    /// 0 to 100. Never goes back within an attempt; keeps its value on failure.
     progress: u8,
+    /// The result of a completed job.
     #[serde(skip_serializing_if = "Option::is_none")]
     output: Option<SignedOutput>,
+    /// What is known of the result.
     #[serde(rename = "output_files", skip_serializing_if = "Option::is_none")]
     output_files: Option<OutputFiles>,
+    /// Why it failed or was rejected.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<JobError>,
+    /// When it was created.
     created_at: UnixMs,
+    /// When a node first took it.
     #[serde(skip_serializing_if = "Option::is_none")]
     started_at: Option<UnixMs>,
+    /// When it came to its terminal state.
     #[serde(skip_serializing_if = "Option::is_none")]
     finished_at: Option<UnixMs>,
+    /// Your own notes.
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<Headers>,
+    /// Which way was chosen, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     strategy: Option<Strategy>,
+    /// Every try so far.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     attempts: Vec<AttemptView>,
+    /// Where the time went.
     #[serde(skip_serializing_if = "Option::is_none")]
     timings: Option<Timings>,
+    /// What it cost.
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Usage>,
+    /// The receipt: what was found when the result was read back.
     #[serde(skip_serializing_if = "Option::is_none")]
     verification: Option<Verification>,
 }
 
+/// A result.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 struct SignedOutput {
+    /// A link to the file, signed just now; it expires.
     signed_url: String,
 }
 
+/// The files that a job made.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 struct OutputFiles {
+    /// The one output.
     output: OutputFile,
 }
 
+/// One file that a job made.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 struct OutputFile {
+    /// Names this file.
     file_id: String,
+    /// The name that a download gets.
     filename: String,
+    /// Bytes / 10⁶, to three decimals.
     size_mbytes: f64,
+    /// Size in bytes.
     size_bytes: u64,
+    /// Length in seconds; absent for pictures.
     #[serde(skip_serializing_if = "Option::is_none")]
     duration: Option<f64>,
+    /// What it is.
     file_type: FileType,
+    /// Its container.
     file_format: Format,
+    /// Its media type.
     mime_type: &'static str,
+    /// The main codec.
     codec: String,
+    /// In pixels; absent for audio.
     #[serde(skip_serializing_if = "Option::is_none")]
     width: Option<u32>,
+    /// In pixels; absent for audio.
     #[serde(skip_serializing_if = "Option::is_none")]
     height: Option<u32>,
+    /// The same link as `signedUrl`.
     storage_url: String,
 }
 
+/// Why a job or an attempt did not succeed.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 struct JobError {
+    /// For programs.
     code: JobCode,
+    /// For people: what happened and what to do.
     message: String,
+    /// Where it happened.
     stage: JobState,
+    /// Whether a retry may end differently.
     retryable: bool,
 }
 
+/// One try of a job by one node.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(rename = "Attempt"))]
 #[serde(rename_all = "camelCase")]
 struct AttemptView {
+    /// The node's name.
     node: String,
+    /// When it took the job.
     started_at: UnixMs,
+    /// When it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     finished_at: Option<UnixMs>,
+    /// How far it came.
     stage: Stage,
+    /// How it ended, unless it completed or still runs.
     #[serde(skip_serializing_if = "Option::is_none")]
-    outcome: Option<&'static str>,
+    outcome: Option<AttemptOutcome>,
+    /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<JobError>,
 }
 
+/// How an attempt ended that neither completed nor still runs.
 #[derive(Clone, Copy, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+enum AttemptOutcome {
+    /// It failed: see `error`.
+    Failed,
+    /// Its node was told to stop and gave the work back.
+    Released,
+    /// The caller cancelled the job.
+    Cancelled,
+}
+
+/// Where the time of a job went, in milliseconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 #[expect(clippy::struct_field_names, reason = "the unit belongs to each name on the wire")]
 struct Timings {
+    /// From creation until a node took it.
     queue_ms: i64,
+    /// From there until the first bytes of the input were there.
     fetch_ms: i64,
+    /// From there until the last byte was produced.
     process_ms: i64,
+    /// From there until the result stood and was verified.
     upload_ms: i64,
 }
 
+/// What was found when the result was read back.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 struct Verification {
+    /// How much of the result was read back.
     coverage: Coverage,
+    /// Length as read back, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     duration_us: Option<u64>,
+    /// Pictures as read back.
     #[serde(skip_serializing_if = "Option::is_none")]
     frames: Option<u64>,
+    /// Start of sound minus start of pictures, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     av_offset_us: Option<i64>,
+    /// SHA-256 of the file in hexadecimal; of the digests of its parts where `sha256PartSize` is given.
     sha256: String,
+    /// Bytes of one part under `sha256`.
     #[serde(skip_serializing_if = "Option::is_none")]
     sha256_part_size: Option<u64>,
+    /// What became of every stream of the input.
     streams: Vec<StreamFate>,
+    /// What you should know.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
 }
@@ -271,9 +350,9 @@ impl AttemptView {
     fn of(attempt: &Attempt) -> Self {
         let (outcome, error) = match &attempt.end {
             None => (None, None),
-            Some(AttemptEnd::Failed(failure)) => (Some("failed"), Some(JobError::of(failure))),
-            Some(AttemptEnd::Released) => (Some("released"), None),
-            Some(AttemptEnd::Cancelled) => (Some("cancelled"), None),
+            Some(AttemptEnd::Failed(failure)) => (Some(AttemptOutcome::Failed), Some(JobError::of(failure))),
+            Some(AttemptEnd::Released) => (Some(AttemptOutcome::Released), None),
+            Some(AttemptEnd::Cancelled) => (Some(AttemptOutcome::Cancelled), None),
         };
         Self {
             node: attempt.node.clone(),

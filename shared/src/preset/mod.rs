@@ -21,6 +21,7 @@ const MAX_CONFIG: usize = 16 * 1024;
 
 /// A preset, as stored and as answered.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Preset {
     /// What `presetId` names.
@@ -34,9 +35,11 @@ pub struct Preset {
     pub config: Map<String, Value>,
     /// When it was made, ISO 8601; starters have no times.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schemars(with = "Option<UnixMs>"))]
     pub created_at: Option<String>,
     /// When it was last changed, ISO 8601.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schemars(with = "Option<UnixMs>"))]
     pub updated_at: Option<String>,
 }
 

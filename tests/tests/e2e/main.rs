@@ -4,6 +4,7 @@
 
 mod crashes;
 mod create;
+mod description;
 mod files;
 mod inputs;
 mod jobs;
