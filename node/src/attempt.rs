@@ -178,8 +178,8 @@ impl Tried {
 
 impl Attempt<'_> {
     async fn work(&self) -> Result<NodeResult, Cause> {
-        // Loads its libraries while the origin is asked.
-        let mut process = self.start()?;
+        // Locks itself down while the origin is asked.
+        let mut process = self.start().await?;
         let sources = Arc::new(vec![self.open().await?]);
         let opened = Instant::now();
         self.limit_time(0);
@@ -191,7 +191,7 @@ impl Attempt<'_> {
                 Run::Again { found, wasted, ended } => {
                     count(&mut usage, &ended, wasted);
                     tried = tried.and(found).ok_or(Cause::Confused)?;
-                    process = self.start()?;
+                    process = self.start().await?;
                     continue;
                 }
             };
@@ -204,7 +204,7 @@ impl Attempt<'_> {
                 result => return result,
             };
             tried = tried.and(found).ok_or(Cause::Confused)?;
-            process = self.start()?;
+            process = self.start().await?;
         }
     }
 
@@ -220,7 +220,7 @@ impl Attempt<'_> {
         count(usage, &ended, output.bytes());
 
         self.holding.enter(Stage::Upload);
-        let (process, part_size) = (self.start()?, output.part_size());
+        let (process, part_size) = (self.start().await?, output.part_size());
         let max = self.node.config.limits.output_bytes;
         let Stored { bytes, sum, read_url } = output.finish().await.map_err(|why| Cause::not_taken(why, max))?;
         self.holding.enter(Stage::Verify);
@@ -249,8 +249,8 @@ impl Attempt<'_> {
         })
     }
 
-    fn start(&self) -> Result<(JobProcess, tokio::net::UnixStream), Cause> {
-        self.node.launcher.start(&self.lease.job_id.to_string()).map_err(|error| {
+    async fn start(&self) -> Result<(JobProcess, tokio::net::UnixStream), Cause> {
+        self.node.launcher.start_job(&self.lease.job_id.to_string()).await.map_err(|error| {
             warn!("cannot start a job process: {error}");
             Cause::NotStarted
         })
@@ -302,15 +302,15 @@ impl Attempt<'_> {
                     planned = Some((strategy, output));
                 }
                 (Heard::Produced(report), Some((strategy, output))) => {
-                    let ended = end(process).await;
+                    let ended = process.end().await;
                     return Ok(Run::Made(Box::new(Made { report, strategy, output, ended })));
                 }
                 (Heard::Failed(JobFailure::IndexTooSmall { needed }), Some((_, output))) => {
-                    let (found, ended) = (Found::IndexBytes(needed), end(process).await);
+                    let (found, ended) = (Found::IndexBytes(needed), process.end().await);
                     return Ok(Run::Again { found, wasted: output.bytes(), ended });
                 }
                 (Heard::Failed(JobFailure::Uncopyable { reason }), Some((_, output))) => {
-                    let (found, ended) = (Found::Uncopyable(reason), end(process).await);
+                    let (found, ended) = (Found::Uncopyable(reason), process.end().await);
                     return Ok(Run::Again { found, wasted: output.bytes(), ended });
                 }
                 (Heard::Failed(failure), _) => return Err(of_job(failure, talk.fault())),
@@ -360,7 +360,7 @@ impl Attempt<'_> {
             Sum::Object(sum) | Sum::Parts(sum) => sum.clone(),
             Sum::ReadBack => self.sum(&stored[0], bytes).await.map_err(Cause::Unreadable)?,
         };
-        Ok((verified, sha256, end(process).await))
+        Ok((verified, sha256, process.end().await))
     }
 
     /// The checksum of an object that is not in memory.
@@ -416,7 +416,7 @@ impl Attempt<'_> {
             (Broken::Breach(breach), _) => Cause::Breach(breach),
             (Broken::Overgrown, _) => Cause::Memory { limit: self.node.config.max_job_memory },
             (Broken::Died, Some(fault)) => Cause::Source(fault),
-            (Broken::Died, None) => Cause::Died { signal: end(process).await.signal },
+            (Broken::Died, None) => Cause::Died { signal: process.end().await.signal },
         }
     }
 
@@ -467,10 +467,6 @@ fn read_back(cause: Cause) -> Cause {
         | Cause::Problems(_)
         | Cause::Halted(_) => cause,
     }
-}
-
-async fn end(process: JobProcess) -> Ended {
-    process.end().await.unwrap_or_default()
 }
 
 fn count(usage: &mut Usage, ended: &Ended, written: u64) {

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use url::Url;
 use xora_shared::net::Policy;
 
-use crate::ipc::Limits;
+use crate::{ipc::Limits, job::lockdown::Level};
 
 /// The native node of Xora.
 #[derive(Debug, Parser)]
@@ -25,9 +25,9 @@ pub struct Cli {
 pub enum Command {
     /// Takes tasks from the edge until told to stop.
     Run,
-    /// One job process; started by the node itself.
+    /// What job processes are forked from; started by the node itself.
     #[command(hide = true)]
-    Job,
+    Zygote,
 }
 
 /// Flags and environment, as they were given.
@@ -82,6 +82,9 @@ pub struct RawConfig {
     /// Most bytes of all such inputs together.
     #[arg(long, env = "XORA_SPOOL_BYTES", default_value_t = 16 << 30, global = true)]
     spool_bytes: u64,
+    /// What job processes give up: all that the kernel can take (`strict`), limits only, or nothing.
+    #[arg(long, env = "XORA_SANDBOX", value_enum, default_value_t = Level::Strict, global = true)]
+    pub sandbox: Level,
     /// How long running tasks may go on after SIGTERM before they are given back, in seconds.
     #[arg(long, env = "XORA_DRAIN_SECONDS", default_value_t = 20, global = true)]
     drain_seconds: u64,
@@ -112,6 +115,8 @@ pub struct Config {
     pub max_job_memory: u64,
     /// See [`RawConfig::max_wall_factor`].
     pub wall_factor: u32,
+    /// What job processes give up.
+    pub sandbox: Level,
     /// Where inputs are spooled.
     pub spool_dir: PathBuf,
     /// Most bytes spooled at a time.
@@ -162,6 +167,7 @@ impl Config {
             max_output_bytes,
             max_job_memory_bytes,
             max_wall_factor,
+            sandbox,
             spool_dir,
             spool_bytes,
             drain_seconds,
@@ -198,6 +204,7 @@ impl Config {
             max_input_bytes,
             max_job_memory: max_job_memory_bytes,
             wall_factor: max_wall_factor,
+            sandbox,
             spool_dir: spool_dir.unwrap_or_else(std::env::temp_dir),
             spool_bytes,
             drain: Duration::from_secs(drain_seconds),

@@ -1,7 +1,8 @@
 //! The native node of Xora: leases tasks from an edge, has them done in job processes, and answers for the results.
 //!
-//! Two programs in one binary. The supervisor ([`worker`] and what it uses) holds network and credentials and never
-//! calls libav. A job process ([`job`]) calls libav and has nothing else; it speaks [`ipc`] over a socket.
+//! Three programs in one binary. The supervisor ([`worker`] and what it uses) holds network and credentials and never
+//! calls libav. The [`zygote`] forks job processes. A job process ([`job`]) calls libav and has nothing else; it speaks
+//! [`ipc`] over a socket.
 
 mod attempt;
 mod board;
@@ -19,6 +20,7 @@ mod source;
 mod stop;
 mod wake;
 mod worker;
+mod zygote;
 
 use std::{io::IsTerminal, process::ExitCode};
 
@@ -26,19 +28,17 @@ use clap::Parser;
 use tracing::error;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Cli, Command, Config};
+use crate::{
+    config::{Cli, Command, Config},
+    process::Launcher,
+};
 
 fn main() -> ExitCode {
-    // Before anything starts a thread: the job process locks itself down first.
-    if std::env::args_os().nth(1).is_some_and(|word| word == "job") {
-        return job::run();
-    }
     let cli = Cli::parse();
-    start_log();
     match cli.command.unwrap_or(Command::Run) {
-        Command::Run => {}
-        // Only reached with options before the word.
-        Command::Job => return job::run(),
+        Command::Run => start_log(),
+        // Nothing has started a thread yet, and nothing may.
+        Command::Zygote => return zygote::run(cli.raw.sandbox),
     }
     let config = match Config::convert(cli.raw) {
         Ok(config) => config,
@@ -47,7 +47,8 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match run(config) {
+    // Loads libav while we connect.
+    match Launcher::start(config.sandbox).and_then(|launcher| run(config, launcher)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!("{error}");
@@ -56,9 +57,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(config: Config) -> std::io::Result<()> {
+fn run(config: Config, launcher: Launcher) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(worker::run(config));
+    let result = runtime.block_on(worker::run(config, launcher));
     // Reads of the file system may hang on a dead disk; the work is given back already.
     runtime.shutdown_background();
     result

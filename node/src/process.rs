@@ -1,29 +1,38 @@
-//! Starting, watching and killing job processes. Behind [`Launcher`] and [`JobProcess`], so that a zygote can take the
-//! place of a program started anew.
+//! Starting, watching and killing job processes, which a zygote forks for us.
 
 use std::{
-    io::{self, Read},
+    io,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::{net::UnixStream as StdStream, process::CommandExt},
+        unix::{
+            net::{UnixDatagram as StdDatagram, UnixStream as StdStream},
+            process::CommandExt,
+        },
     },
-    path::PathBuf,
-    process::{Child, ChildStderr, Command, Stdio},
-    sync::Arc,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     net::sockopt::set_socket_send_buffer_size,
-    process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid},
+    process::{Signal, pidfd_send_signal},
 };
 use tokio::{
-    net::UnixStream,
+    io::{AsyncReadExt, Interest},
+    net::{UnixDatagram, UnixStream, unix::pipe},
     sync::watch,
-    task::{AbortHandle, spawn_blocking},
+    task::AbortHandle,
     time::{sleep, timeout},
 };
-use tracing::info;
+use tracing::{info, warn};
+
+use crate::{
+    job::lockdown::Level,
+    zygote::wire::{self, Word},
+};
 
 /// Send buffer of each end of the socket, in bytes: a whole read fits.
 const BUFFER: usize = 2 << 20;
@@ -31,25 +40,32 @@ const BUFFER: usize = 2 << 20;
 const LOG: usize = 64 << 10;
 /// How long a process may take to end once it has said its last word.
 const ENDING: Duration = Duration::from_secs(2);
-
 /// How often a job process's memory is looked at.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Starts job processes.
+/// Starts job processes. Holds the zygote that they are forked from, and replaces it when it dies.
 #[derive(Clone, Debug)]
 pub struct Launcher {
     program: PathBuf,
+    sandbox: Level,
+    zygote: Arc<Mutex<Zygote>>,
+}
+
+/// The process that job processes are forked from.
+#[derive(Debug)]
+struct Zygote {
+    process: Child,
+    orders: OwnedFd,
 }
 
 /// A job process that runs. Dropping it kills it.
 #[derive(Debug)]
 pub struct JobProcess {
-    child: Child,
     pidfd: Arc<OwnedFd>,
+    words: UnixDatagram,
     /// Highest resident memory seen, in bytes.
     peak: watch::Receiver<u64>,
     watching: AbortHandle,
-    reaped: bool,
 }
 
 /// How a job process ended.
@@ -64,48 +80,100 @@ pub struct Ended {
 }
 
 impl Launcher {
-    /// Starts this very program again.
-    pub fn of_this_program() -> io::Result<Self> {
-        Ok(Self { program: std::env::current_exe()? })
+    /// Starts a zygote, which is this very program, whatever has become of its file since.
+    pub fn start(sandbox: Level) -> io::Result<Self> {
+        Self::of("/proc/self/exe".into(), sandbox)
+    }
+
+    fn of(program: PathBuf, sandbox: Level) -> io::Result<Self> {
+        let zygote = Arc::new(Mutex::new(Zygote::start(&program, sandbox)?));
+        Ok(Self { program, sandbox, zygote })
     }
 
     /// Starts a job process, with nothing but a socket to us: no environment, no files, its own group.
-    pub fn start(&self, label: &str) -> io::Result<(JobProcess, UnixStream)> {
+    pub async fn start_job(&self, label: &str) -> io::Result<(JobProcess, UnixStream)> {
         let (ours, theirs) = StdStream::pair()?;
         set_socket_send_buffer_size(&ours, BUFFER)?;
         set_socket_send_buffer_size(&theirs, BUFFER)?;
         ours.set_nonblocking(true)?;
-        let mut child = Command::new(&self.program)
-            .arg("job")
+        let (errors, their_errors) = io::pipe()?;
+        let process = self.fork(theirs.into(), their_errors.into()).await?;
+        tokio::spawn(drain(pipe::Receiver::from_owned_fd(errors.into())?, label.to_owned()));
+        Ok((process, UnixStream::from_std(ours)?))
+    }
+
+    async fn fork(&self, socket: OwnedFd, errors: OwnedFd) -> io::Result<JobProcess> {
+        if let Some(process) = self.order(&socket, &errors).await? {
+            return Ok(process);
+        }
+        self.order(&socket, &errors).await?.ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+    }
+
+    /// Orders a job process. None where the zygote was dead, and has been replaced.
+    async fn order(&self, socket: &OwnedFd, errors: &OwnedFd) -> io::Result<Option<JobProcess>> {
+        let (ours, theirs) = wire::pair()?;
+        let zygote = {
+            let zygote = self.zygote();
+            // One that is dead shows it by its silence.
+            let _ = wire::send_order(&zygote.orders, [socket.as_fd(), theirs.as_fd(), errors.as_fd()]);
+            zygote.process.id()
+        };
+        // Else the end of the zygote's own would not be the end.
+        drop(theirs);
+        // Tokio has no word for sockets of whole messages that know their other end; these are polled the same way.
+        let ours = StdDatagram::from(ours);
+        ours.set_nonblocking(true)?;
+        let words = UnixDatagram::from_std(ours)?;
+        match hear(&words).await? {
+            Some((Word::Started { pid }, Some(pidfd))) => Ok(Some(JobProcess::watch(pid, pidfd, words))),
+            Some((Word::NotStarted { errno }, _)) => Err(io::Error::from_raw_os_error(errno)),
+            Some((Word::Started { .. } | Word::Ended { .. }, _)) => Err(io::ErrorKind::InvalidData.into()),
+            None => self.replace(zygote).map(|()| None),
+        }
+    }
+
+    /// Starts another zygote in the place of this one, by its number, if nobody did yet. Its job processes are gone with
+    /// it, and their attempts hear of that.
+    fn replace(&self, dead: u32) -> io::Result<()> {
+        let mut zygote = self.zygote();
+        if zygote.process.id() == dead {
+            let _ = zygote.process.kill();
+            let status = zygote.process.wait()?;
+            warn!("the process that job processes are forked from is gone ({status}); starting another");
+            *zygote = Zygote::start(&self.program, self.sandbox)?;
+        }
+        Ok(())
+    }
+
+    fn zygote(&self) -> MutexGuard<'_, Zygote> {
+        self.zygote.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Zygote {
+    fn start(program: &Path, sandbox: Level) -> io::Result<Self> {
+        let (orders, theirs) = wire::pair()?;
+        let process = Command::new(program)
+            .arg0("xora-node")
+            .args(["zygote", "--sandbox", sandbox.name()])
             .env_clear()
+            // Whatever the libraries call is found now, once, and not by every job again.
+            .env("LD_BIND_NOW", "1")
             .current_dir("/")
-            .stdin(OwnedFd::from(theirs))
+            .stdin(theirs)
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
             .process_group(0)
             .spawn()?;
-        if let Some(stderr) = child.stderr.take() {
-            drain(stderr, label.to_owned());
-        }
-        let process = JobProcess::watch(child)?;
-        Ok((process, UnixStream::from_std(ours)?))
+        Ok(Self { process, orders })
     }
 }
 
 impl JobProcess {
-    fn watch(mut child: Child) -> io::Result<Self> {
-        match pid(&child).and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?)) {
-            Ok(pidfd) => {
-                let (sender, peak) = watch::channel(0);
-                let watching = tokio::spawn(watch_memory(child.id(), sender)).abort_handle();
-                Ok(Self { child, pidfd: Arc::new(pidfd), peak, watching, reaped: false })
-            }
-            Err(error) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                Err(error)
-            }
-        }
+    fn watch(pid: i32, pidfd: OwnedFd, words: UnixDatagram) -> Self {
+        let pidfd = Arc::new(pidfd);
+        let (sender, peak) = watch::channel(0);
+        let watching = tokio::spawn(watch_memory(pid, Arc::clone(&pidfd), sender)).abort_handle();
+        Self { pidfd, words, peak, watching }
     }
 
     /// Waits until it has more resident memory than this, in bytes; for ever when it never has.
@@ -121,120 +189,179 @@ impl JobProcess {
     }
 
     /// Waits for its end, which is near, and takes its usage.
-    pub async fn end(mut self) -> io::Result<Ended> {
-        let peak_memory = peak_memory(self.child.id()).unwrap_or(0).max(*self.peak.borrow());
-        let pidfd = Arc::clone(&self.pidfd);
-        // Dead but not yet reaped, so that its times can still be read.
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-        let mut waiting = spawn_blocking(move || waitid(WaitId::PidFd(pidfd.as_fd()), options));
-        let waited = if let Ok(waited) = timeout(ENDING, &mut waiting).await {
-            waited
+    pub async fn end(self) -> Ended {
+        let last = if let Ok(last) = timeout(ENDING, hear(&self.words)).await {
+            last
         } else {
             self.kill();
-            waiting.await
+            hear(&self.words).await
         };
-        let status = waited.map_err(io::Error::other)??;
-        let ended = Ended {
-            signal: status.and_then(|status| status.terminating_signal()),
-            cpu_seconds: self.cpu_seconds().unwrap_or(0.0),
-            peak_memory,
-        };
-        self.reap();
-        Ok(ended)
-    }
-
-    /// User and system time of a process that runs or is not reaped yet, in seconds.
-    fn cpu_seconds(&self) -> Option<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
-        // The second field is the program's name in parentheses, and may contain anything.
-        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
-        let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
-        Some(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
-    }
-
-    fn reap(&mut self) {
-        // Its number may be someone else's from here on.
-        self.watching.abort();
-        if !self.reaped {
-            self.reaped = self.child.wait().is_ok();
+        let seen = *self.peak.borrow();
+        match last {
+            Ok(Some((Word::Ended { signal, cpu_us, peak_memory }, _))) => {
+                Ended { signal, cpu_seconds: cpu_us as f64 / 1e6, peak_memory: peak_memory.max(seen) }
+            }
+            // The zygote died, and the kernel killed its children.
+            Ok(Some((Word::Started { .. } | Word::NotStarted { .. }, _)) | None) | Err(_) => {
+                Ended { signal: Some(Signal::KILL.as_raw()), cpu_seconds: 0.0, peak_memory: seen }
+            }
         }
     }
 }
 
 impl Drop for JobProcess {
     fn drop(&mut self) {
-        if !self.reaped {
-            self.kill();
-            // Short: it is being killed.
-            self.reap();
-        }
+        self.watching.abort();
+        // Without effect on one that is gone.
+        self.kill();
     }
 }
 
+async fn hear(words: &UnixDatagram) -> io::Result<Option<(Word, Option<OwnedFd>)>> {
+    words.async_io(Interest::READABLE, || Word::receive(words)).await
+}
+
 /// Looks at a process's memory every now and then.
-async fn watch_memory(id: u32, peak: watch::Sender<u64>) {
-    while let Some(now) = peak_memory(id) {
+async fn watch_memory(pid: i32, pidfd: Arc<OwnedFd>, peak: watch::Sender<u64>) {
+    while let Some(now) = peak_memory(pid) {
+        // Once it is gone, its number may be someone else's.
+        if has_ended(&pidfd) {
+            return;
+        }
         peak.send_replace(now);
         sleep(LOOK).await;
     }
 }
 
+fn has_ended(pidfd: &OwnedFd) -> bool {
+    poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&Timespec::default())) != Ok(0)
+}
+
 /// Resident memory in bytes, as it was highest so far. None once the process is gone.
-fn peak_memory(id: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+fn peak_memory(pid: i32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
 }
 
 /// Passes the error output on to the log, up to a limit; what is beyond is read and dropped, so that nobody blocks.
-fn drain(mut stderr: ChildStderr, label: String) {
-    spawn_blocking(move || {
-        let mut left = LOG;
-        let mut buffer = [0; 4096];
-        while let Ok(read @ 1..) = stderr.read(&mut buffer) {
-            let kept = read.min(left);
-            left -= kept;
-            for line in String::from_utf8_lossy(&buffer[..kept]).lines().filter(|line| !line.trim().is_empty()) {
-                info!(job = label, "job process: {}", line.escape_debug());
-            }
+async fn drain(mut errors: pipe::Receiver, label: String) {
+    let mut left = LOG;
+    let mut buffer = [0; 4096];
+    while let Ok(read @ 1..) = errors.read(&mut buffer).await {
+        let kept = read.min(left);
+        left -= kept;
+        for line in String::from_utf8_lossy(&buffer[..kept]).lines().filter(|line| !line.trim().is_empty()) {
+            info!(job = label, "job process: {}", line.escape_debug());
         }
-    });
-}
-
-fn pid(child: &Child) -> io::Result<Pid> {
-    i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::fd::AsRawFd};
+
+    use rustix::process::{Pid, kill_process};
+    use tokio::time::Instant;
+
     use super::*;
 
-    fn running(program: &str) -> JobProcess {
-        // Takes the argument `job` and goes on for ever, or ends at once.
-        let launcher = Launcher { program: program.into() };
-        launcher.start("test").expect("started").0
+    /// With the program that cargo builds beside the tests.
+    fn launcher() -> Launcher {
+        let tests = std::env::current_exe().expect("a path");
+        let program = tests.ancestors().nth(2).expect("a directory").join("xora-node");
+        Launcher::of(program, Level::Strict).expect("started")
+    }
+
+    /// A job process that has reached its first word, and will wait for its work for ever.
+    async fn waiting(launcher: &Launcher) -> (JobProcess, UnixStream, i32) {
+        let (process, mut stream) = launcher.start_job("test").await.expect("started");
+        assert!(stream.read_u8().await.is_ok(), "it says how far it is locked down");
+        let pid = fs::read_to_string(format!("/proc/self/fdinfo/{}", process.pidfd.as_raw_fd())).expect("its pidfd");
+        let pid = pid.lines().find_map(|line| line.strip_prefix("Pid:")).expect("a number").trim().parse();
+        (process, stream, pid.expect("a number"))
+    }
+
+    async fn gone(pid: i32) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while is_alive(pid) {
+            assert!(Instant::now() < deadline, "{pid} is still there");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// A zombie is not: whoever inherits it may take its time.
+    fn is_alive(pid: i32) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(')').is_some_and(|(_, fields)| !fields.trim_start().starts_with('Z'))
+    }
+
+    fn threads(pid: u32) -> usize {
+        fs::read_dir(format!("/proc/{pid}/task")).expect("a process").count()
     }
 
     #[tokio::test]
     async fn a_killed_process_is_told_by_its_signal() {
-        let child = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().expect("started");
-        let process = JobProcess::watch(child).expect("watched");
+        let (process, _stream, _) = waiting(&launcher()).await;
         process.kill();
-        assert_eq!(process.end().await.expect("ended").signal, Some(9));
+        assert_eq!(process.end().await.signal, Some(9));
     }
 
     #[tokio::test]
     async fn a_process_that_ends_by_itself_leaves_its_usage() {
-        let ended = running("/bin/true").end().await.expect("ended");
+        let launcher = launcher();
+        let (process, stream, pid) = waiting(&launcher).await;
+        drop(stream);
+        let ended = process.end().await;
         assert_eq!(ended.signal, None);
-        assert!(ended.cpu_seconds < 5.0);
+        assert!(ended.cpu_seconds < 5.0 && ended.peak_memory > 1 << 20, "{ended:?}");
+        gone(pid).await;
     }
 
     #[tokio::test]
     async fn a_dropped_process_is_gone() {
-        let child = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().expect("started");
-        let id = child.id();
-        drop(JobProcess::watch(child).expect("watched"));
-        assert!(!std::path::Path::new(&format!("/proc/{id}")).exists());
+        let launcher = launcher();
+        let (process, _stream, pid) = waiting(&launcher).await;
+        drop(process);
+        gone(pid).await;
+    }
+
+    #[tokio::test]
+    async fn memory_is_watched_while_a_process_runs() {
+        let (process, _stream, _) = waiting(&launcher()).await;
+        // It has the libraries at least.
+        timeout(Duration::from_secs(10), process.exceeds(1 << 20)).await.expect("seen");
+    }
+
+    #[tokio::test]
+    async fn a_zygote_that_dies_takes_its_jobs_with_it_and_is_replaced() {
+        let launcher = launcher();
+        let (process, mut stream, pid) = waiting(&launcher).await;
+        let zygote = launcher.zygote().process.id();
+        assert_eq!(threads(zygote), 1, "a fork copies one thread only");
+        kill_process(Pid::from_raw(zygote.cast_signed()).expect("a process"), Signal::KILL).expect("killed");
+        assert_eq!(process.end().await.signal, Some(9));
+        gone(pid).await;
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest).await;
+
+        let (process, _stream, _) = waiting(&launcher).await;
+        assert_ne!(launcher.zygote().process.id(), zygote);
+        process.kill();
+        assert_eq!(process.end().await.signal, Some(9));
+    }
+
+    #[tokio::test]
+    async fn what_a_job_process_has_is_its_socket_and_its_error_output() {
+        let launcher = launcher();
+        let (_other, _its_stream, _) = waiting(&launcher).await;
+        let (_process, _stream, pid) = waiting(&launcher).await;
+        assert_eq!(fs::read_to_string(format!("/proc/{pid}/environ")).expect("read"), "LD_BIND_NOW=1\0");
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("a process").map(|entry| {
+            fs::read_link(entry.expect("an entry").path()).expect("a link").to_string_lossy().into_owned()
+        });
+        let mut open: Vec<String> = open.map(|file| file.split(':').next().unwrap_or_default().to_owned()).collect();
+        open.sort();
+        assert_eq!(open, ["/dev/null", "/dev/null", "pipe", "socket"]);
     }
 }

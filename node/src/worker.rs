@@ -30,7 +30,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 const OUTAGE: Duration = Duration::from_secs(5);
 
 /// Works until told to stop.
-pub async fn run(config: Config) -> io::Result<()> {
+pub async fn run(config: Config, launcher: Launcher) -> io::Result<()> {
     let stop = Stop::on_signals(config.drain)?;
     let trusted = client::trusted().map_err(io::Error::other)?;
     let info = NodeInfo {
@@ -42,7 +42,7 @@ pub async fn run(config: Config) -> io::Result<()> {
     let edge = Arc::new(Edge::new(trusted.clone(), config.edge.clone(), config.token.clone(), info));
     let node = Arc::new(Node {
         board: Arc::new(Board::default()),
-        launcher: Launcher::of_this_program()?,
+        launcher,
         inputs: client::judged(config.policy).map_err(io::Error::other)?,
         storage: trusted,
         room: Arc::new(Room::new(config.spool_dir.clone(), config.spool_bytes)),

@@ -11,6 +11,7 @@ mod node;
 mod origin;
 mod process;
 mod receiver;
+mod zygote;
 
 pub use client::{Answer, Client, TERMINAL};
 pub use edge::{Edge, EdgeOptions};
@@ -20,6 +21,7 @@ pub use node::{Node, NodeOptions};
 pub use origin::{Origin, Served};
 pub use process::{Guard, end_with_parent, free_port};
 pub use receiver::{Hook, Receiver};
+pub use zygote::Zygote;
 
 use std::{
     path::{Path, PathBuf},

@@ -97,6 +97,6 @@ impl Node {
     }
 }
 
-fn binary(release: bool) -> PathBuf {
+pub(crate) fn binary(release: bool) -> PathBuf {
     root().join(if release { "target/release/xora-node" } else { "target/debug/xora-node" })
 }

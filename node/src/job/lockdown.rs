@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, io};
 
 use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetStatus, Scope};
-use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
@@ -16,9 +16,33 @@ const ADDRESS_SPACE: u64 = 4 << 30;
 /// Open files: the socket, the standard ones, and a few that libraries open while they load.
 const FILES: u64 = 32;
 
+/// How much is to be given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Level {
+    /// Everything that the kernel has: limits, system call filters, Landlock.
+    Strict,
+    /// Limits only.
+    Basic,
+    /// Nothing. For debugging.
+    Off,
+}
+
+impl Level {
+    /// Its name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::Basic => "basic",
+            Self::Off => "off",
+        }
+    }
+}
+
 /// How much was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sandbox {
+    /// Nothing.
+    Off,
     /// Limits only.
     Basic,
     /// Limits, system call filters, and Landlock where `landlock` says so.
@@ -28,10 +52,38 @@ pub enum Sandbox {
     },
 }
 
-/// Limits this process for good. Must run before any thread is started; the socket must be duplicated already.
-/// `strict` asks for everything that this kernel has.
-pub fn enter(strict: bool) -> io::Result<Sandbox> {
-    set_parent_process_death_signal(Some(Signal::KILL))?;
+/// What does not change from one job process to the next, made once.
+pub struct Lock {
+    level: Level,
+    /// None where this processor has none.
+    filters: Option<Vec<BpfProgram>>,
+}
+
+impl Lock {
+    /// Compiles the filters.
+    pub fn prepare(level: Level) -> Self {
+        Self { level, filters: filters().ok().filter(|_| level == Level::Strict) }
+    }
+
+    /// Limits this process for good. Must run before any thread is started.
+    pub fn enter(&self) -> io::Result<Sandbox> {
+        match self.level {
+            Level::Off => return Ok(Sandbox::Off),
+            Level::Basic | Level::Strict => limit()?,
+        }
+        let Some(filters) = &self.filters else { return Ok(Sandbox::Basic) };
+        // The one that forbids further filters comes last.
+        let landlock = forbid_files();
+        for filter in filters {
+            if seccompiler::apply_filter(filter).is_err() {
+                return Ok(Sandbox::Basic);
+            }
+        }
+        Ok(Sandbox::Strict { landlock })
+    }
+}
+
+fn limit() -> io::Result<()> {
     rustix::thread::set_no_new_privs(true)?;
     for (resource, most) in [
         (Resource::As, ADDRESS_SPACE),
@@ -42,18 +94,7 @@ pub fn enter(strict: bool) -> io::Result<Sandbox> {
     ] {
         setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?;
     }
-    if !strict {
-        return Ok(Sandbox::Basic);
-    }
-    let Ok(filters) = filters() else { return Ok(Sandbox::Basic) };
-    // The one that forbids further filters comes last.
-    let landlock = forbid_files();
-    for filter in &filters {
-        if seccompiler::apply_filter(filter).is_err() {
-            return Ok(Sandbox::Basic);
-        }
-    }
-    Ok(Sandbox::Strict { landlock })
+    Ok(())
 }
 
 /// A Landlock domain without a single rule: whatever it handles is denied. False where the kernel has none.
@@ -111,6 +152,8 @@ fn allowed() -> Built<Rules> {
     rules.extend(numbers(FILE_CALLS));
     let thread = (libc::CLONE_THREAD | libc::CLONE_VM).unsigned_abs().into();
     rules.insert(libc::SYS_clone, when(0, thread, thread)?);
+    // Debug builds of Rust ask whether a descriptor is open before they close it.
+    rules.insert(libc::SYS_fcntl, when(1, u32::MAX.into(), libc::F_GETFD.unsigned_abs().into())?);
     Ok(rules)
 }
 

@@ -1,9 +1,9 @@
 //! The job process: one piece of work on media, then the end.
 //!
-//! It has no network, no files and no credentials; it reads and writes through the supervisor, over the socket that is
-//! its standard input. `probe` says what the input is, `plan` decides (a pure function), `film` and `still` make the
-//! output, `parts` cuts it into equal parts, and in a second process `verify` reads it back. Only `run` touches the
-//! process itself, so tests call `serve` on a thread.
+//! It has no network, no files and no credentials; it reads and writes through the supervisor, over its one socket.
+//! `probe` says what the input is, `plan` decides (a pure function), `film` and `still` make the output, `parts` cuts it
+//! into equal parts, and in a second process `verify` reads it back. Only `lockdown` touches the process itself, so tests
+//! call `serve` on a thread.
 
 mod audio;
 mod copy;
@@ -12,7 +12,7 @@ mod decode;
 mod fault;
 mod film;
 mod link;
-mod lockdown;
+pub mod lockdown;
 mod look;
 mod mux;
 mod parts;
@@ -34,11 +34,7 @@ mod media_test;
 #[cfg(test)]
 mod plan_test;
 
-use std::{
-    io,
-    os::{fd::AsFd, unix::net::UnixStream},
-    process::ExitCode,
-};
+use std::os::unix::net::UnixStream;
 
 use xora_shared::{
     failure::Stage,
@@ -51,44 +47,19 @@ use crate::{
     job::{
         fault::{Done, Fault},
         link::Link,
+        lockdown::Sandbox,
         mux::Layout,
         plan::{Abilities, Make, Plan, Still},
     },
 };
 
-/// The whole of `xora-node job`: locks the process down, takes its work from standard input (a stream socket) and does
-/// it. `--sandbox=basic` among the arguments leaves out what only some kernels have, `--sandbox=off` everything. The exit
-/// code is 0 whenever the supervisor was told how it ended, well or badly.
-pub fn run() -> ExitCode {
-    let asked = |level: &str| std::env::args().skip(2).any(|argument| argument == level);
-    let (off, basic) = (asked("--sandbox=off"), asked("--sandbox=basic"));
-    let stream = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
-    let locked = stream.and_then(|stream| {
-        let sandbox = if off { None } else { Some(lockdown::enter(!basic)?) };
-        Ok((stream, sandbox))
-    });
-    match locked {
-        Ok((stream, sandbox)) => {
-            let line = sandbox.map_or("sandbox: off".to_owned(), |sandbox| format!("sandbox: {sandbox:?}"));
-            ExitCode::from(u8::from(!serve_with(stream, Some(line))))
-        }
-        Err(_) => ExitCode::FAILURE,
-    }
-}
-
-/// Takes one piece of work from a socket and does it. False when the supervisor could not be told how it ended.
-#[cfg(test)]
-pub fn serve(stream: UnixStream) -> bool {
-    serve_with(stream, None)
-}
-
-fn serve_with(stream: UnixStream, greeting: Option<String>) -> bool {
+/// Says how far this process is locked down, takes one piece of work from the socket, and does it. False when the
+/// supervisor could not be told how it ended.
+pub fn serve(stream: UnixStream, sandbox: Sandbox) -> bool {
     xora_av::keep_log();
     let link = Link::new(stream);
+    let _ = link.say(Up::Log(format!("sandbox: {sandbox:?}")));
     let Ok(assignment) = link.assignment() else { return false };
-    if let Some(line) = greeting {
-        let _ = link.say(Up::Log(line));
-    }
     let last = match work(&link, assignment) {
         Ok(message) => Some(message),
         Err(fault) => fault.into_failure().map(Up::Failed),

@@ -12,13 +12,15 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use xora_tests::{Edge, EdgeOptions, Node, NodeOptions, Origin, Receiver, end_with_parent, root, sample};
+use xora_tests::{Edge, EdgeOptions, Node, NodeOptions, Origin, Receiver, Zygote, end_with_parent, root, sample};
 
 const PATIENCE: Duration = Duration::from_mins(3);
 /// Pairs of every comparison.
 const PAIRS: usize = 5;
 /// Jobs whose times to a node are measured.
 const LEASES: usize = 40;
+/// Job processes whose start is measured.
+const STARTS: usize = 20;
 /// Jobs whose webhooks are measured, and how many begin in a second.
 const DELIVERIES: usize = 200;
 const DELIVERIES_PER_SECOND: u64 = 20;
@@ -39,6 +41,7 @@ async fn main() -> Result<()> {
     let edge = Edge::start(EdgeOptions::default()).await?;
     let bench = Bench { edge, origin: Origin::start().await?, receiver: Receiver::start().await? };
     row("what", "measured", "goal");
+    job_process()?;
     // Without a node, which would share the cores.
     bench.deliveries().await?;
     let _node = Node::start(&bench.edge, NodeOptions { release: true, ..NodeOptions::default() }).await?;
@@ -48,6 +51,16 @@ async fn main() -> Result<()> {
     }
     bench.remote_thumbnail().await?;
     bench.cost().await
+}
+
+/// Order → first word of a job process that is locked down.
+fn job_process() -> Result<()> {
+    let zygote = Zygote::start()?;
+    // The first one waits for the libraries, too.
+    zygote.ready()?;
+    let ready = (0..STARTS).map(|_| Ok(zygote.ready()?.as_secs_f64() * 1000.0)).collect::<Result<Vec<_>>>()?;
+    row("job process ready", &format!("{:.1} ms", median(ready)), "≤ 5 ms");
+    Ok(())
 }
 
 impl Bench {
