@@ -19,7 +19,7 @@ pub use http::{Ending, Reply, Request};
 pub use media::{Probe, clip, ffmpeg, probe, sample};
 pub use node::{Node, NodeOptions};
 pub use origin::{Origin, Served};
-pub use process::{Guard, end_with_parent, free_port};
+pub use process::{Group, Guard, end_with_parent, free_port};
 pub use receiver::{Hook, Receiver};
 pub use zygote::Zygote;
 

@@ -9,6 +9,7 @@ mod files;
 mod inputs;
 mod jobs;
 mod presets;
+mod samples;
 mod settings;
 mod uploads;
 mod webhooks;
