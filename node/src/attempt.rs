@@ -1,16 +1,21 @@
 //! One attempt at one task, from the lease to the last word about it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use futures_util::future::try_join_all;
 use reqwest::Client;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 use xora_shared::{
     failure::{FailureKind, Stage},
-    job::lease::Hold,
+    job::{lease::Hold, weight::Weight},
     media::Format,
-    protocol::{Complete, Fail, InputAt, Lease, NodeResult, NodeTimings, Release, Usage},
+    protocol::{Complete, Fail, Lease, NodeResult, NodeTimings, Release, Usage},
     report::{Expectation, RunReport, Strategy, StrategyKind, VerifyReport},
 };
 
@@ -24,12 +29,13 @@ use crate::{
     ipc::{Assignment, JobFailure, Source as About, Work},
     output::{Output, Stored},
     process::{Ended, JobProcess, Launcher},
+    share::Share,
     source::{Origin, Room, Source, SourceFault},
     stop::{Phase, Stop},
 };
 
-/// What every attempt gets on top of its share by length of media.
-const WALL_BASE: Duration = Duration::from_mins(10);
+/// How often a job process's CPU time is compared with its limit.
+const LOOK: Duration = Duration::from_millis(250);
 /// Longest line of a job process in the log, in characters.
 const LINE: usize = 500;
 /// How long giving a task back may take.
@@ -56,11 +62,11 @@ pub struct Node {
 }
 
 /// Does the work of a lease that was asked for at `asked`, and tells the edge how it went.
-pub async fn run(node: &Arc<Node>, lease: Lease, asked: Instant) {
+pub async fn run(node: &Arc<Node>, lease: Lease, asked: Instant, share: &Share) {
     let job = lease.job_id;
     info!(%job, attempt = lease.attempt, recipe = lease.wanted.recipe.name(), "leased");
     let holding = node.board.hold(lease.hold.clone(), lease.clock, asked);
-    let attempt = Attempt { node, lease: &lease, holding: &holding, asked };
+    let attempt = Attempt { node, lease: &lease, holding: &holding, share, asked, done_us: AtomicU64::new(0) };
     let result = tokio::select! {
         result = attempt.work() => result,
         halt = holding.halted() => Err(Cause::Halted(halt)),
@@ -90,7 +96,8 @@ enum Last {
 fn last_word(hold: Hold, result: Result<NodeResult, Cause>, stage: Stage) -> Last {
     match result {
         Ok(result) => Last::Complete(Box::new(Complete { hold, result })),
-        Err(Cause::Halted(Halt::Drained)) => Last::Release(Release { hold }),
+        Err(Cause::Halted(Halt::Drained)) => Last::Release(Release { hold, heavy: false }),
+        Err(Cause::NoRoom) => Last::Release(Release { hold, heavy: true }),
         Err(cause) => match classify(&cause, stage) {
             Some(failure) => Last::Fail(Fail { hold, failure }),
             None => Last::Nothing(cause),
@@ -126,7 +133,10 @@ struct Attempt<'a> {
     node: &'a Arc<Node>,
     lease: &'a Lease,
     holding: &'a Holding,
+    share: &'a Share,
     asked: Instant,
+    /// Media time done, in microseconds. Limits of time grow with it and not with what a file claims.
+    done_us: AtomicU64,
 }
 
 /// What a job process made, before it is verified.
@@ -179,11 +189,12 @@ impl Tried {
 
 impl Attempt<'_> {
     async fn work(&self) -> Result<NodeResult, Cause> {
+        self.share.settle(Weight::of(&self.lease.wanted));
         // Locks itself down while the origin is asked.
         let mut process = self.start().await?;
-        let sources = Arc::new(self.open_all().await?);
+        let sources = Arc::new(vec![self.open().await?]);
         let opened = Instant::now();
-        self.limit_time(0);
+        self.advance(0);
         let mut usage = Usage::default();
         let mut tried = Tried::default();
         loop {
@@ -257,24 +268,17 @@ impl Attempt<'_> {
         })
     }
 
-    /// Opens all inputs at once. The limit is for them together.
-    async fn open_all(&self) -> Result<Vec<Source>, Cause> {
-        self.holding.reading(true);
-        let sources = try_join_all(self.lease.inputs.iter().map(|input| self.open(input))).await;
-        self.holding.reading(false);
-        let (sources, limit) = (sources?, self.node.config.max_input_bytes);
-        let known = sources.iter().filter_map(Source::size).fold(0, u64::saturating_add);
-        if known > limit { Err(Cause::Source(SourceFault::TooLarge { limit })) } else { Ok(sources) }
-    }
-
-    async fn open(&self, input: &InputAt) -> Result<Source, Cause> {
+    async fn open(&self) -> Result<Source, Cause> {
         let config = &self.node.config;
+        let input = &self.lease.input;
         let origin = if input.ours {
             Origin::trusted(self.node.storage.clone(), &input.url)
         } else {
             Origin::judged(self.node.inputs.clone(), input, config.policy)
         };
+        self.holding.reading(true);
         let source = Source::open(origin.map_err(Cause::Source)?, &self.node.room, config.max_input_bytes).await;
+        self.holding.reading(false);
         let is_gone = |fault: &SourceFault| input.ours && *fault == SourceFault::Status(404);
         source.map_err(|fault| if is_gone(&fault) { gone() } else { Cause::Source(fault) })
     }
@@ -301,6 +305,11 @@ impl Attempt<'_> {
             };
             match (heard, planned.take()) {
                 (Heard::Planned { strategy, format, part_size }, None) => {
+                    let weight = Weight::of(&self.lease.wanted).planned(strategy.kind);
+                    // A second run is none that the edge could have foreseen, and another node would only find the same.
+                    if !self.share.settle(weight) && tried.uncopyable.is_none() {
+                        return Err(Cause::NoRoom);
+                    }
                     planned = Some((strategy, self.output(format, part_size)?));
                 }
                 (Heard::Part { number, bytes }, Some((strategy, mut output))) => {
@@ -400,12 +409,13 @@ impl Attempt<'_> {
         let heard = tokio::select! {
             heard = talk.next() => heard?,
             () = process.exceeds(self.node.config.max_job_memory) => return Err(Broken::Overgrown),
+            () = self.overspends(process) => return Err(Broken::Overspent),
         };
         match &heard {
             // A second process is at its own stage before its first word.
             Heard::Stage(stage) => self.holding.enter(*stage),
             Heard::Progress { done_us, total_us } => {
-                self.limit_time(*total_us);
+                self.advance(*done_us);
                 self.holding.progress(percent(*done_us, *total_us));
             }
             Heard::Log(line) => {
@@ -423,6 +433,7 @@ impl Attempt<'_> {
         match (broken, fault) {
             (Broken::Breach(breach), _) => Cause::Breach(breach),
             (Broken::Overgrown, _) => Cause::Memory { limit: self.node.config.max_job_memory },
+            (Broken::Overspent, _) => Cause::CpuTime { limit: self.cpu_limit() },
             (Broken::Died, Some(fault)) => Cause::Source(fault),
             (Broken::Died, None) => Cause::Died { signal: process.end().await.signal },
         }
@@ -435,11 +446,29 @@ impl Attempt<'_> {
         output.map_err(|why| Cause::not_taken(why, max))
     }
 
-    /// Sets when the attempt must be over, by the length of the media in microseconds; 0 when unknown.
-    fn limit_time(&self, media_us: u64) {
-        let longest = Duration::from_secs(self.node.config.limits.duration_seconds);
-        let media = if media_us == 0 { longest } else { Duration::from_micros(media_us).min(longest) };
-        self.holding.until(self.asked + WALL_BASE + media.saturating_mul(self.node.config.wall_factor));
+    /// Notes how much media time is done, in microseconds, which earns the attempt more time.
+    fn advance(&self, done_us: u64) {
+        self.done_us.fetch_max(done_us, Ordering::Relaxed);
+        self.holding.limit(self.allowed(self.node.config.wall_factor));
+    }
+
+    fn cpu_limit(&self) -> Duration {
+        self.allowed(self.node.config.cpu_factor)
+    }
+
+    fn allowed(&self, factor: u32) -> Duration {
+        let config = &self.node.config;
+        // A job process may claim to have done anything.
+        let longest = Duration::from_secs(config.limits.duration_seconds);
+        let done = Duration::from_micros(self.done_us.load(Ordering::Relaxed)).min(longest);
+        config.grace.saturating_add(done.saturating_mul(factor))
+    }
+
+    /// Waits until a job process has had more CPU time than it may.
+    async fn overspends(&self, process: &JobProcess) {
+        while process.cpu_time() <= self.cpu_limit() {
+            sleep(LOOK).await;
+        }
     }
 }
 
@@ -468,7 +497,9 @@ fn read_back(cause: Cause) -> Cause {
         | Cause::Died { .. }
         | Cause::Breach(_)
         | Cause::Memory { .. }
+        | Cause::CpuTime { .. }
         | Cause::NotStarted
+        | Cause::NoRoom
         | Cause::OutputTooLarge { .. }
         | Cause::Storage(_)
         | Cause::Unreadable(_)

@@ -37,8 +37,11 @@ pub enum Halt {
         /// Whether the job process was waiting for bytes of its input.
         reading: bool,
     },
-    /// The attempt as a whole took too long.
-    Late,
+    /// The attempt as a whole took longer than this.
+    Late {
+        /// The limit.
+        limit: Duration,
+    },
     /// The node is told to stop.
     Drained,
 }
@@ -56,6 +59,7 @@ pub struct Held {
     /// What to show with every message.
     pub hold: Hold,
     clock: Clock,
+    asked: Instant,
     live: Mutex<Live>,
     halt: watch::Sender<Option<Halt>>,
 }
@@ -68,9 +72,12 @@ struct Live {
     answered: Instant,
     /// When anything last advanced.
     advanced: Instant,
-    reading: bool,
-    /// When the attempt must be over.
-    late: Option<Instant>,
+    /// Since when the job process waits for bytes of its input.
+    reading: Option<Instant>,
+    /// How long it has waited for them before, in all.
+    waited: Duration,
+    /// How long the attempt may take, waiting for the input left out.
+    limit: Option<Duration>,
 }
 
 impl Board {
@@ -81,10 +88,11 @@ impl Board {
             progress: 0,
             answered: asked,
             advanced: Instant::now(),
-            reading: false,
-            late: None,
+            reading: None,
+            waited: Duration::ZERO,
+            limit: None,
         };
-        let held = Arc::new(Held { hold, clock, live: Mutex::new(live), halt: watch::channel(None).0 });
+        let held = Arc::new(Held { hold, clock, asked, live: Mutex::new(live), halt: watch::channel(None).0 });
         lock(&self.held).insert(held.hold.task_id, Arc::clone(&held));
         self.beat.notify_one();
         Holding { board: Arc::clone(self), held }
@@ -182,12 +190,16 @@ impl Held {
 
     /// The job process waits for bytes of its input, or no longer does.
     pub fn reading(&self, reading: bool) {
-        self.update(|live| live.reading = reading);
+        self.update(|live| {
+            live.waited += live.reading.map_or(Duration::ZERO, |since| since.elapsed());
+            live.reading = reading.then(Instant::now);
+        });
     }
 
-    /// Sets when the attempt must be over.
-    pub fn until(&self, late: Instant) {
-        lock(&self.live).late = Some(late);
+    /// Sets how long the attempt may take in all, waiting for the input left out: how fast an origin is, its clock of
+    /// standing still judges.
+    pub fn limit(&self, limit: Duration) {
+        lock(&self.live).limit = Some(limit);
     }
 
     /// Until when the edge cannot have given the task to someone else for want of heartbeats.
@@ -202,16 +214,18 @@ impl Held {
             let live = *lock(&self.live);
             let silent = live.answered + millis(self.clock.silence_ms);
             let stalled = live.advanced + millis(self.clock.stall_ms);
-            let first = live.late.map_or(silent.min(stalled), |late| late.min(silent).min(stalled));
+            let limit = live.limit.filter(|_| live.reading.is_none());
+            let late = limit.map(|limit| (self.asked + live.waited + limit, limit));
+            let first = late.map_or(silent.min(stalled), |(late, _)| late.min(silent).min(stalled));
             let now = Instant::now();
             if now >= silent {
                 return Halt::Silent;
             }
             if now >= stalled {
-                return Halt::Stalled { reading: live.reading };
+                return Halt::Stalled { reading: live.reading.is_some() };
             }
-            if live.late.is_some_and(|late| now >= late) {
-                return Halt::Late;
+            if let Some((_, limit)) = late.filter(|(late, _)| now >= *late) {
+                return Halt::Late { limit };
             }
             tokio::select! {
                 Ok(halt) = said.wait_for(Option::is_some) => {
@@ -299,6 +313,25 @@ mod tests {
         };
         let halt = tokio::select! { halt = holding.halted() => halt, () = beating => unreachable!("endless") };
         assert_eq!(halt, Halt::Stalled { reading: true });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_limit_of_an_attempt_does_not_count_the_wait_for_its_input() {
+        let (_board, holding) = holding();
+        let (started, limit) = (Instant::now(), Duration::from_secs(100));
+        holding.limit(limit);
+        let working = async {
+            for second in 0.. {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                holding.reading((50..80).contains(&second));
+                holding.hear(Word::Continue, Instant::now());
+            }
+        };
+        let halt = tokio::select! { halt = holding.halted() => halt, () = working => unreachable!("endless") };
+        assert_eq!(halt, Halt::Late { limit });
+        // It looks again when something else could be due, which is later than the limit itself.
+        let took = started.elapsed().as_secs();
+        assert!((130..=130 + 60).contains(&took), "{took}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,8 @@
 //! The one place on a node that judges what went wrong: from what was seen to a kind of failure and a message for the
 //! caller. Messages name no address, path or secret, and nothing is ever decided from them.
 
+use std::time::Duration;
+
 use xora_shared::failure::{Failure, FailureKind, Stage};
 
 use crate::{
@@ -36,8 +38,15 @@ pub enum Cause {
         /// The limit.
         limit: u64,
     },
+    /// It had more CPU time than allowed.
+    CpuTime {
+        /// The limit.
+        limit: Duration,
+    },
     /// No job process could be started.
     NotStarted,
+    /// The plan is to encode, and the node has no room for another encode.
+    NoRoom,
     /// The output is over its limit, in bytes.
     OutputTooLarge {
         /// The limit.
@@ -82,12 +91,20 @@ pub fn classify(cause: &Cause, stage: Stage) -> Option<Failure> {
             );
             (ProcessDied, message)
         }
+        Cause::CpuTime { limit } => {
+            let message = format!(
+                "the job used up its limit of {} seconds of CPU time while {}; use a smaller picture size or a shorter input",
+                limit.as_secs(),
+                doing(stage)
+            );
+            (ProcessDied, message)
+        }
         Cause::NotStarted => (ProcessDied, "the node could not start a media process; retry the job".into()),
         Cause::OutputTooLarge { limit } => {
             let message = format!("the output is over the limit of {}; ask for a lower quality or size", size(*limit));
             (InputTooLarge, message)
         }
-        Cause::Storage(StorageFault::Stale) => return None,
+        Cause::NoRoom | Cause::Storage(StorageFault::Stale) => return None,
         Cause::Storage(StorageFault::Refused(status)) => {
             (Storage, format!("storage refused the output with status {status}; check the storage settings"))
         }
@@ -182,8 +199,10 @@ fn of_halt(halt: Halt, stage: Stage) -> Option<(FailureKind, String)> {
             FailureKind::ProcessDied,
             format!("the job stalled while {doing}: nothing advanced for too long, so it was stopped"),
         )),
-        Halt::Late => {
-            Some((FailureKind::ProcessDied, format!("the job ran out of time while {doing}; use a shorter input")))
+        Halt::Late { limit } => {
+            let limit = limit.as_secs();
+            let message = format!("the job used up its limit of {limit} seconds while {doing}; use a shorter input");
+            Some((FailureKind::ProcessDied, message))
         }
     }
 }
@@ -252,6 +271,7 @@ mod tests {
             (Cause::Died { signal: Some(11) }, ProcessDied),
             (Cause::Breach(Breach::Frame), ProcessDied),
             (Cause::Memory { limit: 5 }, ProcessDied),
+            (Cause::CpuTime { limit: Duration::from_secs(5) }, ProcessDied),
             (Cause::NotStarted, ProcessDied),
             (Cause::OutputTooLarge { limit: 5 }, InputTooLarge),
             (Cause::Storage(StorageFault::Unavailable), Storage),
@@ -260,7 +280,7 @@ mod tests {
             (Cause::Problems(vec!["short".into()]), OutputInvalid),
             (Cause::Halted(Halt::Stalled { reading: true }), OriginUnavailable),
             (Cause::Halted(Halt::Stalled { reading: false }), ProcessDied),
-            (Cause::Halted(Halt::Late), ProcessDied),
+            (Cause::Halted(Halt::Late { limit: Duration::from_secs(5) }), ProcessDied),
         ];
         for (cause, expected) in table {
             assert_eq!(kind(&cause), Some(expected), "{cause:?}");
@@ -273,6 +293,7 @@ mod tests {
             assert_eq!(kind(&Cause::Halted(halt)), None, "{halt:?}");
         }
         assert_eq!(kind(&Cause::Storage(StorageFault::Stale)), None);
+        assert_eq!(kind(&Cause::NoRoom), None);
     }
 
     #[test]

@@ -45,10 +45,13 @@ pub struct RawConfig {
     /// Where `GET /healthz` listens. Port 0 takes a free one.
     #[arg(long, env = "XORA_NODE_LISTEN", default_value = "127.0.0.1:9401", global = true)]
     listen: SocketAddr,
-    /// Tasks at a time. Default: half the cores, at least 2, so that a thumbnail never waits for a long encode.
+    /// Tasks at a time, those that encode pictures among them. Default: half the cores, at least 2, beside the encodes.
     #[arg(long, env = "XORA_NODE_SLOTS", global = true)]
     slots: Option<u32>,
-    /// Threads that the decoder and encoder of one task may use. Default: all cores.
+    /// Tasks at a time that encode moving pictures. Default: one for every 8 cores, at least 1.
+    #[arg(long, env = "XORA_NODE_ENCODES", global = true)]
+    encodes: Option<u32>,
+    /// Threads that the decoder and encoder of one task may use. Default: all cores, shared out among the encodes.
     #[arg(long, env = "XORA_NODE_THREADS", global = true)]
     threads: Option<u32>,
     /// Permit http and loopback addresses as inputs. For development and tests only.
@@ -64,6 +67,9 @@ pub struct RawConfig {
     /// Most streams of one input.
     #[arg(long, env = "XORA_MAX_STREAMS", default_value_t = 64, global = true)]
     max_streams: u32,
+    /// Most pictures decoded of one input. Default: six hours of 240 a second.
+    #[arg(long, env = "XORA_MAX_PICTURES", default_value_t = 6 * 3600 * 240, global = true)]
+    max_pictures: u64,
     /// Most bytes of one input.
     #[arg(long, env = "XORA_MAX_INPUT_BYTES", default_value_t = 64 << 30, global = true)]
     max_input_bytes: u64,
@@ -73,9 +79,15 @@ pub struct RawConfig {
     /// Most resident memory of one job process, in bytes.
     #[arg(long, env = "XORA_MAX_JOB_MEMORY_BYTES", default_value_t = 4 << 30, global = true)]
     max_job_memory_bytes: u64,
-    /// Longest time of one attempt, as a multiple of the media's length; ten minutes are added.
+    /// Longest time of one attempt, as a multiple of the media time done; waiting for the origin does not count.
     #[arg(long, env = "XORA_MAX_WALL_FACTOR", default_value_t = 30, global = true)]
     max_wall_factor: u32,
+    /// Most CPU time of one job process, as a multiple of the media time done.
+    #[arg(long, env = "XORA_MAX_CPU_FACTOR", default_value_t = 120, global = true)]
+    max_cpu_factor: u32,
+    /// What every attempt gets on top of both, in seconds.
+    #[arg(long, env = "XORA_GRACE_SECONDS", default_value_t = 600, global = true)]
+    grace_seconds: u64,
     /// Where inputs go whose origin cannot serve ranges. Default: the system's directory for temporary files.
     #[arg(long, env = "XORA_SPOOL_DIR", global = true)]
     spool_dir: Option<PathBuf>,
@@ -90,6 +102,9 @@ pub struct RawConfig {
     drain_seconds: u64,
 }
 
+/// How many threads an encoder of full HD still makes good use of.
+const CORES_PER_ENCODE: usize = 8;
+
 /// What holds for one node, checked.
 #[derive(Debug)]
 pub struct Config {
@@ -103,6 +118,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Tasks at a time.
     pub slots: usize,
+    /// Tasks at a time that encode moving pictures.
+    pub encodes: usize,
     /// Threads of one task.
     pub threads: usize,
     /// What inputs may point to.
@@ -117,6 +134,10 @@ pub struct Config {
     pub wall_factor: u32,
     /// What job processes give up.
     pub sandbox: Level,
+    /// See [`RawConfig::max_cpu_factor`].
+    pub cpu_factor: u32,
+    /// See [`RawConfig::grace_seconds`].
+    pub grace: Duration,
     /// Where inputs are spooled.
     pub spool_dir: PathBuf,
     /// Most bytes spooled at a time.
@@ -144,8 +165,8 @@ pub enum BadConfig {
     /// No key.
     #[error("set XORA_NODE_TOKEN to an API key with the scope `node`; `POST /v1/tokens` makes one")]
     Token,
-    /// No slots or threads.
-    #[error("--slots and --threads must be at least 1")]
+    /// No slots, encodes or threads.
+    #[error("--slots, --encodes and --threads must be at least 1")]
     Slots,
 }
 
@@ -158,16 +179,20 @@ impl Config {
             name,
             listen,
             slots,
+            encodes,
             threads,
             allow_loopback,
             max_duration_seconds,
             max_pixels,
             max_streams,
+            max_pictures,
             max_input_bytes,
             max_output_bytes,
             max_job_memory_bytes,
             max_wall_factor,
             sandbox,
+            max_cpu_factor,
+            grace_seconds,
             spool_dir,
             spool_bytes,
             drain_seconds,
@@ -182,9 +207,10 @@ impl Config {
             return Err(BadConfig::Token);
         }
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-        let slots = slots.map_or((cores / 2).max(2), |slots| slots as usize);
-        let threads = threads.map_or(cores, |threads| threads as usize);
-        if slots == 0 || threads == 0 {
+        let encodes = encodes.map_or((cores / CORES_PER_ENCODE).max(1), |encodes| encodes as usize);
+        let slots = slots.map_or(encodes + (cores / 2).max(2), |slots| slots as usize);
+        let threads = threads.map_or(cores.div_ceil(encodes.max(1)), |threads| threads as usize);
+        if slots == 0 || encodes == 0 || threads == 0 {
             return Err(BadConfig::Slots);
         }
         Ok(Self {
@@ -193,18 +219,22 @@ impl Config {
             name: name.filter(|name| !name.trim().is_empty()).unwrap_or_else(default_name),
             listen,
             slots,
+            encodes,
             threads,
             policy: Policy { allow_loopback },
             limits: Limits {
                 duration_seconds: max_duration_seconds,
                 pixels: max_pixels,
                 streams: max_streams,
+                pictures: max_pictures,
                 output_bytes: max_output_bytes,
             },
             max_input_bytes,
             max_job_memory: max_job_memory_bytes,
             wall_factor: max_wall_factor,
             sandbox,
+            cpu_factor: max_cpu_factor,
+            grace: Duration::from_secs(grace_seconds),
             spool_dir: spool_dir.unwrap_or_else(std::env::temp_dir),
             spool_bytes,
             drain: Duration::from_secs(drain_seconds),
@@ -233,7 +263,7 @@ mod tests {
     fn a_url_and_a_key_are_enough() {
         let config = parse(&["--edge", "https://xora.example.com", "--token", "nte_x"]).expect("good");
         assert_eq!(config.edge.as_str(), "https://xora.example.com/");
-        assert!(config.slots >= 2);
+        assert!(config.slots > config.encodes, "there is room beside the encodes");
         assert!(!config.policy.allow_loopback);
         assert!(config.name.len() > 5);
     }
@@ -242,7 +272,9 @@ mod tests {
     fn a_missing_key_and_a_wrong_url_are_refused() {
         assert_eq!(parse(&["--token", ""]).err(), Some(BadConfig::Token));
         assert_eq!(parse(&["--token", "a", "--edge", "ftp://x/"]).err(), Some(BadConfig::Edge));
-        assert_eq!(parse(&["--token", "a", "--slots", "0"]).err(), Some(BadConfig::Slots));
+        for flag in ["--slots", "--encodes", "--threads"] {
+            assert_eq!(parse(&["--token", "a", flag, "0"]).err(), Some(BadConfig::Slots), "{flag}");
+        }
     }
 
     #[test]

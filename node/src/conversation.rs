@@ -6,6 +6,7 @@
 use std::{
     io,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use tokio::{
@@ -16,6 +17,7 @@ use tokio::{
     },
     sync::mpsc,
     task::AbortHandle,
+    time::timeout,
 };
 use xora_shared::{
     failure::Stage,
@@ -87,6 +89,8 @@ pub enum Broken {
     Breach(Breach),
     /// It has more memory than allowed.
     Overgrown,
+    /// It has had more CPU time than allowed.
+    Overspent,
 }
 
 /// Which rule a job process broke. None of these comes from a sound one.
@@ -206,7 +210,7 @@ async fn answer(
     while let Some(Wanted { input, offset, length }) = wanted.recv().await {
         let Some(source) = sources.get(input) else { return };
         held.reading(true);
-        let answer = match source.read(offset, length.into()).await {
+        let answer = match read(source, offset, length.into(), &held).await {
             Ok(bytes) => ToJob::Data(bytes),
             Err(why) => {
                 let _ = fault.set(why);
@@ -221,14 +225,32 @@ async fn answer(
     }
 }
 
+/// Reads from a source. Bytes that come are a sign of life, though what was asked for may lie far behind them in a file
+/// that has to be fetched whole.
+async fn read(source: &Source, offset: u64, length: u64, held: &Held) -> Result<Vec<u8>, SourceFault> {
+    const LOOK: Duration = Duration::from_secs(1);
+    let read = source.read(offset, length);
+    tokio::pin!(read);
+    let mut received = source.received();
+    loop {
+        if let Ok(answer) = timeout(LOOK, &mut read).await {
+            return answer;
+        }
+        if source.received() > received {
+            received = source.received();
+            held.advance();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{io::Write, os::unix::net::UnixStream as StdStream, thread, time::Duration};
+    use std::{io::Write, os::unix::net::UnixStream as StdStream, thread};
 
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,
-        time::{Instant, timeout},
+        time::Instant,
     };
     use xora_shared::{
         id::{Id, Place},
@@ -281,7 +303,7 @@ mod tests {
         let held = board.hold(hold, Clock::STANDARD, Instant::now()).shared();
         let expect = Expectation { format: Format::Mp4, bytes: 1, video: None, audio: None };
         let work = Work::Verify { input: About { size: Some(1000) }, expect };
-        let limits = Limits { duration_seconds: 1, pixels: 1, streams: 1, output_bytes: 1 };
+        let limits = Limits { duration_seconds: 1, pixels: 1, streams: 1, pictures: 1, output_bytes: 1 };
         let stream = UnixStream::from_std(ours).expect("a stream");
         let assignment = Assignment { work, limits, threads: 1 };
         let sources = Arc::new(vec![source(sent).await]);

@@ -58,8 +58,8 @@ impl Edge {
     }
 
     /// `POST /v1/node/lease`
-    pub async fn lease(&self) -> Result<LeaseAnswer, CallError> {
-        self.post(LEASE, &LeaseRequest { node: self.node.clone() }, QUICK).await
+    pub async fn lease(&self, light_only: bool) -> Result<LeaseAnswer, CallError> {
+        self.post(LEASE, &LeaseRequest { node: self.node.clone(), light_only }, QUICK).await
     }
 
     /// `POST /v1/node/heartbeat`

@@ -17,6 +17,7 @@ struct Health {
     version: String,
     tasks: usize,
     slots: usize,
+    encodes: usize,
     /// Milliseconds since the edge last answered; null before it ever has.
     edge_answered_ms_ago: Option<u64>,
     draining: bool,
@@ -39,6 +40,7 @@ async fn health(State(node): State<Arc<Node>>) -> Json<Health> {
         version: node.edge.node.version.clone(),
         tasks: node.board.count(),
         slots: node.config.slots,
+        encodes: node.config.encodes,
         edge_answered_ms_ago: answered.map(|ago| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)),
         draining: node.stop.phase() > crate::stop::Phase::Running,
     })

@@ -16,6 +16,7 @@ mod ipc;
 mod job;
 mod output;
 mod process;
+mod share;
 mod source;
 mod stop;
 mod wake;

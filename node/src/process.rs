@@ -40,7 +40,7 @@ const BUFFER: usize = 2 << 20;
 const LOG: usize = 64 << 10;
 /// How long a process may take to end once it has said its last word.
 const ENDING: Duration = Duration::from_secs(2);
-/// How often a job process's memory is looked at.
+/// How often a job process's memory and CPU time are looked at.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// Starts job processes. Holds the zygote that they are forked from, and replaces it when it dies.
@@ -63,9 +63,17 @@ struct Zygote {
 pub struct JobProcess {
     pidfd: Arc<OwnedFd>,
     words: UnixDatagram,
-    /// Highest resident memory seen, in bytes.
-    peak: watch::Receiver<u64>,
+    seen: watch::Receiver<Seen>,
     watching: AbortHandle,
+}
+
+/// What a job process has taken so far, as far as was seen.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    /// Highest resident memory, in bytes.
+    memory: u64,
+    /// User and system time.
+    cpu: Duration,
 }
 
 /// How a job process ended.
@@ -171,16 +179,21 @@ impl Zygote {
 impl JobProcess {
     fn watch(pid: i32, pidfd: OwnedFd, words: UnixDatagram) -> Self {
         let pidfd = Arc::new(pidfd);
-        let (sender, peak) = watch::channel(0);
-        let watching = tokio::spawn(watch_memory(pid, Arc::clone(&pidfd), sender)).abort_handle();
-        Self { pidfd, words, peak, watching }
+        let (sender, seen) = watch::channel(Seen::default());
+        let watching = tokio::spawn(keep_an_eye(pid, Arc::clone(&pidfd), sender)).abort_handle();
+        Self { pidfd, words, seen, watching }
     }
 
     /// Waits until it has more resident memory than this, in bytes; for ever when it never has.
     pub async fn exceeds(&self, limit: u64) {
-        if self.peak.clone().wait_for(|peak| *peak > limit).await.is_err() {
+        if self.seen.clone().wait_for(|seen| seen.memory > limit).await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// User and system time so far.
+    pub fn cpu_time(&self) -> Duration {
+        self.seen.borrow().cpu
     }
 
     /// Kills it.
@@ -196,7 +209,7 @@ impl JobProcess {
             self.kill();
             hear(&self.words).await
         };
-        let seen = *self.peak.borrow();
+        let seen = self.seen.borrow().memory;
         match last {
             Ok(Some((Word::Ended { signal, cpu_us, peak_memory }, _))) => {
                 Ended { signal, cpu_seconds: cpu_us as f64 / 1e6, peak_memory: peak_memory.max(seen) }
@@ -221,14 +234,14 @@ async fn hear(words: &UnixDatagram) -> io::Result<Option<(Word, Option<OwnedFd>)
     words.async_io(Interest::READABLE, || Word::receive(words)).await
 }
 
-/// Looks at a process's memory every now and then.
-async fn watch_memory(pid: i32, pidfd: Arc<OwnedFd>, peak: watch::Sender<u64>) {
-    while let Some(now) = peak_memory(pid) {
+/// Looks at what a process has taken every now and then.
+async fn keep_an_eye(pid: i32, pidfd: Arc<OwnedFd>, seen: watch::Sender<Seen>) {
+    while let (Some(memory), Some(cpu)) = (peak_memory(pid), cpu_time(pid)) {
         // Once it is gone, its number may be someone else's.
         if has_ended(&pidfd) {
             return;
         }
-        peak.send_replace(now);
+        seen.send_replace(Seen { memory, cpu });
         sleep(LOOK).await;
     }
 }
@@ -242,6 +255,15 @@ fn peak_memory(pid: i32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+}
+
+/// User and system time of all threads. None once the process is reaped.
+fn cpu_time(pid: i32) -> Option<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in parentheses, and may contain anything.
+    let mut times = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11).map(str::parse::<u64>);
+    let ticks = times.next()?.ok()? + times.next()?.ok()?;
+    Some(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
 }
 
 /// Passes the error output on to the log, up to a limit; what is beyond is read and dropped, so that nobody blocks.

@@ -37,7 +37,7 @@ pub struct Wake {
     edge: Arc<Edge>,
     board: Arc<Board>,
     /// Told when there may be work.
-    pub look: Notify,
+    pub look: Arc<Notify>,
     wanted: AtomicU16,
     up: AtomicU16,
 }
@@ -45,7 +45,7 @@ pub struct Wake {
 impl Wake {
     /// None yet: the first lease answer says how many shards there are.
     pub fn new(edge: Arc<Edge>, board: Arc<Board>) -> Self {
-        Self { edge, board, look: Notify::new(), wanted: AtomicU16::new(0), up: AtomicU16::new(0) }
+        Self { edge, board, look: Arc::default(), wanted: AtomicU16::new(0), up: AtomicU16::new(0) }
     }
 
     /// Keeps a socket to each of `shards` shards from now on.

@@ -17,6 +17,7 @@ use crate::{
     edge::{CallError, Edge},
     health,
     process::Launcher,
+    share::Share,
     source::{Room, client},
     stop::{Phase, Stop},
     wake::Wake,
@@ -62,6 +63,7 @@ struct Worker {
     node: Arc<Node>,
     wake: Arc<Wake>,
     slots: Arc<Semaphore>,
+    encodes: Arc<Semaphore>,
     running: JoinSet<()>,
     /// How long to wait after the next look that finds nothing, when nobody can wake us.
     wait: Duration,
@@ -72,20 +74,21 @@ impl Worker {
     fn new(node: Arc<Node>) -> Self {
         let wake = Arc::new(Wake::new(Arc::clone(&node.edge), Arc::clone(&node.board)));
         let slots = Arc::new(Semaphore::new(node.config.slots));
-        Self { node, wake, slots, running: JoinSet::new(), wait: SHORTEST, connected: false }
+        let encodes = Arc::new(Semaphore::new(node.config.encodes));
+        Self { node, wake, slots, encodes, running: JoinSet::new(), wait: SHORTEST, connected: false }
     }
 
     async fn work(mut self) {
         let stop = self.node.stop.clone();
-        while let Some(permit) = self.permit(&stop).await {
-            self.look(permit).await;
+        while let Some(slot) = self.slot(&stop).await {
+            self.look(Share::of(slot, &self.encodes, &self.wake.look)).await;
         }
         // Tasks that still run watch the stop themselves.
         while self.running.join_next().await.is_some() {}
     }
 
     /// The right to run one more task; none when stopping. A node never asks for work that it could not begin.
-    async fn permit(&mut self, stop: &Stop) -> Option<OwnedSemaphorePermit> {
+    async fn slot(&mut self, stop: &Stop) -> Option<OwnedSemaphorePermit> {
         while self.running.try_join_next().is_some() {}
         let permit = tokio::select! {
             permit = Arc::clone(&self.slots).acquire_owned() => permit.ok(),
@@ -95,10 +98,10 @@ impl Worker {
     }
 
     /// Looks for work once, and waits for a reason to look again if there is none.
-    async fn look(&mut self, permit: OwnedSemaphorePermit) {
+    async fn look(&mut self, share: Share) {
         let asked = Instant::now();
         // Not to be interrupted: the answer may be a lease.
-        match self.node.edge.lease().await {
+        match self.node.edge.lease(!share.can_encode()).await {
             Ok(answer) => {
                 if !self.connected {
                     self.connected = true;
@@ -106,7 +109,7 @@ impl Worker {
                 }
                 self.wake.keep(answer.shards);
                 match answer.lease {
-                    Some(lease) => self.begin(lease, asked, permit).await,
+                    Some(lease) => self.begin(lease, asked, share).await,
                     None if self.wake.is_up() => self.idle(LONGEST).await,
                     None => self.idle_longer(LONGEST).await,
                 }
@@ -125,16 +128,16 @@ impl Worker {
         }
     }
 
-    async fn begin(&mut self, lease: Lease, asked: Instant, permit: OwnedSemaphorePermit) {
+    async fn begin(&mut self, lease: Lease, asked: Instant, share: Share) {
         self.wait = SHORTEST;
         if self.node.stop.phase() > Phase::Running {
-            let _ = self.node.edge.release(&Release { hold: lease.hold }).await;
+            let _ = self.node.edge.release(&Release { hold: lease.hold, heavy: false }).await;
             return;
         }
         let (node, wake) = (Arc::clone(&self.node), Arc::clone(&self.wake));
         self.running.spawn(async move {
-            attempt::run(&node, lease, asked).await;
-            drop(permit);
+            attempt::run(&node, lease, asked, &share).await;
+            drop(share);
             wake.look.notify_one();
         });
     }

@@ -11,7 +11,7 @@ use crate::{
     job::lease::{Clock, Hold},
     media::{Format, Wanted},
     report::{OutputFacts, Strategy, StreamFate, VerifyReport},
-    request::{Headers, one_or_more},
+    request::Headers,
 };
 
 /// `POST /v1/node/lease`
@@ -54,6 +54,9 @@ pub struct NodeInfo {
 pub struct LeaseRequest {
     /// Who asks.
     pub node: NodeInfo,
+    /// Whether it has no room for a task that is known to encode moving pictures.
+    #[serde(default)]
+    pub light_only: bool,
 }
 
 /// The answer: a task, or none.
@@ -78,9 +81,8 @@ pub struct Lease {
     pub attempt: u32,
     /// The rules of time.
     pub clock: Clock,
-    /// Where the inputs are, in their order.
-    #[serde(alias = "input", deserialize_with = "one_or_more")]
-    pub inputs: Vec<InputAt>,
+    /// Where the input is.
+    pub input: InputAt,
     /// What is wanted.
     pub wanted: Wanted,
 }
@@ -289,10 +291,13 @@ pub struct Fail {
     pub failure: Failure,
 }
 
-/// The node is told to stop: the task goes back unharmed and costs no attempt.
+/// The task goes back unharmed and costs no attempt: the node is told to stop, or has no room for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Release {
     /// The lease.
     pub hold: Hold,
+    /// Whether the plan says that it encodes moving pictures, and this node has no room for that now.
+    #[serde(default)]
+    pub heavy: bool,
 }

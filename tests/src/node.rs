@@ -21,6 +21,8 @@ pub struct NodeOptions {
     pub allow_loopback: bool,
     /// Tasks at a time.
     pub slots: u32,
+    /// Tasks at a time that encode.
+    pub encodes: u32,
     /// Further flags.
     pub flags: Vec<String>,
     /// The release build, for measuring.
@@ -29,7 +31,14 @@ pub struct NodeOptions {
 
 impl Default for NodeOptions {
     fn default() -> Self {
-        Self { name: "node-1".to_owned(), allow_loopback: true, slots: 2, flags: Vec::new(), release: false }
+        Self {
+            name: "node-1".to_owned(),
+            allow_loopback: true,
+            slots: 2,
+            encodes: 2,
+            flags: Vec::new(),
+            release: false,
+        }
     }
 }
 
@@ -51,7 +60,7 @@ impl Node {
         let mut command = Command::new(binary(options.release));
         command
             .args(["--edge", &edge.url, "--listen", &listen, "--name", &options.name])
-            .args(["--slots", &options.slots.to_string()])
+            .args(["--slots", &options.slots.to_string(), "--encodes", &options.encodes.to_string()])
             .arg(format!("--allow-loopback={}", options.allow_loopback))
             .args(&options.flags)
             .env("XORA_NODE_TOKEN", token);

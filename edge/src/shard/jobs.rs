@@ -10,6 +10,7 @@ use xora_shared::{
         lease::Hold,
         machine::{self, Conflict, Event, Step, Then},
         view::{Attempt, AttemptEnd, JobRecord, JobView, Published},
+        weight::Weight,
     },
     request::JobRequest,
     settings::Settings,
@@ -289,5 +290,6 @@ fn offer(job: &JobRow, now: UnixMs) -> TaskRow {
         started_ms: None,
         attempts: job.record.attempts.clone(),
         spent: vec![],
+        heavy: Weight::of(&job.record.request.wanted) == Weight::Heavy,
     }
 }

@@ -32,7 +32,7 @@ impl JobShard {
     /// Hands out the next task, if there is one.
     pub(super) async fn lease(&self, request: &LeaseRequest, origin: &str) -> Result<Option<Lease>, ApiError> {
         let now = config::now();
-        let Some(mut task) = self.next_task(now.0)? else { return Ok(None) };
+        let Some(mut task) = self.next_task(now.0, request.light_only)? else { return Ok(None) };
         let job = self.job(task.job_id)?;
         let Ok(step) = machine::step(task.state, Event::Leased, &task.spent) else { return Ok(None) };
         let token = new_lease_token()?;
@@ -48,13 +48,12 @@ impl JobShard {
         self.memory.live.borrow_mut().insert(task.id, Live { expires_ms, stage, progress: 0, written_ms: now.0 });
         self.arm().await?;
         let request = job.record.request;
-        let inputs = request.inputs.into_iter().map(|input| self.input_at(input, origin));
         Ok(Some(Lease {
             hold: Hold { task_id: task.id, token, fence: task.fence },
             job_id: task.job_id,
             attempt: u32::try_from(task.attempts.len()).unwrap_or(u32::MAX),
             clock: Clock::STANDARD,
-            inputs: inputs.collect::<Result<_, _>>()?,
+            input: self.input_at(request.input, origin)?,
             wanted: request.wanted,
         }))
     }
@@ -135,12 +134,18 @@ impl JobShard {
         Ok(step.state)
     }
 
-    /// Takes a task back from a node that is told to stop.
+    /// Takes a task back from a node that is told to stop, or that has no room for what the plan says. The latter was
+    /// only a look, and leaves no attempt behind.
     pub(super) async fn release(&self, release: &Release) -> Result<JobState, ApiError> {
         let mut task = self.held(&release.hold)?;
         self.note_live(&mut task);
         let step = machine::step(task.state, Event::Released, &task.spent).map_err(|Conflict| stale(task.state))?;
-        end_attempt(&mut task, Some(AttemptEnd::Released));
+        if release.heavy {
+            task.heavy = true;
+            task.attempts.pop();
+        } else {
+            end_attempt(&mut task, Some(AttemptEnd::Released));
+        }
         self.offer_again(task, 0)?;
         self.arm().await?;
         self.wake_nodes();

@@ -18,7 +18,7 @@ use super::{JobShard, Live};
 use crate::{config, error::ApiError};
 
 /// Statements that lead from one version of the schema to the next. Never edited, only added to.
-const MIGRATIONS: [&[&str]; 3] = [
+const MIGRATIONS: [&[&str]; 4] = [
     &[
         "CREATE TABLE jobs (id TEXT PRIMARY KEY, state TEXT NOT NULL, doc TEXT NOT NULL) WITHOUT ROWID",
         // Rows of jobs that are not over. `ready_at` and `wakes_at` are null while leased: memory knows when a lease ends.
@@ -42,6 +42,8 @@ const MIGRATIONS: [&[&str]; 3] = [
         "CREATE TABLE received_parts (id TEXT NOT NULL, number INTEGER NOT NULL, etag TEXT NOT NULL,
         PRIMARY KEY (id, number)) WITHOUT ROWID",
     ],
+    // Tasks known to encode moving pictures.
+    &["ALTER TABLE tasks ADD COLUMN heavy INTEGER NOT NULL DEFAULT 0"],
 ];
 
 /// A job's row. While the job runs, its task's row is newer in state, progress and attempts.
@@ -77,6 +79,9 @@ pub(super) struct TaskRow {
     pub attempts: Vec<Attempt>,
     /// How the attempts that cost something ended.
     pub spent: Vec<FailureKind>,
+    /// Whether it is known to encode moving pictures.
+    #[serde(default)]
+    pub heavy: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -240,11 +245,11 @@ impl JobShard {
         Ok(self.docs("SELECT doc FROM tasks WHERE id = ?", vec![text(id)])?.pop())
     }
 
-    /// The task that runs next: highest priority first, then the oldest.
-    pub(super) fn next_task(&self, now: i64) -> Result<Option<TaskRow>, ApiError> {
-        let query =
-            "SELECT doc FROM tasks WHERE ready_at IS NOT NULL AND ready_at <= ? ORDER BY priority DESC, id LIMIT 1";
-        Ok(self.docs(query, vec![integer(now)])?.pop())
+    /// The task that runs next, of all or of those that are not heavy: highest priority first, then the oldest.
+    pub(super) fn next_task(&self, now: i64, light_only: bool) -> Result<Option<TaskRow>, ApiError> {
+        let query = "SELECT doc FROM tasks WHERE ready_at IS NOT NULL AND ready_at <= ? AND heavy <= ?
+            ORDER BY priority DESC, id LIMIT 1";
+        Ok(self.docs(query, vec![integer(now), integer(i64::from(!light_only))])?.pop())
     }
 
     /// Tasks that the alarm has to look at: those that waited long enough, and those whose lease has ended.
@@ -305,9 +310,11 @@ impl JobShard {
             integer(row.priority.into()),
             row.ready_at().map_or(SqlStorageValue::Null, integer),
             row.wakes_at().map_or(SqlStorageValue::Null, integer),
+            integer(row.heavy.into()),
             serde_json::to_string(row)?.into(),
         ];
-        let query = "INSERT OR REPLACE INTO tasks (id, priority, ready_at, wakes_at, doc) VALUES (?, ?, ?, ?, ?)";
+        let query =
+            "INSERT OR REPLACE INTO tasks (id, priority, ready_at, wakes_at, heavy, doc) VALUES (?, ?, ?, ?, ?, ?)";
         self.write(query, values)
     }
 

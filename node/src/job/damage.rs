@@ -1,12 +1,14 @@
-//! How much broken media is survived.
+//! How much broken or endless media is survived.
 
 use crate::job::fault::{Done, Fault};
 
-/// Counts packets, and those that could not be decoded.
+/// Counts packets, those that could not be decoded, and the pictures that came of the others.
 #[derive(Debug, Default)]
 pub struct Damage {
     packets: u64,
     bad: u64,
+    pictures: u64,
+    most_pictures: Option<u64>,
 }
 
 /// Bad packets that are survived however short the input is.
@@ -17,6 +19,22 @@ const ONE_IN: u64 = 20;
 const SAMPLE: u64 = 500;
 
 impl Damage {
+    /// For an input of at most this many pictures: a small file can hold very many.
+    pub fn within(most_pictures: u64) -> Self {
+        Self { most_pictures: Some(most_pictures), ..Self::default() }
+    }
+
+    /// One more picture was decoded. Fails when that is one too many.
+    pub fn picture(&mut self) -> Done<()> {
+        self.pictures += 1;
+        match self.most_pictures {
+            Some(limit) if self.pictures > limit => {
+                Err(Fault::too_large(format!("the input has more than {limit} pictures, which is the limit")))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// One more packet was read.
     pub fn packet(&mut self) {
         self.packets += 1;

@@ -19,6 +19,9 @@ pub fn decode(
     loop {
         let sent = survive(decoder.send(packet), damage)?;
         while survive(decoder.receive(&mut frame), damage)?.is_none_or(|poll| poll == Poll::Ready) {
+            if frame.width() > 0 {
+                damage.picture()?;
+            }
             if frame.width() > 0 || frame.samples() > 0 {
                 take(&mut frame)?;
             }

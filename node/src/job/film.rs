@@ -106,7 +106,7 @@ impl<'a> Pump<'a> {
             film,
             probe: job.probe,
             limits: job.limits,
-            damage: Damage::default(),
+            damage: Damage::within(job.limits.pictures),
             timeline: Timeline::new(film.start_us, input.may_jump(), job.probe.streams.len()),
             progress: Progress::new(job.link.clone(), film.duration_us.unwrap_or(0)),
             read_us: 0,

@@ -80,6 +80,22 @@ fn first_impression(head: &[u8]) -> Look {
     }
 }
 
+/// Width and height of a PNG or GIF by its own header, in pixels: libav does not say how large a picture was that it
+/// refused for its size.
+pub fn canvas(source: &mut dyn ReadAt) -> io::Result<Option<(u32, u32)>> {
+    let mut head = [0; 24];
+    let length = read_full(source, 0, &mut head)?;
+    Ok(match head {
+        [0x89, b'P', b'N', b'G', .., w0, w1, w2, w3, h0, h1, h2, h3] if length == head.len() => {
+            Some((u32::from_be_bytes([w0, w1, w2, w3]), u32::from_be_bytes([h0, h1, h2, h3])))
+        }
+        [b'G', b'I', b'F', b'8', _, b'a', w0, w1, h0, h1, ..] => {
+            Some((u16::from_le_bytes([w0, w1]).into(), u16::from_le_bytes([h0, h1]).into()))
+        }
+        _ => None,
+    })
+}
+
 fn boxes(source: &mut dyn ReadAt) -> io::Result<Boxes> {
     let mut position = 0_u64;
     let mut indexed = false;

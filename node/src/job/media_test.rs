@@ -22,7 +22,7 @@ use crate::{
 };
 
 pub(super) const LIMITS: Limits =
-    Limits { duration_seconds: 3600, pixels: 8192 * 4320, streams: 64, output_bytes: 1 << 30 };
+    Limits { duration_seconds: 3600, pixels: 8192 * 4320, streams: 64, pictures: 1_000_000, output_bytes: 1 << 30 };
 
 /// What a job process said, and the parts put together.
 pub(super) struct Told {
@@ -124,7 +124,7 @@ pub(super) fn wanted(recipe: Recipe, format: Format) -> Wanted {
     Wanted { recipe, format }
 }
 
-fn thumbnail(seek_us: u64) -> Wanted {
+pub(super) fn thumbnail(seek_us: u64) -> Wanted {
     let thumbnail = Thumbnail { seek_us, width: None, height: None, quality: 90 };
     Wanted { recipe: Recipe::Thumbnail(thumbnail), format: Format::Png }
 }
@@ -432,6 +432,7 @@ fn each_limit_is_named_when_it_is_exceeded() {
         (Limits { duration_seconds: 1, ..LIMITS }, "1 second"),
         (Limits { pixels: 1000, ..LIMITS }, "1000"),
         (Limits { streams: 1, ..LIMITS }, "the limit is 1"),
+        (Limits { pictures: 49, ..LIMITS }, "49 pictures"),
         (Limits { output_bytes: 5000, ..LIMITS }, "5000 bytes"),
     ] {
         let (kind, message) = refused(&bytes, compress(Format::Mp4), limits);

@@ -28,6 +28,8 @@ mod verify;
 mod video;
 
 #[cfg(test)]
+mod bomb_test;
+#[cfg(test)]
 mod copy_test;
 #[cfg(test)]
 mod media_test;

@@ -7,7 +7,7 @@ use crate::{
     job::{
         fault::{Done, Fault},
         link::Link,
-        look::{Boxes, Look, look},
+        look::{Boxes, Look, canvas, look},
         source::RemoteInput,
     },
 };
@@ -36,9 +36,13 @@ pub fn open(link: &Link, index: u32, source: &Source, limits: &Limits) -> Done<(
         return Err(Fault::unsupported("the input is empty: 0 bytes"));
     }
     let mut remote = RemoteInput::new(link.clone(), index, source.size);
-    let appearance = look(&mut remote).map_err(|_| Fault::Job(crate::ipc::JobFailure::Unreadable))?;
+    let unreadable = |_| Fault::Job(crate::ipc::JobFailure::Unreadable);
+    let appearance = look(&mut remote).map_err(unreadable)?;
     if appearance == Look::Empty {
         return Err(Fault::unsupported("the input is empty: 0 bytes"));
+    }
+    if let Some(size) = canvas(&mut remote).map_err(unreadable)? {
+        check_size(size, limits)?;
     }
     let input = open_as(Box::new(remote), appearance, limits)?;
     let probe = Probe {
@@ -101,16 +105,16 @@ fn check_limits(probe: &Probe, limits: &Limits) -> Done<()> {
         let (found, limit) = (duration / 1_000_000, limits.duration_seconds);
         return Err(Fault::too_large(format!("the input is {found} seconds long; the limit is {limit} seconds")));
     }
-    for stream in probe.streams.iter().filter(|stream| stream.kind == Kind::Video) {
-        let pixels = u64::from(stream.width) * u64::from(stream.height);
-        if pixels > limits.pixels {
-            let (width, height, limit) = (stream.width, stream.height, limits.pixels);
-            return Err(Fault::too_large(format!(
-                "the pictures are {width}x{height}, which is {pixels} pixels; the limit is {limit}"
-            )));
-        }
+    let pictures = probe.streams.iter().filter(|stream| stream.kind == Kind::Video);
+    pictures.map(|stream| (stream.width, stream.height)).try_for_each(|size| check_size(size, limits))
+}
+
+fn check_size((width, height): (u32, u32), limits: &Limits) -> Done<()> {
+    let (pixels, limit) = (u64::from(width) * u64::from(height), limits.pixels);
+    if pixels <= limit {
+        return Ok(());
     }
-    Ok(())
+    Err(Fault::too_large(format!("the pictures are {width}x{height}, which is {pixels} pixels; the limit is {limit}")))
 }
 
 /// Refuses a file whose index promises bytes that it does not have.

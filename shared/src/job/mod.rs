@@ -3,6 +3,7 @@
 pub mod lease;
 pub mod machine;
 pub mod view;
+pub mod weight;
 
 use serde::{Deserialize, Serialize};
 

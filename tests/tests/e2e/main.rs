@@ -8,6 +8,7 @@ mod description;
 mod files;
 mod inputs;
 mod jobs;
+mod limits;
 mod presets;
 mod samples;
 mod settings;

@@ -1,0 +1,81 @@
+//! Small files that would be very large work. Each ends at a limit, with a message that names it.
+
+use std::{fs, iter::repeat_n};
+
+use xora_shared::{failure::FailureKind, media::Format};
+
+use crate::{
+    ipc::Limits,
+    job::media_test::{LIMITS, compress, refused, synth, thumbnail},
+};
+
+fn ends_at(bomb: &[u8], limits: &Limits, word: &str) {
+    for wanted in [compress(Format::Mp4), thumbnail(0)] {
+        let (kind, message) = refused(bomb, wanted, limits.clone());
+        assert_eq!(kind, FailureKind::InputTooLarge, "{message}");
+        assert!(message.contains(word), "{message}");
+    }
+}
+
+#[test]
+fn a_picture_that_unpacks_to_a_thousand_times_its_size_is_refused_by_its_header() {
+    let arguments = "-f lavfi -i color=black:s=12000x12000:d=0.04,format=gray -frames:v 1";
+    let bomb = fs::read(synth("bomb.png", arguments)).expect("file");
+    assert!(bomb.len() * 500 < 12_000 * 12_000, "{} bytes", bomb.len());
+    ends_at(&bomb, &LIMITS, "12000x12000");
+}
+
+#[test]
+fn an_animation_on_a_canvas_beyond_the_limit_is_refused() {
+    ends_at(&gif(60_000, 60_000, 10), &LIMITS, "60000x60000");
+}
+
+#[test]
+fn an_animation_of_very_many_tiny_pictures_ends_at_their_limit() {
+    let bomb = gif(320, 240, 5_000);
+    let limits = Limits { pictures: 1_000, ..LIMITS };
+    let (kind, message) = refused(&bomb, compress(Format::Mp4), limits);
+    assert_eq!(kind, FailureKind::InputTooLarge, "{message}");
+    assert!(message.contains("1000 pictures"), "{message}");
+}
+
+#[test]
+fn a_hundred_thousand_pictures_in_one_second_end_at_their_limit() {
+    let arguments = "-f lavfi -i color=black:s=16x16:r=100000:d=1 -c:v mpeg4 -video_track_timescale 100000";
+    let bomb = fs::read(synth("frantic.mp4", arguments)).expect("file");
+    let limits = Limits { pictures: 20_000, ..LIMITS };
+    let (kind, message) = refused(&bomb, compress(Format::Mp4), limits);
+    assert_eq!(kind, FailureKind::InputTooLarge, "{message}");
+    assert!(message.contains("20000 pictures"), "{message}");
+}
+
+#[test]
+fn a_claim_of_ten_thousand_years_is_over_the_limit_and_one_of_half_an_hour_a_cut_file() {
+    let plain = fs::read(synth("claim.mkv", "-f lavfi -i testsrc2=s=320x240:r=25:d=2 -c:v mpeg4")).expect("file");
+    // Matroska's `Duration`, as a double of milliseconds.
+    let place = plain.windows(3).position(|bytes| bytes == [0x44, 0x89, 0x88]).expect("a duration") + 3;
+    let claiming = |seconds: f64| {
+        let mut file = plain.clone();
+        file[place..place + 8].copy_from_slice(&(seconds * 1000.0).to_be_bytes());
+        // The track repeats it as a tag, which libav would believe instead.
+        while let Some(tag) = file.windows(8).position(|bytes| bytes == b"DURATION") {
+            file[tag..tag + 8].copy_from_slice(b"xURATION");
+        }
+        file
+    };
+    ends_at(&claiming(3e11), &LIMITS, "the limit is 3600 seconds");
+    let (kind, message) = refused(&claiming(1800.0), compress(Format::Mp4), LIMITS);
+    assert_eq!(kind, FailureKind::InputTruncated, "{message}");
+}
+
+/// A GIF of pictures of one pixel on a canvas of this size.
+fn gif(width: u16, height: u16, pictures: usize) -> Vec<u8> {
+    // Two colours; then for each picture how long it is shown, where it stands, and its one pixel.
+    let head =
+        [b"GIF89a", &width.to_le_bytes()[..], &height.to_le_bytes(), &[0x80, 0, 0, 0, 0, 0, 255, 255, 255]].concat();
+    let shown = [0x21, 0xf9, 4, 4, 1, 0, 0, 0];
+    let picture = [0x2c, 0, 0, 0, 0, 1, 0, 1, 0, 0, 2, 2, 0x44, 1, 0];
+    let one = [&shown[..], &picture].concat();
+    let all: Vec<u8> = repeat_n(one, pictures).flatten().collect();
+    [&head[..], &all, b";"].concat()
+}

@@ -1,0 +1,85 @@
+//! How much of a node a task takes. A node encodes few films at a time, because each encode fills its cores, and does
+//! cheap work beside them.
+
+use crate::{
+    media::{FileType, Recipe, Wanted, WebReady},
+    report::StrategyKind,
+};
+
+/// See the module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    /// No moving pictures are encoded.
+    Light,
+    /// Moving pictures are encoded.
+    Heavy,
+    /// Only a plan can tell.
+    Open,
+}
+
+impl Weight {
+    /// What a request tells.
+    pub fn of(wanted: &Wanted) -> Self {
+        if wanted.format.file_type() == FileType::Audio {
+            return Self::Light;
+        }
+        match &wanted.recipe {
+            Recipe::Thumbnail(_) | Recipe::ExtractAudio(_) => Self::Light,
+            Recipe::WebReady(WebReady { encode: None }) | Recipe::Transcode | Recipe::Trim(_) => Self::Open,
+            Recipe::WebReady(WebReady { encode: Some(_) })
+            | Recipe::Proxy(_)
+            | Recipe::Compress(_)
+            | Recipe::Resize(_) => Self::Heavy,
+        }
+    }
+
+    #[must_use]
+    /// What the plan tells beyond that. A smart cut encodes a second or two.
+    pub fn planned(self, kind: StrategyKind) -> Self {
+        match (self, kind) {
+            (Self::Open, StrategyKind::Encode) => Self::Heavy,
+            (
+                Self::Open,
+                StrategyKind::Passthrough | StrategyKind::Remux | StrategyKind::Copy | StrategyKind::SmartCut,
+            ) => Self::Light,
+            (Self::Light | Self::Heavy, _) => self,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::{Compress, Cut, Format, RateControl, Scale, Thumbnail, Trim, VideoCodec, WebEncode};
+
+    #[test]
+    fn what_must_encode_pictures_is_heavy_and_what_may_copy_them_is_open() {
+        let compress = Recipe::Compress(Compress { rate: RateControl::Crf(28), codec: VideoCodec::H264 });
+        let thumbnail = Recipe::Thumbnail(Thumbnail { seek_us: 0, width: None, height: None, quality: 85 });
+        let web_ready = |encode| Recipe::WebReady(WebReady { encode });
+        let chosen = WebEncode { rate: None, scale: Scale::default() };
+        for (recipe, format, expected) in [
+            (compress, Format::Mp4, Weight::Heavy),
+            (thumbnail, Format::Jpg, Weight::Light),
+            (web_ready(None), Format::Mp4, Weight::Open),
+            (web_ready(Some(chosen)), Format::Mp4, Weight::Heavy),
+            (Recipe::Trim(Trim { cut: Cut::default() }), Format::Webm, Weight::Open),
+            (Recipe::Trim(Trim { cut: Cut::default() }), Format::Mp3, Weight::Light),
+            (Recipe::Transcode, Format::Mov, Weight::Open),
+            (Recipe::Transcode, Format::Aac, Weight::Light),
+        ] {
+            assert_eq!(Weight::of(&Wanted { recipe, format }), expected, "{format:?}");
+        }
+    }
+
+    #[test]
+    fn the_plan_settles_what_the_request_left_open_and_nothing_else() {
+        use StrategyKind::{Copy, Encode, Passthrough, Remux, SmartCut};
+        assert_eq!(Weight::Open.planned(Encode), Weight::Heavy);
+        for kind in [Passthrough, Remux, Copy, SmartCut] {
+            assert_eq!(Weight::Open.planned(kind), Weight::Light, "{kind:?}");
+            assert_eq!(Weight::Heavy.planned(kind), Weight::Heavy, "{kind:?}");
+        }
+        assert_eq!(Weight::Light.planned(Encode), Weight::Light);
+    }
+}

@@ -1,0 +1,63 @@
+//! What a node holds back: time, cores, memory.
+
+use anyhow::Result;
+use serde_json::json;
+use xora_tests::{Edge, Node, NodeOptions, Origin, clip};
+
+use crate::{PATIENCE, compress, job, long_clip, own_edge, short_clip, thumbnail};
+
+#[tokio::test]
+async fn cheap_jobs_run_beside_a_long_encode_and_a_second_encode_waits() -> Result<()> {
+    let edge = own_edge().await?;
+    let client = edge.client();
+    let origin = Origin::start().await?;
+    let _node = Node::start(&edge, NodeOptions { slots: 3, encodes: 1, ..NodeOptions::default() }).await?;
+    let (long, short) = (origin.file(&long_clip()?)?, origin.file(&short_clip()?)?);
+    let old = "-f lavfi -i testsrc2=s=320x180:r=25:d=2 -c:v mpeg4";
+    let old = origin.file(&clip("old.avi", &old.split(' ').collect::<Vec<_>>())?)?;
+
+    let first = client.create(&job(&long, "webm", &json!({"name": "compress"}))).await?;
+    client.when(&first, PATIENCE, |job| job["state"] == "transcoding").await?;
+    let second = client.create(&compress(&short)).await?;
+    // Only a plan can tell that this one encodes.
+    let third = client.create(&job(&old, "mp4", &json!({"name": "transcode"}))).await?;
+    for cheap in [thumbnail(&short), job(&short, "mp4", &json!({"name": "webReady"}))] {
+        let done = client.run(&cheap, PATIENCE).await?;
+        assert_eq!(done["state"], "completed", "{done}");
+    }
+    for waiting in [&second, &third] {
+        // The node may just be looking at the third.
+        let job = client.when(waiting, PATIENCE, |job| job["state"] == "queued").await?;
+        assert!(job.get("attempts").is_none(), "a look is no attempt: {job}");
+    }
+    assert_eq!(client.job(&first).await?["state"], "transcoding");
+
+    client.cancel(&first).await?.expect(200)?;
+    for waiting in [&second, &third] {
+        let done = client.finished(waiting, PATIENCE).await?;
+        assert_eq!(done["state"], "completed", "{done}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_job_over_its_time_ends_with_a_message_that_names_the_limit() -> Result<()> {
+    let edge = own_edge().await?;
+    let wall = ended_by(&edge, &["--grace-seconds=2", "--max-wall-factor=0"]).await?;
+    assert!(wall.contains("its limit of 2 seconds"), "{wall}");
+    let cpu = ended_by(&edge, &["--grace-seconds=1", "--max-wall-factor=1000", "--max-cpu-factor=0"]).await?;
+    assert!(cpu.contains("its limit of 1 seconds of CPU time"), "{cpu}");
+    Ok(())
+}
+
+/// Runs a long encode on a node with these flags, sees it fail as the contract says, and answers the message.
+async fn ended_by(edge: &Edge, flags: &[&str]) -> Result<String> {
+    let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+    let _node = Node::start(edge, NodeOptions { flags, ..NodeOptions::default() }).await?;
+    let origin = Origin::start().await?;
+    let job =
+        edge.client().run(&job(&origin.file(&long_clip()?)?, "webm", &json!({"name": "compress"})), PATIENCE).await?;
+    assert_eq!((&job["state"], &job["error"]["code"]), (&json!("failed"), &json!("ENGINE_INVOCATION_ERROR")), "{job}");
+    assert_eq!(job["attempts"].as_array().map(Vec::len), Some(2), "tried once more: {job}");
+    Ok(job["error"]["message"].as_str().unwrap_or_default().to_owned())
+}
