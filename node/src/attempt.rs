@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::try_join_all;
 use reqwest::Client;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
@@ -15,7 +16,7 @@ use xora_shared::{
     failure::{FailureKind, Stage},
     job::{lease::Hold, weight::Weight},
     media::Format,
-    protocol::{Complete, Fail, Lease, NodeResult, NodeTimings, Release, Usage},
+    protocol::{Complete, Fail, InputAt, Lease, NodeResult, NodeTimings, Release, Usage},
     report::{Expectation, RunReport, Strategy, StrategyKind, VerifyReport},
 };
 
@@ -192,7 +193,7 @@ impl Attempt<'_> {
         self.share.settle(Weight::of(&self.lease.wanted));
         // Locks itself down while the origin is asked.
         let mut process = self.start().await?;
-        let sources = Arc::new(vec![self.open().await?]);
+        let sources = Arc::new(self.open_all().await?);
         let opened = Instant::now();
         self.advance(0);
         let mut usage = Usage::default();
@@ -268,17 +269,24 @@ impl Attempt<'_> {
         })
     }
 
-    async fn open(&self) -> Result<Source, Cause> {
+    /// Opens all inputs at once. The limit is for them together.
+    async fn open_all(&self) -> Result<Vec<Source>, Cause> {
+        self.holding.reading(true);
+        let sources = try_join_all(self.lease.inputs.iter().map(|input| self.open(input))).await;
+        self.holding.reading(false);
+        let (sources, limit) = (sources?, self.node.config.max_input_bytes);
+        let known = sources.iter().filter_map(Source::size).fold(0, u64::saturating_add);
+        if known > limit { Err(Cause::Source(SourceFault::TooLarge { limit })) } else { Ok(sources) }
+    }
+
+    async fn open(&self, input: &InputAt) -> Result<Source, Cause> {
         let config = &self.node.config;
-        let input = &self.lease.input;
         let origin = if input.ours {
             Origin::trusted(self.node.storage.clone(), &input.url)
         } else {
             Origin::judged(self.node.inputs.clone(), input, config.policy)
         };
-        self.holding.reading(true);
         let source = Source::open(origin.map_err(Cause::Source)?, &self.node.room, config.max_input_bytes).await;
-        self.holding.reading(false);
         let is_gone = |fault: &SourceFault| input.ours && *fault == SourceFault::Status(404);
         source.map_err(|fault| if is_gone(&fault) { gone() } else { Cause::Source(fault) })
     }

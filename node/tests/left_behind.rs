@@ -80,7 +80,7 @@ fn answer(mut stream: TcpStream, lease: &str) {
 fn lease(url: &str) -> String {
     let mut answer: serde_json::Value =
         serde_json::from_str(include_str!("../../shared/tests/wire/node/lease-answer.json")).expect("a golden file");
-    answer["lease"]["input"] = json!({ "url": url });
+    answer["lease"]["inputs"] = json!([{ "url": url }]);
     answer.to_string()
 }
 

@@ -11,7 +11,7 @@ use crate::{
     job::lease::{Clock, Hold},
     media::{Format, Wanted},
     report::{OutputFacts, Strategy, StreamFate, VerifyReport},
-    request::Headers,
+    request::{Headers, one_or_more},
 };
 
 /// `POST /v1/node/lease`
@@ -81,8 +81,9 @@ pub struct Lease {
     pub attempt: u32,
     /// The rules of time.
     pub clock: Clock,
-    /// Where the input is.
-    pub input: InputAt,
+    /// Where the inputs are, in their order.
+    #[serde(alias = "input", deserialize_with = "one_or_more")]
+    pub inputs: Vec<InputAt>,
     /// What is wanted.
     pub wanted: Wanted,
 }

@@ -30,8 +30,10 @@ pub async fn create(mut ask: Ask) -> Result<Reply, ApiError> {
         None => JobRequest::parse(&body, policy)?,
     };
     let once = key.map(|key| once(&token_id, &key, &body)).transpose()?;
-    if let Input::Upload { upload_id } = request.input {
-        shard::ask::<()>(&site.env, upload_id.place().shard(), Op::UseReceived, &upload_id).await?;
+    for input in &request.inputs {
+        if let Input::Upload { upload_id } = input {
+            shard::ask::<()>(&site.env, upload_id.place().shard(), Op::UseReceived, upload_id).await?;
+        }
     }
     // By chance, or where an earlier request with the same key went.
     let spread = match &once {

@@ -48,12 +48,13 @@ impl JobShard {
         self.memory.live.borrow_mut().insert(task.id, Live { expires_ms, stage, progress: 0, written_ms: now.0 });
         self.arm().await?;
         let request = job.record.request;
+        let inputs = request.inputs.into_iter().map(|input| self.input_at(input, origin));
         Ok(Some(Lease {
             hold: Hold { task_id: task.id, token, fence: task.fence },
             job_id: task.job_id,
             attempt: u32::try_from(task.attempts.len()).unwrap_or(u32::MAX),
             clock: Clock::STANDARD,
-            input: self.input_at(request.input, origin)?,
+            inputs: inputs.collect::<Result<_, _>>()?,
             wanted: request.wanted,
         }))
     }

@@ -5,7 +5,7 @@ mod recipe;
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 pub use fields::{Field, Fields, Invalid};
@@ -26,8 +26,9 @@ const PRIORITY: u8 = 5;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct JobRequest {
-    /// Where the input is.
-    pub input: Input,
+    /// Where the inputs are, in the order of the request: one, or two and more for `concat`.
+    #[serde(alias = "input", deserialize_with = "one_or_more")]
+    pub inputs: Vec<Input>,
     /// What is wanted.
     pub wanted: Wanted,
     /// Whether what is read may be kept in storage for retries.
@@ -73,7 +74,7 @@ impl JobRequest {
             unreachable!("a required part that is missing has been noted as a problem")
         };
         let Config { wanted, stage_input, webhook_url, metadata, priority } = config;
-        Ok(Self { input, wanted, stage_input, webhook_url, metadata, priority })
+        Ok(Self { inputs: vec![input], wanted, stage_input, webhook_url, metadata, priority })
     }
 
     /// Judges the configuration of a preset: a job without its input.
@@ -83,6 +84,24 @@ impl JobRequest {
             fields.optional(name, |field| field.refuse::<()>("belongs to a job, not to a preset"));
         }
     }
+}
+
+/// Reads a list, or what stood in its place when there was but one.
+pub(crate) fn one_or_more<'de, T, D>(from: D) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMore<T> {
+        More(Vec<T>),
+        One(T),
+    }
+    Ok(match OneOrMore::deserialize(from)? {
+        OneOrMore::More(all) => all,
+        OneOrMore::One(one) => vec![one],
+    })
 }
 
 /// What a job says besides its input.
