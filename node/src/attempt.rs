@@ -408,7 +408,8 @@ impl Attempt<'_> {
         sources: Arc<Vec<Source>>,
     ) -> Result<Conversation, Broken> {
         let threads = u32::try_from(self.node.config.threads).unwrap_or(1);
-        let assignment = Assignment { work, limits: self.node.config.limits.clone(), threads };
+        let (limits, hardware) = (self.node.config.limits.clone(), self.node.config.hardware.clone());
+        let assignment = Assignment { work, limits, threads, hardware };
         Conversation::begin(stream, assignment, sources, self.holding.shared()).await.map_err(|_| Broken::Died)
     }
 

@@ -6,7 +6,10 @@ use clap::{Args, Parser, Subcommand};
 use url::Url;
 use xora_shared::net::Policy;
 
-use crate::{ipc::Limits, job::lockdown::Level};
+use crate::{
+    ipc::Limits,
+    job::{encoders::is_hardware, lockdown::Level},
+};
 
 /// The native node of Xora.
 #[derive(Debug, Parser)]
@@ -54,6 +57,10 @@ pub struct RawConfig {
     /// Threads that the decoder and encoder of one task may use. Default: all cores, shared out among the encodes.
     #[arg(long, env = "XORA_NODE_THREADS", global = true)]
     threads: Option<u32>,
+    /// Hardware encoders that may be used, by libav's names, such as h264_nvenc; the first that opens is, else software.
+    /// They need device files, which job processes have under `--sandbox=basic` only.
+    #[arg(long, env = "XORA_HARDWARE", value_delimiter = ',', global = true)]
+    hardware: Vec<String>,
     /// Permit http and loopback addresses as inputs. For development and tests only.
     #[arg(long, env = "ALLOW_LOOPBACK", value_parser = clap::builder::BoolishValueParser::new(),
           num_args = 0..=1, default_value = "false", default_missing_value = "true", global = true)]
@@ -122,6 +129,8 @@ pub struct Config {
     pub encodes: usize,
     /// Threads of one task.
     pub threads: usize,
+    /// Hardware encoders that may be used.
+    pub hardware: Vec<String>,
     /// What inputs may point to.
     pub policy: Policy,
     /// Caps that the job process holds.
@@ -165,6 +174,9 @@ pub enum BadConfig {
     /// No key.
     #[error("set XORA_NODE_TOKEN to an API key with the scope `node`; `POST /v1/tokens` makes one")]
     Token,
+    /// A name that is no hardware encoder's.
+    #[error("--hardware: {0} is not a hardware encoder of H.264 or HEVC; they are named like h264_nvenc or hevc_qsv")]
+    Hardware(String),
     /// No slots, encodes or threads.
     #[error("--slots, --encodes and --threads must be at least 1")]
     Slots,
@@ -181,6 +193,7 @@ impl Config {
             slots,
             encodes,
             threads,
+            hardware,
             allow_loopback,
             max_duration_seconds,
             max_pixels,
@@ -210,6 +223,9 @@ impl Config {
         let encodes = encodes.map_or((cores / CORES_PER_ENCODE).max(1), |encodes| encodes as usize);
         let slots = slots.map_or(encodes + (cores / 2).max(2), |slots| slots as usize);
         let threads = threads.map_or(cores.div_ceil(encodes.max(1)), |threads| threads as usize);
+        if let Some(name) = hardware.iter().find(|name| !is_hardware(name)) {
+            return Err(BadConfig::Hardware(name.clone()));
+        }
         if slots == 0 || encodes == 0 || threads == 0 {
             return Err(BadConfig::Slots);
         }
@@ -221,6 +237,7 @@ impl Config {
             slots,
             encodes,
             threads,
+            hardware,
             policy: Policy { allow_loopback },
             limits: Limits {
                 duration_seconds: max_duration_seconds,
@@ -272,6 +289,9 @@ mod tests {
     fn a_missing_key_and_a_wrong_url_are_refused() {
         assert_eq!(parse(&["--token", ""]).err(), Some(BadConfig::Token));
         assert_eq!(parse(&["--token", "a", "--edge", "ftp://x/"]).err(), Some(BadConfig::Edge));
+        assert_eq!(parse(&["--token", "a", "--hardware", "h264_nvenc,hevc_nvenc"]).expect("good").hardware.len(), 2);
+        let odd = parse(&["--token", "a", "--hardware", "libx264"]).err();
+        assert_eq!(odd, Some(BadConfig::Hardware("libx264".into())));
         for flag in ["--slots", "--encodes", "--threads"] {
             assert_eq!(parse(&["--token", "a", flag, "0"]).err(), Some(BadConfig::Slots), "{flag}");
         }

@@ -137,7 +137,7 @@ impl Conversation {
                 FromJob::Read { input, offset, length } => self.read(input, offset, length)?,
                 FromJob::Part { output: 0, number, bytes } => return Ok(Heard::Part { number, bytes }),
                 FromJob::Part { .. } => return Err(Broken::Breach(Breach::Part)),
-                FromJob::Message(up) => return Ok(self.heard(up)),
+                FromJob::Message(up) => return self.heard(up),
             }
         }
     }
@@ -175,8 +175,8 @@ impl Conversation {
         }
     }
 
-    fn heard(&mut self, up: Up) -> Heard {
-        match up {
+    fn heard(&mut self, up: Up) -> Result<Heard, Broken> {
+        Ok(match up {
             Up::Stage(stage) => Heard::Stage(stage),
             Up::Planned { strategy, format, expected_bytes: _, part_size } => {
                 // From here on a part may come: its bytes, and 8 that say which.
@@ -189,7 +189,9 @@ impl Conversation {
             Up::Produced(report) => Heard::Produced(report),
             Up::Verified(report) => Heard::Verified(report),
             Up::Failed(failure) => Heard::Failed(failure),
-        }
+            // Nobody asked for these here.
+            Up::Encoders(_) => return Err(Broken::Breach(Breach::Message)),
+        })
     }
 }
 
@@ -305,7 +307,7 @@ mod tests {
         let work = Work::Verify { input: About { size: Some(1000) }, expect };
         let limits = Limits { duration_seconds: 1, pixels: 1, streams: 1, pictures: 1, output_bytes: 1 };
         let stream = UnixStream::from_std(ours).expect("a stream");
-        let assignment = Assignment { work, limits, threads: 1 };
+        let assignment = Assignment { work, limits, threads: 1, hardware: Vec::new() };
         let sources = Arc::new(vec![source(sent).await]);
         let mut talk = Conversation::begin(stream, assignment, sources, held).await.expect("begins");
         let mut all = Vec::new();

@@ -18,6 +18,8 @@ struct Health {
     tasks: usize,
     slots: usize,
     encodes: usize,
+    /// Those that encoded something at the start.
+    encoders: Vec<String>,
     /// Milliseconds since the edge last answered; null before it ever has.
     edge_answered_ms_ago: Option<u64>,
     draining: bool,
@@ -41,6 +43,7 @@ async fn health(State(node): State<Arc<Node>>) -> Json<Health> {
         tasks: node.board.count(),
         slots: node.config.slots,
         encodes: node.config.encodes,
+        encoders: node.edge.node.encoders.clone(),
         edge_answered_ms_ago: answered.map(|ago| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)),
         draining: node.stop.phase() > crate::stop::Phase::Running,
     })

@@ -36,6 +36,8 @@ pub struct Assignment {
     pub limits: Limits,
     /// Threads that decoder and encoder may use, each.
     pub threads: u32,
+    /// Hardware encoders that may be used, by libav's names; the first that opens is.
+    pub hardware: Vec<String>,
 }
 
 /// The work of one job process.
@@ -51,6 +53,11 @@ pub enum Work {
         index_bytes: Option<u64>,
         /// Why an earlier try could not copy packets, if one could not: everything is encoded then.
         uncopyable: Option<String>,
+    },
+    /// Open encoders and encode a little with each.
+    TryEncoders {
+        /// libav's names.
+        names: Vec<String>,
     },
     /// Read input 0 back and compare it with what was meant.
     Verify {
@@ -137,6 +144,8 @@ pub enum Up {
     Produced(Box<RunReport>),
     /// A [`Work::Verify`] ended: the receipt, good or bad.
     Verified(Box<VerifyReport>),
+    /// A [`Work::TryEncoders`] ended: those that work.
+    Encoders(Vec<String>),
     /// The work failed. An input that could not be read is for the supervisor to judge: it knows why.
     Failed(JobFailure),
 }

@@ -11,6 +11,7 @@ mod config;
 mod conversation;
 mod digest;
 mod edge;
+mod encoders;
 mod health;
 mod ipc;
 mod job;

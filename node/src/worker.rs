@@ -15,7 +15,7 @@ use crate::{
     board::Board,
     config::Config,
     edge::{CallError, Edge},
-    health,
+    encoders, health,
     process::Launcher,
     share::Share,
     source::{Room, client},
@@ -37,8 +37,7 @@ pub async fn run(config: Config, launcher: Launcher) -> io::Result<()> {
     let info = NodeInfo {
         name: config.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        // Until the engine tries its encoders at start.
-        encoders: Vec::new(),
+        encoders: encoders::find(&launcher, &config).await,
     };
     let edge = Arc::new(Edge::new(trusted.clone(), config.edge.clone(), config.token.clone(), info));
     let node = Arc::new(Node {

@@ -3,7 +3,7 @@
 use ffmpeg_next::ffi;
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, check},
     filter::{AudioShape, PictureShape},
     names::{layout_name, pixel_format_name, sample_format_name},
     time::{Rational, known, unknown},
@@ -58,6 +58,40 @@ impl Frame {
         // SAFETY: allocates; the result is checked.
         let frame = unsafe { ffi::av_frame_alloc() };
         if frame.is_null() { Err(Error::memory("allocate frame")) } else { Ok(Self(frame)) }
+    }
+
+    /// A picture of zeros in 8-bit 4:2:0, for trying an encoder.
+    pub fn blank_picture(width: u16, height: u16) -> Result<Self> {
+        let mut frame = Self::new()?;
+        let raw = frame.get_mut();
+        raw.width = width.into();
+        raw.height = height.into();
+        raw.format = ffi::AVPixelFormat::AV_PIX_FMT_YUV420P as i32;
+        frame.fill_with_zeros()
+    }
+
+    /// Stereo silence of 32-bit floats at 48 kHz, one channel after the other or interleaved, for trying an encoder.
+    pub fn silence(samples: u16, interleaved: bool) -> Result<Self> {
+        use ffi::AVSampleFormat::{AV_SAMPLE_FMT_FLT, AV_SAMPLE_FMT_FLTP};
+        let mut frame = Self::new()?;
+        let raw = frame.get_mut();
+        raw.nb_samples = samples.into();
+        raw.sample_rate = 48_000;
+        raw.format = if interleaved { AV_SAMPLE_FMT_FLT } else { AV_SAMPLE_FMT_FLTP } as i32;
+        // SAFETY: the layout is the frame's own and empty; the default one is a mask and owns no memory.
+        unsafe { ffi::av_channel_layout_default(&raw mut raw.ch_layout, 2) };
+        frame.fill_with_zeros()
+    }
+
+    fn fill_with_zeros(mut self) -> Result<Self> {
+        // SAFETY: valid, its shape is set and it has no buffers yet; each buffer is zeroed over its own length.
+        unsafe {
+            check(ffi::av_frame_get_buffer(self.0, 0), "allocate frame")?;
+            for buffer in self.get_mut().buf.iter().filter_map(|buffer| buffer.as_ref()) {
+                buffer.data.write_bytes(0, buffer.size);
+            }
+        }
+        Ok(self)
     }
 
     /// Takes the content out, leaving this frame without any. Nothing is copied.

@@ -43,6 +43,8 @@ pub struct Job<'a> {
     pub limits: &'a Limits,
     /// Threads that decoder and encoder may use, each.
     pub threads: u32,
+    /// Hardware encoders that may be used.
+    pub hardware: &'a [String],
 }
 
 /// Makes it.
@@ -235,6 +237,7 @@ fn open_video<'a>(
                 encode,
                 index: 0,
                 threads: job.threads,
+                hardware: job.hardware,
                 max_pixels: job.limits.pixels,
                 frame_rate: stream.frame_rate,
                 window: window(film),

@@ -37,7 +37,7 @@ pub(super) struct Told {
 fn supervise(work: Work, limits: Limits, input: &[u8], fail_from: Option<u64>) -> Told {
     let (mut ours, theirs) = UnixStream::pair().expect("socket pair");
     let engine = thread::spawn(move || serve(theirs, Sandbox::Off));
-    let assignment = Assignment { work, limits, threads: 1 };
+    let assignment = Assignment { work, limits, threads: 1, hardware: Vec::new() };
     ours.write_all(&ToJob::Assignment(Box::new(assignment)).to_frame().expect("frame")).expect("told");
     let (mut messages, mut parts, mut bytes_read) = (Vec::new(), Vec::new(), 0);
     let mut head = [0; 5];

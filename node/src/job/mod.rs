@@ -9,6 +9,7 @@ mod audio;
 mod copy;
 mod damage;
 mod decode;
+pub mod encoders;
 mod fault;
 mod film;
 mod link;
@@ -73,15 +74,17 @@ pub fn serve(stream: UnixStream, sandbox: Sandbox) -> bool {
 }
 
 fn work(link: &Link, assignment: Assignment) -> Done<Up> {
-    let Assignment { work, limits, threads } = assignment;
+    let Assignment { work, limits, threads, hardware } = assignment;
     match work {
         Work::Run { inputs, wanted, index_bytes, uncopyable } => {
             let [input] = inputs.as_slice() else {
                 return Err(Fault::unsupported("the recipe takes exactly one input"));
             };
             let tried = Tried { index_bytes, uncopyable };
-            run_one(link, input, &wanted, tried, &limits, threads).map(|report| Up::Produced(Box::new(report)))
+            run_one(link, input, &wanted, tried, &limits, (threads, &hardware))
+                .map(|report| Up::Produced(Box::new(report)))
         }
+        Work::TryEncoders { names } => Ok(Up::Encoders(encoders::working(names))),
         Work::Verify { input, expect } => {
             link.stage(Stage::Verify);
             verify::verify(link, &input, &expect, &limits).map(|report| Up::Verified(Box::new(report)))
@@ -103,7 +106,7 @@ fn run_one(
     wanted: &Wanted,
     tried: Tried,
     limits: &Limits,
-    threads: u32,
+    (threads, hardware): (u32, &[String]),
 ) -> Done<RunReport> {
     link.stage(Stage::Probe);
     let (mut input, probe) = probe::open(link, 0, source, limits)?;
@@ -116,7 +119,7 @@ fn run_one(
             let layout = Layout::of(film.format, film.expected_bytes, film.packets, index_bytes);
             link.planned(strategy, film.format, film.expected_bytes, layout.part_size)?;
             link.stage(Stage::Transcode);
-            let job = film::Job { link, probe: &probe, limits, threads };
+            let job = film::Job { link, probe: &probe, limits, threads, hardware };
             film::make(&job, &mut input, &film, layout, fates)
         }
         Make::Still(still) => {

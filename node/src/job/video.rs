@@ -11,6 +11,7 @@ use crate::job::{
     copy::Window,
     damage::Damage,
     decode::decode,
+    encoders,
     fault::{Done, Fault},
     mux::Mux,
     plan::VideoEncode,
@@ -27,6 +28,8 @@ pub struct Setup<'a> {
     pub index: usize,
     /// Threads for decoder, filters and encoder, each.
     pub threads: u32,
+    /// Hardware encoders that may be used.
+    pub hardware: &'a [String],
     /// Most pixels of one picture.
     pub max_pixels: u64,
     /// Pictures per second, as the container says; 0 when unknown.
@@ -73,7 +76,7 @@ impl<'a> VideoPath<'a> {
     /// Opens the decoder; everything behind it waits for the first picture.
     pub fn open(input: &Input, setup: Setup<'a>) -> Done<Self> {
         let decoder = Decoder::open(input, setup.stream, setup.threads, setup.max_pixels)?;
-        let sink = VideoSink::new(setup.encode, setup.index, setup.threads);
+        let sink = VideoSink::new(&setup);
         Ok(Self { setup, decoder, filter: None, sink, next: 0 })
     }
 
@@ -144,7 +147,10 @@ struct VideoSink<'a> {
     encode: &'a VideoEncode,
     index: usize,
     threads: u32,
+    hardware: &'a [String],
     encoder: Option<Encoder>,
+    /// Which encoder it became, where there was a choice.
+    choice: Option<String>,
     time_base: Rational,
     frame_rate: Rational,
     /// The last picture, kept back until the next one tells how long it is shown.
@@ -165,16 +171,18 @@ struct VideoSink<'a> {
 }
 
 impl<'a> VideoSink<'a> {
-    fn new(encode: &'a VideoEncode, index: usize, threads: u32) -> Self {
+    fn new(setup: &Setup<'a>) -> Self {
         Self {
-            encode,
-            index,
-            threads,
+            encode: setup.encode,
+            index: setup.index,
+            threads: setup.threads,
+            hardware: setup.hardware,
             encoder: None,
+            choice: None,
             time_base: Rational(0, 1),
             frame_rate: Rational(0, 1),
             held: None,
-            picture: encode.picture.clone(),
+            picture: setup.encode.picture.clone(),
             inside: Vec::new(),
             first: None,
             end: 0,
@@ -244,7 +252,7 @@ impl<'a> VideoSink<'a> {
         self.size = (first.width(), first.height());
         self.color = filter.chain.color;
         self.hdr_left = filter.chain.hdr_left;
-        let encoder = Encoder::video(
+        let (encoder, choice) = encoders::open(
             &VideoEncoding {
                 encoder: self.encode.encoder,
                 time_base: self.time_base,
@@ -254,7 +262,9 @@ impl<'a> VideoSink<'a> {
                 global_header: mux.wants_global_header(),
             },
             first,
+            self.hardware,
         )?;
+        self.choice = choice;
         mux.open(self.index, &encoder, self.frame_rate, self.encode.tag)?;
         self.encoder = Some(encoder);
         Ok(())
@@ -317,7 +327,7 @@ impl<'a> VideoSink<'a> {
         let nudged =
             (self.nudged > 0).then(|| format!("{} pictures had times out of order and were moved", self.nudged));
         let hdr = "the picture is in high dynamic range, which this node cannot map to standard; colours may look flat";
-        nudged.into_iter().chain(self.hdr_left.then(|| hdr.to_owned())).collect()
+        nudged.into_iter().chain(self.hdr_left.then(|| hdr.to_owned())).chain(self.choice.clone()).collect()
     }
 }
 

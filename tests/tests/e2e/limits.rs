@@ -50,6 +50,29 @@ async fn a_job_over_its_time_ends_with_a_message_that_names_the_limit() -> Resul
     Ok(())
 }
 
+#[tokio::test]
+async fn a_hardware_encoder_that_does_not_open_leaves_its_work_to_software_and_a_note() -> Result<()> {
+    let edge = own_edge().await?;
+    let origin = Origin::start().await?;
+    let flags = vec!["--hardware=h264_nvenc".to_owned()];
+    let node = Node::start(&edge, NodeOptions { flags, ..NodeOptions::default() }).await?;
+    let works = node.health().await?["encoders"].clone();
+    for name in ["libx264", "libx265", "libvpx-vp9", "aac", "libopus", "libmp3lame"] {
+        assert!(works.as_array().is_some_and(|works| works.contains(&json!(name))), "{name}: {works}");
+    }
+    let job = edge.client().run(&compress(&origin.file(&short_clip()?)?), PATIENCE).await?;
+    assert_eq!(
+        (&job["state"], &job["output_files"]["output"]["codec"]),
+        (&json!("completed"), &json!("h264")),
+        "{job}"
+    );
+    let note = job["verification"]["warnings"].to_string();
+    // Where there is such hardware, it did the work.
+    let in_hardware = works.to_string().contains("h264_nvenc");
+    assert!(note.contains(if in_hardware { "in hardware by h264_nvenc" } else { "h264_nvenc did not open" }), "{job}");
+    Ok(())
+}
+
 /// Runs a long encode on a node with these flags, sees it fail as the contract says, and answers the message.
 async fn ended_by(edge: &Edge, flags: &[&str]) -> Result<String> {
     let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
