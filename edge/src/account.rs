@@ -4,6 +4,7 @@
 //! what was written last, and writes it through.
 
 mod presets;
+mod providers;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -14,6 +15,7 @@ use worker::{
 use xora_shared::{settings::Settings, token::Token, webhook::Secrets};
 
 pub use presets::{create_preset, delete_preset, preset, presets, replace_preset};
+pub use providers::{create_provider, delete_provider, destination, provider, providers};
 
 use crate::{
     auth::Caller,
@@ -105,6 +107,11 @@ impl Account {
             "preset" => rpc::reply(&self.preset(&asked.body::<String>()?)?),
             "replace-preset" => rpc::reply(&self.replace_preset(asked.body()?)?),
             "delete-preset" => rpc::reply(&self.delete_preset(&asked.body::<String>()?)?),
+            "create-provider" => rpc::reply(&self.create_provider(&asked.body()?)?),
+            "providers" => rpc::reply(&self.providers()?),
+            "provider" => rpc::reply(&self.provider(asked.body()?)?),
+            "delete-provider" => rpc::reply(&self.delete_provider(asked.body()?).await?),
+            "destination" => rpc::reply(&self.destination(asked.body()?)?),
             _ => Err(ApiError::not_found("operation")),
         }
     }
@@ -121,11 +128,16 @@ impl Account {
     }
 
     async fn merge_settings(&self, body: &Value) -> Result<Settings, ApiError> {
-        let merged = self.settings()?.merge(body, config::policy(&self.env), config::now())?;
-        let doc = serde_json::to_string(&merged)?;
-        self.put_document(SETTINGS, &doc)?;
-        self.env.kv("SETTINGS")?.put(SETTINGS, doc)?.execute().await?;
+        let known = |id| matches!(self.provider(id), Ok(Some(_)));
+        let merged = self.settings()?.merge(body, config::policy(&self.env), known, config::now())?;
+        self.keep_settings(&merged).await?;
         Ok(merged)
+    }
+
+    async fn keep_settings(&self, settings: &Settings) -> Result<(), ApiError> {
+        let doc = serde_json::to_string(settings)?;
+        self.put_document(SETTINGS, &doc)?;
+        Ok(self.env.kv("SETTINGS")?.put(SETTINGS, doc)?.execute().await?)
     }
 
     fn secrets(&self) -> Result<Secrets, ApiError> {
@@ -189,6 +201,7 @@ impl DurableObject for Account {
             "CREATE TABLE IF NOT EXISTS tokens (id TEXT PRIMARY KEY, hash TEXT NOT NULL UNIQUE, doc TEXT NOT NULL)",
             "CREATE TABLE IF NOT EXISTS documents (name TEXT PRIMARY KEY, doc TEXT NOT NULL)",
             "CREATE TABLE IF NOT EXISTS presets (id TEXT PRIMARY KEY, doc TEXT NOT NULL)",
+            "CREATE TABLE IF NOT EXISTS providers (id TEXT PRIMARY KEY, doc TEXT NOT NULL)",
         ];
         for statement in schema {
             if let Err(error) = account.sql().exec(statement, None) {

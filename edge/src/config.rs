@@ -1,7 +1,11 @@
 //! What the deployment says: variables, secrets, and the few things that only the runtime knows.
 
 use worker::{Date, Env};
-use xora_shared::{net::Policy, time::UnixMs};
+use xora_shared::{
+    net::Policy,
+    s3::{Bucket, Keys},
+    time::UnixMs,
+};
 
 use crate::error::{ApiError, Code};
 
@@ -16,6 +20,36 @@ pub fn policy(env: &Env) -> Policy {
 /// The key that signs links to files.
 pub fn signing_key(env: &Env) -> Result<Vec<u8>, ApiError> {
     secret(env, "SIGNING_SECRET", 32).map(String::into_bytes)
+}
+
+/// What seals the keys of callers' buckets.
+pub fn credentials_secret(env: &Env) -> Result<String, ApiError> {
+    secret(env, "CREDENTIALS_SECRET", 32)
+}
+
+/// The managed bucket as nodes reach it past the Worker, when the deployment says so: `MEDIA_S3_ENDPOINT`,
+/// `MEDIA_S3_BUCKET` and the secrets `MEDIA_S3_ACCESS_KEY_ID` and `MEDIA_S3_SECRET_ACCESS_KEY`.
+pub fn managed_s3(env: &Env) -> Option<(Bucket, Keys)> {
+    let bucket = Bucket {
+        endpoint: text(env, "MEDIA_S3_ENDPOINT")?,
+        region: text(env, "MEDIA_S3_REGION").unwrap_or_else(|| "auto".to_owned()),
+        bucket: text(env, "MEDIA_S3_BUCKET")?,
+        prefix: String::new(),
+        path_style: true,
+    };
+    let keys = Keys {
+        access_key_id: secret(env, "MEDIA_S3_ACCESS_KEY_ID", 1).ok()?,
+        secret_access_key: secret(env, "MEDIA_S3_SECRET_ACCESS_KEY", 1).ok()?,
+    };
+    Some((bucket, keys))
+}
+
+/// How long nodes may use the target of a part, in seconds, when `PART_URL_SECONDS` does not say.
+const PART_URL_SECONDS: i64 = 3600;
+
+/// How long nodes may use the target of a part, in seconds.
+pub fn part_url_seconds(env: &Env) -> i64 {
+    text(env, "PART_URL_SECONDS").and_then(|text| text.parse().ok()).unwrap_or(PART_URL_SECONDS)
 }
 
 /// The first API key, which can mint others. None when the deployment sets none.

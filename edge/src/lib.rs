@@ -8,7 +8,9 @@ mod auth;
 mod config;
 mod error;
 mod routes;
+mod s3;
 mod shard;
+mod storage;
 mod webhook;
 
 use worker::{

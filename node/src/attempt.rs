@@ -18,6 +18,7 @@ use xora_shared::{
     media::Format,
     protocol::{Complete, Fail, InputAt, Lease, NodeResult, NodeTimings, Release, Usage},
     report::{Expectation, RunReport, Strategy, StrategyKind, VerifyReport},
+    request::Headers,
 };
 
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
     digest::{Running, Sum},
     edge::{CallError, Edge},
     ipc::{Assignment, JobFailure, Source as About, Work},
-    output::{Output, Stored},
+    output::{Output, Stored, Ways},
     process::{Ended, JobProcess, Launcher},
     share::Share,
     source::{Origin, Room, Source, SourceFault},
@@ -235,9 +236,10 @@ impl Attempt<'_> {
         self.holding.enter(Stage::Upload);
         let (process, part_size) = (self.start().await?, output.part_size());
         let max = self.node.config.limits.output_bytes;
-        let Stored { bytes, sum, read_url } = output.finish().await.map_err(|why| Cause::not_taken(why, max))?;
+        let stored = output.finish().await.map_err(|why| Cause::not_taken(why, max))?;
         self.holding.enter(Stage::Verify);
-        let (verified, sha256, ended) = self.verify(process, &read_url, bytes, expect, &sum).await?;
+        let (verified, sha256, ended) = self.verify(process, &stored, expect).await?;
+        let Stored { bytes, sum, .. } = stored;
         count(usage, &ended, 0);
         if !verified.problems.is_empty() {
             return Err(Cause::Problems(verified.problems));
@@ -280,15 +282,19 @@ impl Attempt<'_> {
     }
 
     async fn open(&self, input: &InputAt) -> Result<Source, Cause> {
-        let config = &self.node.config;
-        let origin = if input.ours {
-            Origin::trusted(self.node.storage.clone(), &input.url)
-        } else {
-            Origin::judged(self.node.inputs.clone(), input, config.policy)
-        };
-        let source = Source::open(origin.map_err(Cause::Source)?, &self.node.room, config.max_input_bytes).await;
+        let origin = self.origin(input).map_err(Cause::Source)?;
+        let source = Source::open(origin, &self.node.room, self.node.config.max_input_bytes).await;
         let is_gone = |fault: &SourceFault| input.ours && *fault == SourceFault::Status(404);
         source.map_err(|fault| if is_gone(&fault) { gone() } else { Cause::Source(fault) })
+    }
+
+    fn origin(&self, at: &InputAt) -> Result<Origin, SourceFault> {
+        let Node { storage, inputs, config, .. } = self.node.as_ref();
+        if at.ours {
+            Origin::trusted(storage.clone(), &at.url)
+        } else {
+            Origin::judged(inputs.clone(), at, config.policy)
+        }
     }
 
     /// Lets the first process make the output, and takes it.
@@ -352,12 +358,12 @@ impl Attempt<'_> {
     async fn verify(
         &self,
         (process, stream): (JobProcess, tokio::net::UnixStream),
-        read_url: &str,
-        bytes: u64,
+        Stored { bytes, sum, read_url, foreign }: &Stored,
         expect: Expectation,
-        sum: &Sum,
     ) -> Result<(Box<VerifyReport>, String, Ended), Cause> {
-        let origin = Origin::trusted(self.node.storage.clone(), read_url).map_err(Cause::Unreadable)?;
+        let bytes = *bytes;
+        let at = InputAt { url: read_url.clone(), headers: Headers::new(), ours: !foreign };
+        let origin = self.origin(&at).map_err(Cause::Unreadable)?;
         let stored = Source::open(origin, &self.node.room, u64::MAX).await.map_err(Cause::Unreadable)?;
         if stored.size().is_some_and(|size| size != bytes) {
             return Err(Cause::Problems(vec!["storage has another number of bytes than was sent".into()]));
@@ -449,9 +455,10 @@ impl Attempt<'_> {
     }
 
     fn output(&self, format: Format, part_size: u64) -> Result<Output, Cause> {
-        let (edge, http) = (Arc::clone(&self.node.edge), self.node.storage.clone());
-        let max = self.node.config.limits.output_bytes;
-        let output = Output::begin(edge, http, self.holding.shared(), format, part_size, max);
+        let Node { edge, storage, inputs, config, .. } = self.node.as_ref();
+        let ways = Ways { ours: storage.clone(), judged: inputs.clone(), policy: config.policy };
+        let max = config.limits.output_bytes;
+        let output = Output::begin(Arc::clone(edge), ways, self.holding.shared(), format, part_size, max);
         output.map_err(|why| Cause::not_taken(why, max))
     }
 

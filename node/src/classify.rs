@@ -75,7 +75,7 @@ impl Cause {
 
 /// What the edge is told. None when nobody waits for word any more.
 pub fn classify(cause: &Cause, stage: Stage) -> Option<Failure> {
-    use FailureKind::{InputTooLarge, OutputInvalid, ProcessDied, Storage};
+    use FailureKind::{InputTooLarge, Misconfigured, OutputInvalid, ProcessDied, Storage};
     let (kind, message) = match cause {
         Cause::Source(fault) => of_source(fault),
         Cause::Job { kind, message } => (*kind, message.clone()),
@@ -107,6 +107,11 @@ pub fn classify(cause: &Cause, stage: Stage) -> Option<Failure> {
         Cause::NoRoom | Cause::Storage(StorageFault::Stale) => return None,
         Cause::Storage(StorageFault::Refused(status)) => {
             (Storage, format!("storage refused the output with status {status}; check the storage settings"))
+        }
+        Cause::Storage(StorageFault::Address) => {
+            let message =
+                "the bucket's endpoint is, or leads to, an address that this node must not reach; use a public one";
+            (Misconfigured, message.into())
         }
         Cause::Storage(StorageFault::Unavailable) => {
             (Storage, "storage did not take the output, after several tries; retry the job later".into())
@@ -276,6 +281,7 @@ mod tests {
             (Cause::OutputTooLarge { limit: 5 }, InputTooLarge),
             (Cause::Storage(StorageFault::Unavailable), Storage),
             (Cause::Storage(StorageFault::Refused(400)), Storage),
+            (Cause::Storage(StorageFault::Address), Misconfigured),
             (Cause::Unreadable(SourceFault::Status(404)), Storage),
             (Cause::Problems(vec!["short".into()]), OutputInvalid),
             (Cause::Halted(Halt::Stalled { reading: true }), OriginUnavailable),

@@ -15,11 +15,12 @@ use reqwest::{
 use tokio::{
     sync::{Mutex, OwnedMutexGuard},
     task::{JoinSet, spawn_blocking},
-    time::sleep,
+    time::{Instant, sleep},
 };
 use xora_shared::{
     job::lease::Hold,
     media::Format,
+    net::{Policy, check_url},
     protocol::{MAX_PART, OutputBegin, OutputBegun, OutputFinish, OutputTargets, PartDone, PartTarget},
 };
 
@@ -28,6 +29,7 @@ use crate::{
     conversation::Breach,
     digest::{Digest, Sum},
     edge::{CallError, Edge},
+    source::SourceFault,
 };
 
 /// Smallest part but the last, in bytes (S3 and R2 alike).
@@ -49,6 +51,8 @@ pub enum StorageFault {
     Stale,
     /// Storage or the edge refuses with this status.
     Refused(u16),
+    /// The bucket is where this node must not go.
+    Address,
     /// Storage or the edge does not answer, or cannot just now.
     Unavailable,
 }
@@ -79,6 +83,17 @@ pub struct Output {
     digest: Option<Digest>,
 }
 
+/// How parts travel.
+#[derive(Clone)]
+pub struct Ways {
+    /// To the edge and to storage that it vouches for.
+    pub ours: Client,
+    /// To buckets of callers: every address is judged.
+    pub judged: Client,
+    /// What callers' buckets may be.
+    pub policy: Policy,
+}
+
 /// What stands in storage.
 pub struct Stored {
     /// Size in bytes.
@@ -87,13 +102,15 @@ pub struct Stored {
     pub sum: Sum,
     /// Where to read it back.
     pub read_url: String,
+    /// Whether that is in a caller's bucket.
+    pub foreign: bool,
 }
 
 impl Output {
     /// Opens an output without waiting for it: the first part waits.
     pub fn begin(
         edge: Arc<Edge>,
-        http: Client,
+        ways: Ways,
         held: Arc<Held>,
         format: Format,
         part_size: u64,
@@ -101,7 +118,7 @@ impl Output {
     ) -> Result<Self, NotTaken> {
         let ledger = Ledger::new(part_size, max_bytes).map_err(NotTaken::Breach)?;
         let begin = OutputBegin { hold: held.hold.clone(), format, part_size };
-        let sender = Arc::new(Sender { edge, http, held, targets: Arc::default() });
+        let sender = Arc::new(Sender { edge, ways, held, targets: Arc::default() });
         let mut output = Self {
             ledger,
             sender: Arc::clone(&sender),
@@ -151,7 +168,7 @@ impl Output {
         let finish = OutputFinish { hold: self.sender.held.hold.clone(), bytes, parts };
         let finished = retry(|| self.sender.edge.finish(&finish)).await?;
         let sum = self.digest.map_or(Sum::ReadBack, Digest::finish);
-        Ok(Stored { bytes, sum, read_url: finished.read_url })
+        Ok(Stored { bytes, sum, read_url: finished.read_url, foreign: finished.foreign })
     }
 
     /// Bytes taken so far.
@@ -215,19 +232,26 @@ impl Ledger {
 /// Sends parts to where the edge says.
 struct Sender {
     edge: Arc<Edge>,
-    http: Client,
+    ways: Ways,
     held: Arc<Held>,
-    targets: Arc<Mutex<BTreeMap<u32, PartTarget>>>,
+    targets: Arc<Mutex<Targets>>,
+}
+
+/// Where parts go, by number.
+type Targets = BTreeMap<u32, Target>;
+
+/// Where one part goes, and how long one may begin to send it there.
+#[derive(Clone)]
+struct Target {
+    to: PartTarget,
+    foreign: bool,
+    until: Instant,
 }
 
 impl Sender {
-    async fn open(
-        &self,
-        mut targets: OwnedMutexGuard<BTreeMap<u32, PartTarget>>,
-        begin: OutputBegin,
-    ) -> Result<(), StorageFault> {
-        let OutputBegun { targets: first } = retry(|| self.edge.begin(&begin)).await?;
-        targets.extend(first.into_iter().map(|target| (target.number, target)));
+    async fn open(&self, mut targets: OwnedMutexGuard<Targets>, begin: OutputBegin) -> Result<(), StorageFault> {
+        let asked = Instant::now();
+        targets.extend(told(retry(|| self.edge.begin(&begin)).await?, asked));
         self.held.advance();
         Ok(())
     }
@@ -243,34 +267,39 @@ impl Sender {
             let Some(wait) = waits.next() else { return Err(fault) };
             match fault {
                 StorageFault::Unavailable => {}
-                // A signed target is good for an hour; the next one is fresh.
+                // Clocks may differ: the next target is fresh.
                 StorageFault::Refused(403) => drop(self.targets.lock().await.remove(&number)),
-                StorageFault::Refused(_) | StorageFault::Stale => return Err(fault),
+                StorageFault::Refused(_) | StorageFault::Address | StorageFault::Stale => return Err(fault),
             }
             sleep(*wait).await;
         }
     }
 
-    async fn target(&self, number: u32) -> Result<PartTarget, StorageFault> {
+    /// A target that is still good: others are asked for before they are used.
+    async fn target(&self, number: u32) -> Result<Target, StorageFault> {
         let mut targets = self.targets.lock().await;
-        if let Some(target) = targets.get(&number) {
+        let asked = Instant::now();
+        if let Some(target) = targets.get(&number).filter(|target| asked < target.until) {
             return Ok(target.clone());
         }
         let wanted = OutputTargets { hold: self.hold(), from: number };
-        let more = retry(|| self.edge.targets(&wanted)).await?;
-        targets.extend(more.targets.into_iter().map(|target| (target.number, target)));
+        targets.extend(told(retry(|| self.edge.targets(&wanted)).await?, asked));
         targets.get(&number).cloned().ok_or(StorageFault::Unavailable)
     }
 
     /// One try. Gives the `ETag`.
-    async fn put(&self, target: &PartTarget, bytes: &Bytes) -> Result<String, StorageFault> {
+    async fn put(&self, Target { to, foreign, .. }: &Target, bytes: &Bytes) -> Result<String, StorageFault> {
+        let http = if *foreign { &self.ways.judged } else { &self.ways.ours };
+        if *foreign {
+            check_url(&to.url, self.ways.policy).map_err(|_| StorageFault::Address)?;
+        }
         // Slower than 64 KiB/s is no connection.
         let within = Duration::from_secs(30 + bytes.len() as u64 / (64 << 10));
-        let mut request = self.http.put(&target.url).timeout(within).header(CONTENT_LENGTH, bytes.len());
-        for (name, value) in &target.headers {
+        let mut request = http.put(&to.url).timeout(within).header(CONTENT_LENGTH, bytes.len());
+        for (name, value) in &to.headers {
             request = request.header(name, value);
         }
-        let response = request.body(self.body(bytes)).send().await.map_err(|_| StorageFault::Unavailable)?;
+        let response = request.body(self.body(bytes)).send().await.map_err(unsent)?;
         self.held.advance();
         match response.status() {
             status if status.is_success() => etag(&response).ok_or(StorageFault::Unavailable),
@@ -292,6 +321,29 @@ impl Sender {
 
     fn hold(&self) -> Hold {
         self.held.hold.clone()
+    }
+}
+
+/// The targets of an answer to what was asked at `asked`. They count as good for nine tenths of their time: a slow clock or
+/// a slow start must not make them late.
+fn told(begun: OutputBegun, asked: Instant) -> impl Iterator<Item = (u32, Target)> {
+    let OutputBegun { targets, good_for_seconds, foreign } = begun;
+    let until = asked + Duration::from_secs(good_for_seconds).mul_f64(0.9);
+    targets.into_iter().map(move |to| (to.number, Target { to, foreign, until }))
+}
+
+fn unsent(error: reqwest::Error) -> StorageFault {
+    match SourceFault::from(error) {
+        SourceFault::Refused(_) => StorageFault::Address,
+        SourceFault::Status(_)
+        | SourceFault::Redirects
+        | SourceFault::Encoded
+        | SourceFault::Unavailable(_)
+        | SourceFault::Changed
+        | SourceFault::Truncated { .. }
+        | SourceFault::TooLarge { .. }
+        | SourceFault::NoRoom
+        | SourceFault::Disk => StorageFault::Unavailable,
     }
 }
 

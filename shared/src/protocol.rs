@@ -160,8 +160,19 @@ pub struct OutputBegin {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OutputBegun {
-    /// Parts 1 to n.
+    /// Parts in order, as many as the edge sees fit.
     pub targets: Vec<PartTarget>,
+    /// How long they are good from now, in seconds: ask again before that is over.
+    #[serde(default = "hour")]
+    pub good_for_seconds: u64,
+    /// Whether they are in a bucket of the caller's: then their addresses are judged as those of inputs are.
+    #[serde(default)]
+    pub foreign: bool,
+}
+
+/// What targets were good for before they said so.
+const fn hour() -> u64 {
+    3600
 }
 
 /// Asks for targets of further parts.
@@ -181,7 +192,7 @@ pub struct OutputTargets {
 pub struct PartTarget {
     /// Part number, from 1.
     pub number: u32,
-    /// Absolute URL, good for an hour.
+    /// Absolute URL, good for as long as the answer says.
     pub url: String,
     /// Headers to send with it.
     pub headers: Headers,
@@ -215,6 +226,9 @@ pub struct PartDone {
 pub struct OutputFinished {
     /// Where to read it back for verification. The job does not refer to it yet.
     pub read_url: String,
+    /// As in [`OutputBegun`].
+    #[serde(default)]
+    pub foreign: bool,
 }
 
 /// The work is done and verified: make the job refer to the output.

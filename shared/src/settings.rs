@@ -5,8 +5,10 @@ use serde_json::Value;
 
 use crate::{
     delivery::Schedule,
+    id::Id,
     net::Policy,
-    request::{Field, Fields, Invalid},
+    provider::NO_PROVIDER,
+    request::{Field, Fields, Invalid, provider_id},
     time::UnixMs,
 };
 
@@ -17,8 +19,8 @@ use crate::{
 pub struct Settings {
     /// Where webhooks of jobs without an own URL go.
     pub default_webhook_url: Option<String>,
-    /// The bucket that outputs go to when the job names none. Always null until own buckets can be added.
-    pub default_storage_provider_id: Option<String>,
+    /// The bucket that outputs go to when the job names none; null for the managed one.
+    pub default_storage_provider_id: Option<Id>,
     /// How long webhooks are tried.
     pub webhook_schedule: Schedule,
     /// When they were last changed, ISO 8601.
@@ -28,14 +30,24 @@ pub struct Settings {
 
 impl Settings {
     /// Merges the keys of a request body into these settings. Null clears; a key that is absent changes nothing.
-    pub fn merge(&self, body: &Value, policy: Policy, now: UnixMs) -> Result<Self, Invalid> {
+    /// `known` says whether there is a storage provider of an id.
+    pub fn merge(
+        &self,
+        body: &Value,
+        policy: Policy,
+        known: impl Fn(Id) -> bool,
+        now: UnixMs,
+    ) -> Result<Self, Invalid> {
         let mut fields = Fields::of_body(body)?;
         let mut merged = self.clone();
         if let Some(url) = fields.nullable("defaultWebhookUrl", |field| field.url(policy)) {
             merged.default_webhook_url = url;
         }
-        if let Some(Some(_)) = fields.nullable("defaultStorageProviderId", |field| field.text(1, 64)) {
-            fields.problem("defaultStorageProviderId", "names no storage provider of this installation");
+        if let Some(id) = fields.nullable("defaultStorageProviderId", provider_id) {
+            if id.is_some_and(|id| !known(id)) {
+                fields.problem("defaultStorageProviderId", NO_PROVIDER);
+            }
+            merged.default_storage_provider_id = id;
         }
         if let Some(schedule) = fields.nullable("webhookSchedule", schedule) {
             merged.webhook_schedule = schedule.unwrap_or_default();
@@ -60,8 +72,10 @@ mod tests {
 
     use super::*;
 
+    const PROVIDER: &str = "01M86XHHP6260EWAT1TBY7T000";
+
     fn merge(from: &Settings, body: &Value) -> Result<Settings, Invalid> {
-        from.merge(body, Policy::default(), UnixMs(0))
+        from.merge(body, Policy::default(), |id| id.to_string() == PROVIDER, UnixMs(0))
     }
 
     #[test]
@@ -72,6 +86,20 @@ mod tests {
         assert_eq!(same.default_webhook_url, set.default_webhook_url);
         let cleared = merge(&set, &json!({"defaultWebhookUrl": null})).expect("valid");
         assert_eq!(cleared.default_webhook_url, None);
+    }
+
+    #[test]
+    fn the_default_storage_provider_is_one_that_there_is() {
+        let set = merge(&Settings::default(), &json!({"defaultStorageProviderId": PROVIDER})).expect("valid");
+        assert_eq!(set.default_storage_provider_id, PROVIDER.parse().ok());
+        let cleared = merge(&set, &json!({"defaultStorageProviderId": null})).expect("valid");
+        assert_eq!(cleared.default_storage_provider_id, None);
+        for (wrong, problem) in
+            [(json!("01M86XHHP6260EWAT1TBY7T001"), "names no storage provider"), (json!(7), "must be an id")]
+        {
+            let problems = merge(&set, &json!({"defaultStorageProviderId": wrong})).expect_err("invalid").to_string();
+            assert!(problems.starts_with(&format!("defaultStorageProviderId: {problem}")), "{problems}");
+        }
     }
 
     #[test]

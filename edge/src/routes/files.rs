@@ -13,9 +13,6 @@ use crate::{
     shard::{self, Op, ReceivedPart, Upload},
 };
 
-/// How long a node may use the target of a part, in seconds.
-const PART_SECONDS: i64 = 3600;
-
 /// How long a node may read an input of ours, in seconds: longer than any attempt.
 const INPUT_SECONDS: i64 = 24 * 3600;
 
@@ -24,6 +21,7 @@ pub struct Signer {
     origin: String,
     key: Vec<u8>,
     read_expires: i64,
+    part_seconds: i64,
     part_expires: i64,
     input_expires: i64,
 }
@@ -31,12 +29,13 @@ pub struct Signer {
 impl Signer {
     /// For links under an origin, good from now.
     pub fn new(env: &Env, origin: &str) -> Result<Self, ApiError> {
-        let now = config::now().0 / 1000;
+        let (now, part_seconds) = (config::now().0 / 1000, config::part_url_seconds(env));
         Ok(Self {
+            part_seconds,
             origin: origin.to_owned(),
             key: config::signing_key(env)?,
             read_expires: now + config::file_url_seconds(env),
-            part_expires: now + PART_SECONDS,
+            part_expires: now + part_seconds,
             input_expires: now + INPUT_SECONDS,
         })
     }
@@ -44,6 +43,11 @@ impl Signer {
     /// A link to read an object.
     pub fn read_url(&self, key: &str) -> String {
         self.sign(Access::Read, &format!("/files/{key}"), "", self.read_expires)
+    }
+
+    /// How long a node may use the target of a part, in seconds.
+    pub const fn part_seconds(&self) -> i64 {
+        self.part_seconds
     }
 
     /// A link for a node to read an input.

@@ -1,17 +1,20 @@
 //! `/v1/jobs` and `/v1/deliveries`.
 
 use serde_json::Value;
+use worker::Env;
 use xora_shared::{
     answer::{Accepted, DeliveryState, Redelivered},
     id::Id,
     job::JobState,
     preset,
+    provider::Provider,
     request::{Input, JobRequest},
     sign::sha256_hex,
 };
 
 use super::{Ask, Reply, presets};
 use crate::{
+    account,
     auth::Scope,
     config,
     error::ApiError,
@@ -25,11 +28,13 @@ pub async fn create(mut ask: Ask) -> Result<Reply, ApiError> {
     let key = ask.request.headers().get("Idempotency-Key")?;
     let body = ask.json().await?;
     let policy = config::policy(&site.env);
-    let request = match preset::named(&body) {
+    let mut request = match preset::named(&body) {
         Some(id) => JobRequest::parse(&preset::merge(&presets::config(&site.env, id).await?, &body), policy)?,
         None => JobRequest::parse(&body, policy)?,
     };
     let once = key.map(|key| once(&token_id, &key, &body)).transpose()?;
+    let provider = destination(&site.env, request.storage_provider_id).await?;
+    request.storage_provider_id = provider.as_ref().map(|provider| provider.id);
     for input in &request.inputs {
         if let Input::Upload { upload_id } = input {
             shard::ask::<()>(&site.env, upload_id.place().shard(), Op::UseReceived, upload_id).await?;
@@ -42,7 +47,7 @@ pub async fn create(mut ask: Ask) -> Result<Reply, ApiError> {
     };
     let place = ShardMap::load(&site.env).await?.place(spread);
     let id = Id::new(config::now(), u128::from_le_bytes(config::random()?), place);
-    let job = NewJob { id, request, token_id, origin: site.origin, once };
+    let job = NewJob { id, request, token_id, origin: site.origin, once, provider };
     accepted(shard::ask(&site.env, place.shard(), Op::Create, &job).await?)
 }
 
@@ -75,6 +80,15 @@ fn once(token_id: &str, key: &str, body: &Value) -> Result<Once, ApiError> {
     }
     let digest = |text: &str| sha256_hex(text.as_bytes());
     Ok(Once { key: digest(&format!("{token_id}\n{key}")), body: digest(&body.to_string()) })
+}
+
+/// The bucket that a job's output goes to, unless it is the managed one: what the job names, else the default.
+async fn destination(env: &Env, named: Option<Id>) -> Result<Option<Provider>, ApiError> {
+    // The settings in KV may be a minute old, but no account need be asked as long as they say nothing.
+    if named.is_none() && account::settings_from_kv(env).await?.default_storage_provider_id.is_none() {
+        return Ok(None);
+    }
+    account::destination(env, named).await
 }
 
 fn accepted(id: Id) -> Result<Reply, ApiError> {

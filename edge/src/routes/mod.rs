@@ -5,6 +5,7 @@ pub mod files;
 mod jobs;
 mod nodes;
 mod presets;
+mod providers;
 mod settings;
 mod tokens;
 mod uploads;
@@ -71,6 +72,11 @@ async fn answer_json(request: Request, site: Site, path: &str) -> Result<Reply, 
         Route::TestWebhook => settings::test_webhook(ask).await,
         Route::ReadSecret => settings::secret(ask).await,
         Route::RotateSecret => settings::rotate_secret(ask).await,
+        Route::CreateProvider => providers::create(ask).await,
+        Route::ListProviders => providers::list(ask).await,
+        Route::ReadProvider => providers::read(ask).await,
+        Route::DeleteProvider => providers::delete(ask).await,
+        Route::TestProvider => providers::test(ask).await,
         Route::Starters => presets::starters(&ask),
         Route::CreatePreset => presets::create(ask).await,
         Route::ListPresets => presets::list(ask).await,

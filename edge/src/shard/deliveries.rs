@@ -17,7 +17,6 @@ use super::{
 use crate::{
     config,
     error::{ApiError, Code},
-    routes::files,
     webhook::{self, Message},
 };
 
@@ -190,8 +189,8 @@ impl JobShard {
     }
 
     fn body(&self, row: &DeliveryRow) -> Result<String, ApiError> {
-        let signer = files::Signer::new(&self.env, &row.origin)?;
-        let view = JobView::of(row.record.clone(), |key| signer.read_url(key));
+        let links = self.links(&row.record, &row.origin)?;
+        let view = JobView::of(row.record.clone(), |key| links.read_url(key));
         webhook::body(&view, UnixMs(row.ended_ms))
     }
 }

@@ -24,7 +24,6 @@ use super::{
 use crate::{
     account, config,
     error::{ApiError, Code},
-    routes::files,
 };
 
 /// What a job ends with besides its state.
@@ -38,7 +37,7 @@ pub(super) struct Ending {
 impl JobShard {
     /// Keeps a new job and wakes nodes. The same id again is the same job: the Worker's retry changes nothing.
     pub(super) async fn create(&self, job: NewJob) -> Result<Id, ApiError> {
-        let NewJob { id, request, token_id, origin, once } = job;
+        let NewJob { id, request, token_id, origin, once, provider } = job;
         if self.job(id).is_ok() {
             return Ok(id);
         }
@@ -59,6 +58,9 @@ impl JobShard {
             completed_by: None,
             deliveries: vec![],
         };
+        if let Some(provider) = provider {
+            self.put_provider(&provider)?;
+        }
         self.put_job(&row)?;
         self.put_task(&offer(&row, now))?;
         self.arm().await?;
@@ -69,9 +71,9 @@ impl JobShard {
     /// A job as it stands.
     pub(super) fn read(&self, id: Id) -> Result<JobView, ApiError> {
         let job = self.job(id)?;
-        let signer = files::Signer::new(&self.env, &job.origin)?;
+        let links = self.links(&job.record, &job.origin)?;
         let record = self.shown(job.record, self.task(id)?);
-        Ok(JobView::of(record, |key| signer.read_url(key)))
+        Ok(JobView::of(record, |key| links.read_url(key)))
     }
 
     /// Stops a job.

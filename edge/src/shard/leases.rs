@@ -110,9 +110,9 @@ impl JobShard {
         let mut task = self.held(&hold)?;
         self.note_live(&mut task);
         let step = machine::step(task.state, Event::Completed, &task.spent).map_err(|Conflict| stale(task.state))?;
-        let key = self.stored_key(&hold, result.bytes)?;
+        let (key, own) = self.stored(&hold, result.bytes)?;
         end_attempt(&mut task, None);
-        let ending = Ending { result: Some(Published { key, result }), completed_by: Some(hold), failure: None };
+        let ending = Ending { result: Some(Published { key, own, result }), completed_by: Some(hold), failure: None };
         let delivery = self.end(job, task, step.state, ending, &settings)?;
         self.arm().await?;
         self.dispatch(delivery).await;

@@ -29,6 +29,7 @@ use xora_shared::{
     failure::Stage,
     id::{Id, Place},
     job::JobState,
+    provider::Provider,
     request::JobRequest,
 };
 
@@ -90,12 +91,14 @@ pub enum Op {
     NotePart,
     /// Gives the upload with this id to a job. Answers nothing.
     UseReceived,
+    /// Forgets what opens the bucket of the storage provider with this id. Answers nothing.
+    ForgetProvider,
     /// Looks at what is due, as the alarm does. Answers nothing.
     Touch,
 }
 
 impl Op {
-    const ALL: [(&'static str, Self); 23] = [
+    const ALL: [(&'static str, Self); 24] = [
         ("create", Self::Create),
         ("read", Self::Read),
         ("cancel", Self::Cancel),
@@ -118,6 +121,7 @@ impl Op {
         ("expect-part", Self::ExpectPart),
         ("note-part", Self::NotePart),
         ("use-received", Self::UseReceived),
+        ("forget-provider", Self::ForgetProvider),
         ("touch", Self::Touch),
     ];
 
@@ -139,6 +143,8 @@ pub struct NewJob {
     pub origin: String,
     /// What makes a repeated request the same one.
     pub once: Option<Once>,
+    /// The bucket that its output goes to, unless it is the managed one.
+    pub provider: Option<Provider>,
 }
 
 /// An idempotency key. Its shard is that of the key's digest, so that a repeated request meets the first one there.
@@ -193,6 +199,14 @@ impl ShardMap {
 pub async fn touch_all(env: &Env) -> Result<(), ApiError> {
     for shard in 0..ShardMap::load(env).await?.shards {
         ask::<()>(env, shard, Op::Touch, &()).await?;
+    }
+    Ok(())
+}
+
+/// Has every shard forget what opens the bucket of a storage provider.
+pub async fn forget_provider(env: &Env, id: Id) -> Result<(), ApiError> {
+    for shard in 0..ShardMap::load(env).await?.shards {
+        ask::<()>(env, shard, Op::ForgetProvider, &id).await?;
     }
     Ok(())
 }
@@ -265,6 +279,7 @@ impl JobShard {
             Op::ExpectPart => rpc::reply(&self.expect_part(&asked.body()?)?),
             Op::NotePart => rpc::reply(&self.note_part(asked.body()?)?),
             Op::UseReceived => rpc::reply(&self.use_received(asked.body()?).await?),
+            Op::ForgetProvider => rpc::reply(&self.delete_provider(asked.body()?)?),
             Op::Touch => rpc::reply(&self.touch().await),
         }
     }

@@ -11,6 +11,7 @@ use xora_shared::{
         lease::Hold,
         view::{Attempt, JobRecord},
     },
+    provider::Provider,
     upload::Layout,
 };
 
@@ -18,7 +19,7 @@ use super::{JobShard, Live};
 use crate::{config, error::ApiError};
 
 /// Statements that lead from one version of the schema to the next. Never edited, only added to.
-const MIGRATIONS: [&[&str]; 4] = [
+const MIGRATIONS: [&[&str]; 5] = [
     &[
         "CREATE TABLE jobs (id TEXT PRIMARY KEY, state TEXT NOT NULL, doc TEXT NOT NULL) WITHOUT ROWID",
         // Rows of jobs that are not over. `ready_at` and `wakes_at` are null while leased: memory knows when a lease ends.
@@ -44,6 +45,10 @@ const MIGRATIONS: [&[&str]; 4] = [
     ],
     // Tasks known to encode moving pictures.
     &["ALTER TABLE tasks ADD COLUMN heavy INTEGER NOT NULL DEFAULT 0"],
+    &[
+        // Copies of the storage providers that jobs here use; what opens them is sealed. Deleting one deletes its copies.
+        "CREATE TABLE providers (id TEXT PRIMARY KEY, doc TEXT NOT NULL) WITHOUT ROWID",
+    ],
 ];
 
 /// A job's row. While the job runs, its task's row is newer in state, progress and attempts.
@@ -120,6 +125,9 @@ pub(super) struct UploadRow {
     pub task_id: Id,
     pub fence: u64,
     pub upload_id: String,
+    /// The caller's bucket that it is in. None for the managed one.
+    #[serde(default)]
+    pub provider: Option<Id>,
     /// Size once it stands, in bytes.
     pub stored: Option<u64>,
     pub drop_at: Option<i64>,
@@ -383,6 +391,20 @@ impl JobShard {
 
     pub(super) fn delete_received_parts(&self, id: Id) -> Result<(), ApiError> {
         self.write("DELETE FROM received_parts WHERE id = ?", vec![text(id)])
+    }
+
+    pub(super) fn provider(&self, id: Id) -> Result<Option<Provider>, ApiError> {
+        Ok(self.docs("SELECT doc FROM providers WHERE id = ?", vec![text(id)])?.pop())
+    }
+
+    /// Keeps a copy of a provider. Writes nothing when it is there.
+    pub(super) fn put_provider(&self, provider: &Provider) -> Result<(), ApiError> {
+        let values = vec![text(provider.id), serde_json::to_string(provider)?.into()];
+        self.write("INSERT OR IGNORE INTO providers (id, doc) VALUES (?, ?)", values)
+    }
+
+    pub(super) fn delete_provider(&self, id: Id) -> Result<(), ApiError> {
+        self.write("DELETE FROM providers WHERE id = ?", vec![text(id)])
     }
 
     /// The answer that is repeated for this key, unless it is older than [`REPEAT_MS`].

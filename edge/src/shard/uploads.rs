@@ -1,15 +1,24 @@
 //! Outputs on their way: the edge opens and completes every upload itself, and knows of each until a job refers to it.
 
-use worker::{HttpMetadata, UploadedPart, console_error};
+use worker::console_error;
 use xora_shared::{
     id::Id,
-    job::lease::Hold,
+    job::{
+        lease::Hold,
+        view::{JobRecord, OwnBucket},
+    },
     protocol::{MAX_PART, OutputBegin, OutputBegun, OutputFinish, OutputFinished, OutputTargets},
     time::UnixMs,
 };
 
 use super::{JobShard, stale, store::UploadRow};
-use crate::{config, error::ApiError, routes::files};
+use crate::{
+    config,
+    error::ApiError,
+    routes::files,
+    s3::Opened,
+    storage::{Links, Storage},
+};
 
 /// Smallest part but the last, in bytes (S3 and R2 alike).
 const MIN_PART: u64 = 5 << 20;
@@ -26,6 +35,12 @@ pub struct Upload {
     pub upload_id: String,
 }
 
+impl Upload {
+    fn of(row: UploadRow) -> Self {
+        Self { key: row.key, upload_id: row.upload_id }
+    }
+}
+
 impl JobShard {
     /// Opens the output of a task. An earlier upload under the same fence is dropped.
     pub(super) async fn begin_upload(&self, begin: OutputBegin, origin: &str) -> Result<OutputBegun, ApiError> {
@@ -33,25 +48,22 @@ impl JobShard {
             let message = format!("partSize: must be {MIN_PART} to {MAX_PART} bytes");
             return Err(ApiError::invalid(message));
         }
-        self.held(&begin.hold)?;
-        let key = output_key(&begin);
-        let metadata =
-            HttpMetadata { content_type: Some(begin.format.mime_type().to_owned()), ..HttpMetadata::default() };
-        let bucket = self.env.bucket("MEDIA")?;
-        let upload = bucket.create_multipart_upload(key.as_str()).http_metadata(metadata).execute().await?;
-        let upload_id = upload.upload_id().await;
+        let job = self.job(self.held(&begin.hold)?.job_id)?;
+        let provider = job.record.request.storage_provider_id;
+        let (storage, key) = (self.storage(provider)?, output_key(&begin));
+        let upload_id = storage.create(&key, begin.format.mime_type()).await?;
         // Time has passed: the lease may be over, and then nobody would know of this upload.
         let earlier = self.upload(&key)?;
         if let Err(over) = self.held(&begin.hold) {
-            let _ = upload.abort().await;
+            storage.abort(&Upload { key, upload_id }).await;
             return Err(over);
         }
         let stored = earlier.as_ref().and_then(|row| row.stored);
         let (task_id, fence) = (begin.hold.task_id, begin.hold.fence);
-        let row = UploadRow { key, task_id, fence, upload_id, stored, drop_at: None };
+        let row = UploadRow { key, task_id, fence, upload_id, provider, stored, drop_at: None };
         self.put_upload(&row)?;
         if let Some(earlier) = earlier {
-            self.abort(&earlier).await;
+            storage.abort(&Upload::of(earlier)).await;
         }
         self.targets_of(row, 1, origin)
     }
@@ -61,49 +73,62 @@ impl JobShard {
         self.targets_of(self.row_of(&wanted.hold)?, wanted.from.max(1), origin)
     }
 
-    fn targets_of(
-        &self,
-        UploadRow { key, upload_id, .. }: UploadRow,
-        from: u32,
-        origin: &str,
-    ) -> Result<OutputBegun, ApiError> {
+    fn targets_of(&self, row: UploadRow, from: u32, origin: &str) -> Result<OutputBegun, ApiError> {
         let signer = files::Signer::new(&self.env, origin)?;
-        let upload = Upload { key, upload_id };
+        let storage = self.storage(row.provider)?;
+        let upload = Upload::of(row);
+        let targets = (from..from.saturating_add(TARGETS)).map(|number| storage.target(&signer, &upload, number));
         Ok(OutputBegun {
-            targets: (from..from.saturating_add(TARGETS)).map(|number| signer.part(&upload, number)).collect(),
+            targets: targets.collect::<Result<_, ApiError>>()?,
+            good_for_seconds: signer.part_seconds().unsigned_abs(),
+            foreign: storage.foreign(),
         })
     }
 
     /// Puts an output together and checks its size. The same message again finds it standing.
     pub(super) async fn finish_upload(&self, finish: OutputFinish, origin: &str) -> Result<OutputFinished, ApiError> {
         let row = self.row_of(&finish.hold)?;
-        let bucket = self.env.bucket("MEDIA")?;
-        if row.stored.is_none() {
-            let parts = finish.parts.iter().map(|part| {
-                let number = u16::try_from(part.number).map_err(|_| wrong_parts("a part number is over 65535"))?;
-                Ok(UploadedPart::new(number, part.etag.clone()))
-            });
-            let parts = parts.collect::<Result<Vec<_>, ApiError>>()?;
-            let upload = bucket.resume_multipart_upload(row.key.as_str(), row.upload_id.as_str())?;
-            // Storage answers alike for a second completion, an unknown upload and bad parts: the size decides below.
-            if let Err(error) = upload.complete(parts).await {
-                console_error!("complete {}: {error:?}", row.key);
-            }
+        let (storage, stored) = (self.storage(row.provider)?, row.stored);
+        let upload = Upload::of(row);
+        if stored.is_none() {
+            storage.complete(&upload, &finish.parts).await?;
         }
-        let found = bucket.head(row.key.as_str()).await?.map(|object| object.size());
+        let found = storage.size(&upload.key).await?;
         if found != Some(finish.bytes) {
             return Err(wrong_parts("storage does not have what was said to be sent; send the output again"));
         }
         let row = self.row_of(&finish.hold)?;
-        let read_url = files::Signer::new(&self.env, origin)?.read_url(&row.key);
+        let read_url = storage.read_url(&files::Signer::new(&self.env, origin)?, &row.key)?;
         self.put_upload(&UploadRow { stored: found, ..row })?;
-        Ok(OutputFinished { read_url })
+        Ok(OutputFinished { read_url, foreign: storage.foreign() })
     }
 
-    /// The key under which a finished output of this size stands.
-    pub(super) fn stored_key(&self, hold: &Hold, bytes: u64) -> Result<String, ApiError> {
+    /// The key under which a finished output of this size stands, and the bucket if it is the caller's.
+    pub(super) fn stored(&self, hold: &Hold, bytes: u64) -> Result<(String, Option<OwnBucket>), ApiError> {
         let row = self.row_of(hold)?;
-        if row.stored == Some(bytes) { Ok(row.key) } else { Err(wrong_parts("the output is not finished")) }
+        if row.stored != Some(bytes) {
+            return Err(wrong_parts("the output is not finished"));
+        }
+        Ok((row.key, self.storage(row.provider)?.own()))
+    }
+
+    /// Where what a job writes is kept.
+    fn storage(&self, provider: Option<Id>) -> Result<Storage, ApiError> {
+        let Some(id) = provider else { return Storage::managed(&self.env) };
+        let gone = || ApiError::invalid("the storage provider of this job was deleted");
+        let provider = self.provider(id)?.ok_or_else(gone)?;
+        let opened = Opened::of(&self.env, &provider)?;
+        opened.judge(&self.env)?;
+        Ok(Storage::Own(OwnBucket { provider: id, bucket: provider.bucket }, opened))
+    }
+
+    /// Links to what a job made.
+    pub(super) fn links(&self, record: &JobRecord, origin: &str) -> Result<Links, ApiError> {
+        let Some(own) = record.result.as_ref().and_then(|published| published.own.clone()) else {
+            return Links::new(&self.env, origin, None);
+        };
+        let opened = self.provider(own.provider)?.map(|provider| Opened::of(&self.env, &provider)).transpose()?;
+        Links::new(&self.env, origin, Some((own, opened)))
     }
 
     /// Marks what a task has written for removal, except what its job now refers to.
@@ -121,26 +146,25 @@ impl JobShard {
     /// Removes what nothing refers to. What cannot be removed now is tried again in a minute.
     pub(super) async fn remove(&self, row: UploadRow) -> Result<(), ApiError> {
         const AGAIN_MS: i64 = 60_000;
-        self.abort(&row).await;
-        let deleted = self.env.bucket("MEDIA")?.delete(row.key.as_str()).await;
+        let removed = match self.storage(row.provider) {
+            Ok(storage) => storage.remove(&Upload::of(row.clone())).await,
+            // Nothing opens that bucket any more.
+            Err(gone) if row.provider.is_some() => {
+                console_error!("leave {}: {}", row.key, gone.message);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
         // A later upload of the same key may have taken the row over in the meantime.
         if self.upload(&row.key)?.is_none_or(|now| now.upload_id != row.upload_id) {
             return Ok(());
         }
-        match deleted {
+        match removed {
             Ok(()) => self.delete_upload(&row.key),
             Err(error) => {
                 console_error!("remove {}: {error:?}", row.key);
                 self.put_upload(&UploadRow { drop_at: Some(config::now().plus(AGAIN_MS).0), ..row })
             }
-        }
-    }
-
-    /// Aborts a multipart upload. One that is complete or gone cannot be aborted, and need not.
-    async fn abort(&self, row: &UploadRow) {
-        let Ok(bucket) = self.env.bucket("MEDIA") else { return };
-        if let Ok(upload) = bucket.resume_multipart_upload(row.key.as_str(), row.upload_id.as_str()) {
-            let _ = upload.abort().await;
         }
     }
 

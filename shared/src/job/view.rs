@@ -10,6 +10,7 @@ use crate::{
     protocol::{NodeResult, Usage},
     report::{Coverage, Strategy, StreamFate},
     request::{Headers, JobRequest},
+    s3::Bucket,
     time::UnixMs,
 };
 
@@ -71,10 +72,23 @@ pub enum AttemptEnd {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Published {
-    /// Key in storage.
+    /// Key in storage, without the prefix of an own bucket.
     pub key: String,
+    /// The caller's bucket that it is in. None for the managed one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own: Option<OwnBucket>,
     /// What the node said of it.
     pub result: NodeResult,
+}
+
+/// A bucket of the caller's, as it was when the output was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OwnBucket {
+    /// Which storage provider it was.
+    pub provider: Id,
+    /// Where it is.
+    pub bucket: Bucket,
 }
 
 /// A job as it stands. What there is nothing to say of is left out.
@@ -291,7 +305,7 @@ impl JobView {
             usage: None,
             verification: None,
         };
-        if let Some(Published { key, result }) = result {
+        if let Some(Published { key, own: _, result }) = result {
             let url = sign(&key);
             view.output = Some(SignedOutput { signed_url: url.clone() });
             view.output_files = Some(OutputFiles { output: OutputFile::of(id, &result, url) });

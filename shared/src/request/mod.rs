@@ -41,6 +41,9 @@ pub struct JobRequest {
     pub metadata: Option<Headers>,
     /// 0 to 9; 9 runs first.
     pub priority: u8,
+    /// The caller's bucket for the output. None for the managed one; the default is filled in when the job is created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_provider_id: Option<Id>,
 }
 
 /// Where an input is.
@@ -73,8 +76,8 @@ impl JobRequest {
         let (Some(input), Some(config)) = (input, config) else {
             unreachable!("a required part that is missing has been noted as a problem")
         };
-        let Config { wanted, stage_input, webhook_url, metadata, priority } = config;
-        Ok(Self { inputs: vec![input], wanted, stage_input, webhook_url, metadata, priority })
+        let Config { wanted, stage_input, webhook_url, metadata, priority, storage_provider_id } = config;
+        Ok(Self { inputs: vec![input], wanted, stage_input, webhook_url, metadata, priority, storage_provider_id })
     }
 
     /// Judges the configuration of a preset: a job without its input.
@@ -111,6 +114,7 @@ struct Config {
     webhook_url: Option<String>,
     metadata: Option<Headers>,
     priority: u8,
+    storage_provider_id: Option<Id>,
 }
 
 impl Config {
@@ -123,7 +127,7 @@ impl Config {
         let webhook_url = fields.optional("webhookUrl", |field| field.url(policy));
         let metadata = fields.optional("metadata", |field| field.pairs(16, metadata_problem));
         let priority = fields.optional("priority", |field| field.integer(0, 9));
-        fields.optional("storageProviderId", |field| field.refuse::<()>("is not offered by this version"));
+        let storage_provider_id = fields.optional("storageProviderId", provider_id);
         let (recipe, recipe_stage_input) = recipe?;
         Some(Self {
             wanted: Wanted { recipe, format: format? },
@@ -131,6 +135,7 @@ impl Config {
             webhook_url,
             metadata,
             priority: priority.and_then(|number| u8::try_from(number).ok()).unwrap_or(PRIORITY),
+            storage_provider_id,
         })
     }
 }
@@ -162,6 +167,14 @@ fn upload_id(field: Field) -> Option<Id> {
     match field.string().and_then(|text| text.parse().ok()) {
         Some(id) => Some(id),
         None => field.refuse("must be an id as `POST /v1/uploads` answers it"),
+    }
+}
+
+/// The id of a storage provider. Whether there is one shows later.
+pub(crate) fn provider_id(field: Field) -> Option<Id> {
+    match field.string().and_then(|text| text.parse().ok()) {
+        Some(id) => Some(id),
+        None => field.refuse("must be an id as `GET /v1/settings/storage-providers` lists it"),
     }
 }
 

@@ -1,0 +1,220 @@
+//! Calls to buckets that speak S3. Their keys are opened here and go nowhere else.
+
+use std::time::Duration;
+
+use futures_util::{
+    StreamExt,
+    future::{Either, select},
+};
+use worker::{AbortController, Delay, Env, Fetch, Headers, Request, RequestInit, RequestRedirect, Response};
+use xora_shared::{
+    net::check_url,
+    protocol::PartDone,
+    provider::Provider,
+    s3::{Bucket, Call, Keys, NotAUrl, complete_body, element},
+};
+
+use crate::{
+    config,
+    error::{ApiError, Code},
+};
+
+/// How long a bucket may take for an answer.
+const QUICK: Duration = Duration::from_secs(15);
+/// How long it may take to put a large object together: less than a node waits for us.
+const SLOW: Duration = Duration::from_secs(100);
+/// Most bytes of an answer that are read.
+const ANSWER_BYTES: usize = 64 << 10;
+
+/// A bucket and what opens it.
+pub struct Opened {
+    bucket: Bucket,
+    keys: Keys,
+}
+
+/// Why a bucket did not do as it was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// It says no.
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// What S3 calls it, or nothing.
+        code: String,
+    },
+    /// It does not answer, or cannot just now.
+    Unavailable,
+    /// It does not give back what it took.
+    Differs,
+    /// Our policy does not permit its URL.
+    Policy,
+}
+
+impl From<worker::Error> for Trouble {
+    /// What the runtime says of a broken connection tells nothing.
+    fn from(_: worker::Error) -> Self {
+        Self::Unavailable
+    }
+}
+
+impl From<NotAUrl> for Trouble {
+    fn from(NotAUrl: NotAUrl) -> Self {
+        Self::Policy
+    }
+}
+
+/// A good answer.
+struct Answer {
+    text: String,
+    content_range: Option<String>,
+}
+
+impl Opened {
+    /// The bucket of a storage provider.
+    pub fn of(env: &Env, provider: &Provider) -> Result<Self, ApiError> {
+        let keys = provider.keys(&config::credentials_secret(env)?).ok_or_else(|| {
+            let message = "what opens this storage provider was sealed with another CREDENTIALS_SECRET; add it again";
+            ApiError::new(Code::Internal, message)
+        })?;
+        Ok(Self { bucket: provider.bucket.clone(), keys })
+    }
+
+    /// The managed bucket, where the deployment says how to reach it past the Worker.
+    pub fn managed(env: &Env) -> Option<Self> {
+        let (bucket, keys) = config::managed_s3(env)?;
+        Some(Self { bucket, keys })
+    }
+
+    /// A URL that does one call, for a number of seconds.
+    pub fn presign(&self, call: Call<'_>, seconds: i64) -> Result<String, NotAUrl> {
+        self.bucket.presign(&self.keys, call, seconds, config::now())
+    }
+
+    /// Opens a multipart upload. Answers its id.
+    pub async fn create(&self, key: &str, content_type: &str) -> Result<String, Trouble> {
+        let call = Call { method: "POST", key, query: &[("uploads", "")] };
+        let answer = self.call(call, &[("content-type", content_type)], "", QUICK).await?;
+        element(&answer.text, "UploadId").filter(|id| !id.is_empty()).ok_or(Trouble::Unavailable)
+    }
+
+    /// Puts an object together.
+    pub async fn complete(&self, key: &str, upload_id: &str, parts: &[PartDone]) -> Result<(), Trouble> {
+        let call = Call { method: "POST", key, query: &[("uploadId", upload_id)] };
+        let answer = self.call(call, &[("content-type", "application/xml")], &complete_body(parts), SLOW).await?;
+        // S3 may find out that it fails after it has begun to answer 200.
+        match element(&answer.text, "Code") {
+            Some(_) => Err(Trouble::Unavailable),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives a multipart upload up. One that is complete or gone is none to give up.
+    pub async fn abort(&self, key: &str, upload_id: &str) -> Result<(), Trouble> {
+        self.gone(Call { method: "DELETE", key, query: &[("uploadId", upload_id)] }).await
+    }
+
+    /// Deletes an object, if it is there.
+    pub async fn delete(&self, key: &str) -> Result<(), Trouble> {
+        self.gone(Call { method: "DELETE", key, query: &[] }).await
+    }
+
+    /// The size of an object that has any bytes, if it is there.
+    pub async fn size(&self, key: &str) -> Result<Option<u64>, Trouble> {
+        // Not HEAD: what is said of a body that is not sent gets lost on the way.
+        let call = Call { method: "GET", key, query: &[] };
+        match self.call(call, &[("range", "bytes=0-0")], "", QUICK).await {
+            Ok(answer) => Ok(answer.content_range.and_then(|range| range.rsplit_once('/')?.1.parse().ok())),
+            Err(Trouble::Refused { status: 404, .. }) => Ok(None),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// Writes a small object.
+    pub async fn put(&self, key: &str, text: &str) -> Result<(), Trouble> {
+        let call = Call { method: "PUT", key, query: &[] };
+        self.call(call, &[("content-type", "text/plain")], text, QUICK).await.map(drop)
+    }
+
+    /// Reads a small object.
+    pub async fn get(&self, key: &str) -> Result<String, Trouble> {
+        Ok(self.call(Call { method: "GET", key, query: &[] }, &[], "", QUICK).await?.text)
+    }
+
+    async fn gone(&self, call: Call<'_>) -> Result<(), Trouble> {
+        match self.call(call, &[], "", QUICK).await {
+            Ok(_) | Err(Trouble::Refused { status: 404, .. }) => Ok(()),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    async fn call(
+        &self,
+        call: Call<'_>,
+        extra: &[(&'static str, &str)],
+        body: &str,
+        within: Duration,
+    ) -> Result<Answer, Trouble> {
+        let signed = self.bucket.sign(&self.keys, call, extra, body.as_bytes(), config::now())?;
+        let controller = AbortController::default();
+        let signal = controller.signal();
+        let exchange = async {
+            let request = request(call.method, &signed.url, &signed.headers, body)?;
+            let mut response = Fetch::Request(request).send_with_signal(&signal).await?;
+            let text = read(&mut response).await?;
+            let content_range = response.headers().get("Content-Range").ok().flatten();
+            Ok::<_, worker::Error>((response.status_code(), Answer { text, content_range }))
+        };
+        let answered = match select(Box::pin(exchange), Box::pin(Delay::from(within))).await {
+            Either::Left((answered, _)) => answered.map_err(Trouble::from),
+            Either::Right(((), _)) => Err(Trouble::Unavailable),
+        };
+        controller.abort();
+        let (status, answer) = answered?;
+        match status {
+            200..300 => Ok(answer),
+            408 | 429 | 500.. => Err(Trouble::Unavailable),
+            status => Err(Trouble::Refused { status, code: word(&answer.text) }),
+        }
+    }
+
+    /// Refuses what the policy does not permit: it may have changed since the provider was added.
+    pub fn judge(&self, env: &Env) -> Result<(), Trouble> {
+        let url = self.bucket.url("")?;
+        check_url(&url, config::policy(env)).map(drop).map_err(|_| Trouble::Policy)
+    }
+}
+
+fn request(method: &str, url: &str, headers: &[(&'static str, String)], body: &str) -> worker::Result<Request> {
+    let all = Headers::new();
+    for (name, value) in headers {
+        all.set(name, value)?;
+    }
+    let mut init = RequestInit::new();
+    init.with_method(method.to_owned().into()).with_headers(all);
+    if !body.is_empty() {
+        init.with_body(Some(body.into()));
+    }
+    // A redirect would be signed for another host.
+    init.redirect = RequestRedirect::Manual;
+    Request::new_with_init(url, &init)
+}
+
+/// An answer's text, of which the end of a long one is missing.
+async fn read(response: &mut Response) -> worker::Result<String> {
+    let mut bytes = Vec::new();
+    if let Ok(mut stream) = response.stream() {
+        while let Some(chunk) = stream.next().await {
+            bytes.extend(chunk?);
+            if bytes.len() > ANSWER_BYTES {
+                break;
+            }
+        }
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// What S3 calls the trouble: one word, whatever a server sends.
+fn word(xml: &str) -> String {
+    let code = element(xml, "Code").unwrap_or_default();
+    code.chars().filter(char::is_ascii_alphanumeric).take(64).collect()
+}
