@@ -26,6 +26,7 @@ docs:
 
 # All tests, against a real edge and a real node.
 test: build
+	@scripts/setup s3s-fs
 	@scripts/media
 	@cargo test --quiet
 

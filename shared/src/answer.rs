@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use crate::{delivery::Outcome, id::Id, job::JobState, preset::Preset, time::UnixMs, token::Token, webhook::Secrets};
+use crate::{
+    delivery::Outcome, id::Id, job::JobState, preset::Preset, provider::ProviderView, time::UnixMs, token::Token,
+    webhook::Secrets,
+};
 
 /// `GET /healthz`
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -155,6 +158,38 @@ impl WebhookSecret {
         let previous_secret_expires_at = secrets.previous.map(|previous| UnixMs(previous.until_ms));
         Self { secret: secrets.current, previous_secret_expires_at }
     }
+}
+
+/// `GET /v1/settings/storage-providers`
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(rename = "StorageProviderList"))]
+#[serde(rename_all = "camelCase")]
+pub struct ProviderList {
+    /// Newest first.
+    pub storage_providers: Vec<ProviderView>,
+}
+
+/// How the test of a bucket went.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(rename = "StorageProviderTest"))]
+pub struct ProviderTest {
+    /// Whether a small object was written, read and deleted.
+    pub ok: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<BucketTrouble>,
+}
+
+/// What is the matter with a bucket.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
+pub struct BucketTrouble {
+    /// For programs: `refused`, `unavailable`, `differs` or `refused_by_policy`.
+    pub code: &'static str,
+    /// What was tried: `write`, `read` or `delete`.
+    pub step: &'static str,
+    /// For people.
+    pub message: String,
 }
 
 /// `GET /v1/presets` and its starters

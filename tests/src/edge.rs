@@ -150,6 +150,7 @@ fn write_vars(dir: &Path, options: &EdgeOptions) -> Result<String> {
     let mut vars = read_vars(&path);
     vars.entry("XORA_API_KEY".to_owned()).or_insert(format!("nte_{}", random_hex(24)?));
     vars.entry("SIGNING_SECRET".to_owned()).or_insert(random_hex(32)?);
+    vars.entry("CREDENTIALS_SECRET".to_owned()).or_insert(random_hex(32)?);
     vars.insert("ALLOW_LOOPBACK".to_owned(), options.allow_loopback.to_string());
     vars.extend(options.vars.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
     let mut text = String::new();

@@ -3,6 +3,7 @@
 //! Everything listens on loopback ports of its own, keeps its state under `.dev/PORT/`, and is gone when its value is
 //! dropped or its process ends, however that ends.
 
+mod bucket;
 mod client;
 mod edge;
 mod http;
@@ -13,6 +14,7 @@ mod process;
 mod receiver;
 mod zygote;
 
+pub use bucket::{Bucket, Seen};
 pub use client::{Answer, Client, TERMINAL};
 pub use edge::{Edge, EdgeOptions};
 pub use http::{Ending, Reply, Request};

@@ -1,7 +1,7 @@
 //! `/v1/settings/storage-providers`: buckets of the caller's own.
 
-use serde_json::{Value, json};
 use xora_shared::{
+    answer::{BucketTrouble, ProviderList, ProviderTest},
     id::{Id, Place},
     provider::{Provider, ProviderRequest},
     sign::hex,
@@ -33,7 +33,7 @@ pub async fn create(mut ask: Ask) -> Result<Reply, ApiError> {
 pub async fn list(ask: Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Settings)?;
     let providers = account::providers(&ask.site.env).await?;
-    Reply::of(200, &json!({"storageProviders": providers.iter().map(Provider::view).collect::<Vec<_>>()}))
+    Reply::of(200, &ProviderList { storage_providers: providers.into_iter().map(Provider::view).collect() })
 }
 
 /// `GET /v1/settings/storage-providers/:id`
@@ -57,11 +57,8 @@ pub async fn test(ask: Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Settings)?;
     let opened = Opened::of(&ask.site.env, &find(&ask).await?)?;
     let text = hex(&config::random::<16>()?);
-    let told = match try_out(&opened, &ask, &text).await {
-        Ok(()) => json!({"ok": true}),
-        Err((step, trouble)) => why(step, &trouble),
-    };
-    Reply::of(200, &told)
+    let tried = try_out(&opened, &ask, &text).await;
+    Reply::of(200, &ProviderTest { ok: tried.is_ok(), error: tried.err().map(|(step, trouble)| why(step, &trouble)) })
 }
 
 async fn try_out(opened: &Opened, ask: &Ask, text: &str) -> Result<(), (&'static str, Trouble)> {
@@ -79,7 +76,7 @@ async fn try_out(opened: &Opened, ask: &Ask, text: &str) -> Result<(), (&'static
     deleted.map_err(|trouble| ("delete", trouble))
 }
 
-fn why(step: &str, trouble: &Trouble) -> Value {
+fn why(step: &'static str, trouble: &Trouble) -> BucketTrouble {
     let (code, message) = match trouble {
         Trouble::Refused { status, code } => {
             let hint = "check the bucket's name, the region, and what the key may do";
@@ -89,7 +86,7 @@ fn why(step: &str, trouble: &Trouble) -> Value {
         Trouble::Differs => ("differs", "what was read is not what was written; another service answers there".into()),
         Trouble::Policy => ("refused_by_policy", "the endpoint is not allowed here; add another provider".into()),
     };
-    json!({"ok": false, "error": {"code": code, "step": step, "message": message}})
+    BucketTrouble { code, step, message }
 }
 
 async fn find(ask: &Ask) -> Result<Provider, ApiError> {

@@ -5,17 +5,18 @@ use serde_json::{Value, json};
 
 use super::{Answer, Body, Operation, requests, schema_of};
 use crate::{
-    answer, job::view::JobView, preset::Preset, refusal::Code, route::Route, settings::Settings, token::Scope,
-    upload::UploadView,
+    answer, job::view::JobView, preset::Preset, provider::ProviderView, refusal::Code, route::Route,
+    settings::Settings, token::Scope, upload::UploadView,
 };
 
 /// Groups of operations, in the order of the page.
-pub(super) const TAGS: [(&str, &str); 8] = [
+pub(super) const TAGS: [(&str, &str); 9] = [
     ("Jobs", "Create a job, follow it, stop it, run it again."),
     ("Webhooks", "What was sent when a job ended, and what came back."),
     ("Uploads", "A file of yours, in parts, to name as the input of jobs."),
     ("Presets", "Saved job configurations, and the starters that every account has."),
     ("Settings", "Defaults of the account, and the secret that signs webhooks."),
+    ("Storage", "Buckets of yours that outputs go to."),
     ("Tokens", "API keys and what they may do."),
     ("Files", "Signed downloads."),
     ("Service", "The API itself."),
@@ -100,6 +101,43 @@ pub(super) fn of(route: Route) -> Option<Operation> {
             Operation::keyed(Scope::Settings, "Settings", "rotateWebhookSecret", "Make a new webhook secret")
                 .says("The old one signs beside the new one for 24 hours.")
                 .answers::<answer::WebhookSecret>(200, "The new secret.", secret())
+        }
+        Route::CreateProvider => {
+            Operation::keyed(Scope::Settings, "Storage", "addStorageProvider", "Add a bucket of yours")
+                .says(
+                    "R2 and whatever else speaks S3. What opens it is kept sealed and never shown; nodes never get it.",
+                )
+                .reads::<requests::ProviderBody>([("r2", provider_body())])
+                .answers::<ProviderView>(201, "The storage provider.", provider())
+                .refuses(Code::Conflict, "there are 100 storage providers; delete one first")
+        }
+        Route::ListProviders => {
+            Operation::keyed(Scope::Settings, "Storage", "listStorageProviders", "List storage providers")
+                .answers::<answer::ProviderList>(
+                200,
+                "All of them, newest first.",
+                json!({"storageProviders": [provider()]}),
+            )
+        }
+        Route::ReadProvider => {
+            Operation::keyed(Scope::Settings, "Storage", "readStorageProvider", "Read a storage provider")
+                .answers::<ProviderView>(200, "The storage provider.", provider())
+        }
+        Route::DeleteProvider => Operation::keyed(
+            Scope::Settings,
+            "Storage",
+            "deleteStorageProvider",
+            "Delete a storage provider",
+        )
+        .says(
+            "What opens the bucket is forgotten, so links to outputs there are not signed any more, and jobs that \
+                    still write there fail. The bucket stays as it is. If it was the default, there is none now.",
+        )
+        .done("It is gone."),
+        Route::TestProvider => {
+            Operation::keyed(Scope::Settings, "Storage", "testStorageProvider", "Try a storage provider out")
+                .says("Writes, reads and deletes a small object.")
+                .answers::<answer::ProviderTest>(200, "How it went.", json!({"ok": true}))
         }
         Route::CreateToken => Operation::keyed(Scope::Admin, "Tokens", "createToken", "Make an API key")
             .says("The key is shown this once; only its hash is kept.")
@@ -278,6 +316,16 @@ fn deliveries() -> Value {
         "answer": "ok"});
     json!({"deliveries": [{"id": ID, "url": "https://app.example/hook", "state": "delivered", "jobState": "completed",
         "endedAt": "2026-01-02T03:05:06.000Z", "attempts": [attempt]}]})
+}
+
+fn provider_body() -> Value {
+    json!({"name": "Media", "endpoint": "https://account.r2.cloudflarestorage.com", "bucket": "media",
+        "prefix": "made/", "accessKeyId": "0123456789abcdef", "secretAccessKey": "0123456789abcdef0123456789abcdef"})
+}
+
+fn provider() -> Value {
+    json!({"id": ID, "name": "Media", "endpoint": "https://account.r2.cloudflarestorage.com/", "region": "auto",
+        "bucket": "media", "prefix": "made/", "pathStyle": true, "createdAt": "2026-01-02T03:04:05.678Z"})
 }
 
 fn preset_body() -> Value {

@@ -74,6 +74,8 @@ pub struct Options {
     /// 9 runs first. Default: 5.
     #[schemars(range(max = 9))]
     pub priority: Option<u8>,
+    /// The bucket that the output goes to, instead of the default.
+    pub storage_provider_id: Option<Id>,
 }
 
 /// How the work is described.
@@ -277,6 +279,35 @@ pub struct UploadBody {
     pub size: u64,
 }
 
+/// A bucket of yours that speaks S3, R2 included.
+#[derive(JsonSchema)]
+#[schemars(rename = "AddStorageProvider", rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProviderBody {
+    /// What you call it.
+    #[schemars(length(min = 1, max = 64))]
+    pub name: String,
+    /// Where its service answers, without the bucket: a public https URL.
+    #[schemars(length(max = 8192))]
+    pub endpoint: String,
+    /// Letters, digits, `-` and `_`. Default: `auto`, which R2 wants.
+    #[schemars(length(min = 1, max = 32))]
+    pub region: Option<String>,
+    /// The bucket's name: letters, digits, `-`, `_` and `.`.
+    #[schemars(length(min = 1, max = 63))]
+    pub bucket: String,
+    /// What every key in it begins with: a path without a leading slash. Default: nothing.
+    #[schemars(length(max = 512))]
+    pub prefix: Option<String>,
+    /// Whether the bucket stands in the path; else in the host's name. Default: true.
+    pub path_style: Option<bool>,
+    /// Names the key. Kept sealed, never shown.
+    #[schemars(length(min = 1, max = 256))]
+    pub access_key_id: String,
+    /// Signs with it. Kept sealed, never shown.
+    #[schemars(length(min = 1, max = 256))]
+    pub secret_access_key: String,
+}
+
 /// A preset: a job without its input, under a name.
 #[derive(JsonSchema)]
 #[schemars(rename = "SavePreset", deny_unknown_fields)]
@@ -313,7 +344,7 @@ pub struct SettingsBody {
     #[schemars(length(max = 8192))]
     pub default_webhook_url: Option<String>,
     /// The bucket that outputs go to when the job names none.
-    pub default_storage_provider_id: Option<String>,
+    pub default_storage_provider_id: Option<Id>,
     /// How long webhooks are tried. Default: `standard`.
     pub webhook_schedule: Option<Schedule>,
 }

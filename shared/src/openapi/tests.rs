@@ -8,6 +8,7 @@ use super::document;
 use crate::{
     net::Policy,
     preset::{PresetRequest, merge, starters},
+    provider::ProviderRequest,
     request::{Invalid, JobRequest},
     route::ROUTES,
     settings::Settings,
@@ -43,6 +44,10 @@ fn preset(body: &Value) -> Result<(), Invalid> {
     PresetRequest::parse(body, POLICY).map(drop)
 }
 
+fn settings(body: &Value) -> Result<(), Invalid> {
+    Settings::default().merge(body, POLICY, |_| true, UnixMs(0)).map(drop)
+}
+
 /// Every alternative of the type `Recipe`, with its name.
 fn recipes() -> Vec<(String, Value)> {
     let recipe = schema("Recipe");
@@ -55,10 +60,9 @@ fn recipes() -> Vec<(String, Value)> {
 #[test]
 fn every_parser_knows_the_fields_that_the_document_describes_and_no_others() {
     let all = &described(&schema("RecipeJob")) | &described(&schema("PresetJob"));
-    // What is only there to be refused with a word of explanation is not described.
-    let refused: BTreeSet<_> = ["storageProviderId".to_owned()].into();
-    assert_eq!(&known(job(&json!({"?": 1})), "") - &refused, all);
+    assert_eq!(known(job(&json!({"?": 1})), ""), all);
     assert_eq!(known(job(&json!({"input": {"?": 1}})), "input."), described(&schema("UrlInput")));
+    // What is only there to be refused with a word of explanation is not described.
     let refused: BTreeSet<_> = ["url", "headers"].map(str::to_owned).into();
     let known_beside_an_upload = known(job(&json!({"input": {"uploadId": "x", "?": 1}})), "input.");
     assert_eq!(&known_beside_an_upload - &refused, described(&schema("UploadInput")));
@@ -66,10 +70,11 @@ fn every_parser_knows_the_fields_that_the_document_describes_and_no_others() {
     assert_eq!(known(upload, ""), described(&schema("CreateUpload")));
     assert_eq!(known(job(&json!({"output": {"?": 1}})), "output."), described(&schema("Output")));
     assert_eq!(known(preset(&json!({"?": 1})), ""), described(&schema("SavePreset")));
-    let refused: BTreeSet<_> = ["input", "presetId", "storageProviderId"].map(str::to_owned).into();
+    let refused: BTreeSet<_> = ["input", "presetId"].map(str::to_owned).into();
     assert_eq!(&known(preset(&json!({"config": {"?": 1}})), "config.") - &refused, described(&schema("PresetConfig")));
-    let settings = Settings::default().merge(&json!({"?": 1}), POLICY, UnixMs(0)).map(drop);
-    assert_eq!(known(settings, ""), described(&schema("ChangeSettings")));
+    assert_eq!(known(settings(&json!({"?": 1})), ""), described(&schema("ChangeSettings")));
+    let provider = ProviderRequest::parse(&json!({"?": 1}), POLICY).map(drop);
+    assert_eq!(known(provider, ""), described(&schema("AddStorageProvider")));
     assert_eq!(known(TokenRequest::parse(&json!({"?": 1})).map(drop), ""), described(&schema("CreateToken")));
 }
 
@@ -168,9 +173,8 @@ fn every_example_of_a_body_is_one_that_its_parser_takes() {
                 let taken = match operation["operationId"].as_str().expect("an id") {
                     "createJob" => job(&resolved(body)),
                     "createPreset" | "replacePreset" => preset(body),
-                    "changeSettings" | "changeSettingsByPut" => {
-                        Settings::default().merge(body, POLICY, UnixMs(0)).map(drop)
-                    }
+                    "changeSettings" | "changeSettingsByPut" => settings(body),
+                    "addStorageProvider" => ProviderRequest::parse(body, POLICY).map(drop),
                     "createUpload" => UploadRequest::parse(body, MAX_BYTES).map(drop),
                     "createToken" => TokenRequest::parse(body).map(drop),
                     other => panic!("no parser of {other} is named here"),

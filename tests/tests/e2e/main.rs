@@ -12,6 +12,7 @@ mod limits;
 mod presets;
 mod samples;
 mod settings;
+mod storage;
 mod uploads;
 mod webhooks;
 

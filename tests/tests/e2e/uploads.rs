@@ -11,7 +11,7 @@ use xora_tests::{Answer, Client, Edge, EdgeOptions, clip, probe, wait_for};
 use crate::{PATIENCE, bytes, edge, end_with_parent, short_clip, with};
 
 /// Three seconds of noise that no encoder can make small: three parts.
-fn noise_clip() -> Result<PathBuf> {
+pub fn noise_clip() -> Result<PathBuf> {
     let args = "-f lavfi -i color=gray:s=640x360:r=25:d=3,noise=alls=100:allf=t -c:v libx264 -preset ultrafast -qp 0";
     clip("noise.mp4", &args.split(' ').collect::<Vec<_>>())
 }

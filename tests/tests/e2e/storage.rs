@@ -1,0 +1,244 @@
+//! Outputs in buckets of the caller's own.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result};
+use reqwest::Method;
+use serde_json::{Value, json};
+use xora_tests::{
+    Bucket, Client, Edge, EdgeOptions, Ending, Node, NodeOptions, Origin, Reply, Seen, Served, free_port, probe,
+    wait_for,
+};
+
+use crate::{PATIENCE, bytes, edge, end_with_parent, job, short_clip, thumbnail, uploads::noise_clip, with};
+
+const PROVIDERS: &str = "/v1/settings/storage-providers";
+
+/// Adds a bucket and answers its id.
+async fn add(client: &Client, body: &Value) -> Result<String> {
+    let added = client.post(PROVIDERS, body).await?.expect(201)?;
+    added["id"].as_str().map(str::to_owned).context("an id")
+}
+
+async fn test(client: &Client, id: &str) -> Result<Value> {
+    client.post(&format!("{PROVIDERS}/{id}/test"), &json!({})).await?.expect(200)
+}
+
+/// A film whose output has several parts.
+fn large(url: &str, provider: &str) -> Value {
+    with(job(url, "mp4", &json!({"name": "compress", "crf": 10})), "storageProviderId", provider)
+}
+
+fn storage_url(job: &Value) -> Result<&str> {
+    job["output_files"]["output"]["storage_url"].as_str().with_context(|| job.to_string())
+}
+
+/// Whether any file below a directory holds a text.
+fn holds(dir: &Path, text: &str) -> Result<bool> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let found = if path.is_dir() {
+            holds(&path, text)?
+        } else {
+            fs::read(&path).unwrap_or_default().windows(text.len()).any(|window| window == text.as_bytes())
+        };
+        if found {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[tokio::test]
+async fn a_bucket_is_added_tried_out_and_deleted_and_its_keys_are_never_seen_again() -> Result<()> {
+    let edge = edge().await?;
+    let (client, bucket) = (edge.client(), Bucket::start().await?);
+    let added = client.post(PROVIDERS, &bucket.provider()).await?.expect(201)?;
+    let id = added["id"].as_str().context("an id")?;
+    assert_eq!(
+        (&added["bucket"], &added["prefix"], &added["pathStyle"]),
+        (&json!("media"), &json!("made/"), &json!(true))
+    );
+    let path = format!("{PROVIDERS}/{id}");
+    let listed = client.get(PROVIDERS).await?.expect(200)?;
+    assert!(listed["storageProviders"].as_array().is_some_and(|all| all.contains(&added)), "{listed}");
+    assert_eq!(client.get(&path).await?.expect(200)?, added);
+    assert_eq!(test(&client, id).await?, json!({"ok": true}));
+    assert_eq!(bucket.left()?, [""; 0]);
+
+    for shown in [&added, &listed] {
+        for key in [&bucket.access_key_id, &bucket.secret_access_key] {
+            assert!(!shown.to_string().contains(key), "{shown}");
+        }
+    }
+    assert!(holds(edge.dir(), id)?, "the record is searched");
+    assert!(!holds(edge.dir(), &bucket.secret_access_key)?, "the key is kept as it is, or logged");
+
+    let deleted = client.request(Method::DELETE, &path).send().await?;
+    assert_eq!(deleted.status(), 204);
+    assert_eq!(client.get(&path).await?.status, 404);
+    let refused = client.post("/v1/jobs", &large("https://media.example.com/a.mp4", id)).await?;
+    assert_eq!((refused.status, refused.code()), (400, "VALIDATION_ERROR"), "{}", refused.json);
+    assert!(refused.message().contains("storageProviderId: names no storage provider"), "{}", refused.message());
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_bucket_is_said() -> Result<()> {
+    let (client, bucket) = (edge().await?.client(), Bucket::start().await?);
+    let nobody = format!("http://127.0.0.1:{}", free_port()?);
+    for (name, value, code, step) in
+        [("secretAccessKey", "another", "refused", "write"), ("endpoint", nobody.as_str(), "unavailable", "write")]
+    {
+        let id = add(&client, &with(bucket.provider(), name, value)).await?;
+        let told = test(&client, &id).await?;
+        assert_eq!(
+            (&told["ok"], &told["error"]["code"], &told["error"]["step"]),
+            (&json!(false), &json!(code), &json!(step)),
+            "{told}"
+        );
+    }
+    let id = add(&client, &bucket.provider()).await?;
+    let missing = "<Error><Code>NoSuchBucket</Code><Message>hush</Message></Error>";
+    bucket.fail("PUT", "xora-test-", 1, Reply::status(404).body(missing));
+    let told = test(&client, &id).await?;
+    let message = told["error"]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("404 NoSuchBucket") && !message.contains("hush"), "{told}");
+    bucket.fail("GET", "xora-test-", 1, Reply::status(200).body("something else"));
+    assert_eq!(test(&client, &id).await?["error"]["code"], "differs");
+    assert_eq!(bucket.left()?, [""; 0], "nothing is left behind");
+
+    for (name, value) in
+        [("endpoint", json!("https://10.0.0.1")), ("bucket", json!("a/b")), ("secretAccessKey", json!(""))]
+    {
+        let refused = client.post(PROVIDERS, &with(bucket.provider(), name, value)).await?;
+        assert_eq!((refused.status, refused.code()), (400, "VALIDATION_ERROR"), "{}", refused.json);
+        assert!(refused.message().starts_with(&format!("{name}: ")), "{}", refused.message());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_output_of_several_parts_goes_to_the_callers_bucket_by_signed_urls_alone() -> Result<()> {
+    let (client, origin, bucket) = (edge().await?.client(), Origin::start().await?, Bucket::start().await?);
+    let clip = noise_clip()?;
+    let id = add(&client, &bucket.provider()).await?;
+    let job = client.run(&large(&origin.file(&clip)?, &id), PATIENCE).await?;
+    assert_eq!(job["state"], "completed", "{job}");
+
+    let parts = bucket.parts();
+    assert!(parts.len() >= 3, "{} parts", parts.len());
+    for part in &parts {
+        assert!(part.request.target.contains("X-Amz-Signature="), "{}", part.request.target);
+        assert_eq!(part.request.header("authorization"), None, "nodes have no keys");
+        assert_eq!(part.status, 200);
+    }
+    for seen in bucket.seen() {
+        assert!(!format!("{:?}", seen.request).contains(&bucket.secret_access_key), "{:?}", seen.request);
+    }
+
+    let url = storage_url(&job)?;
+    assert_eq!(job["output"]["signedUrl"], url);
+    let key = format!("made/outputs/{}/result.mp4", job["jobId"].as_str().context("an id")?);
+    assert!(url.starts_with(&format!("{}/media/{key}?", bucket.endpoint())), "{url}");
+    let stored = bucket.object(&key).context("the object")?;
+    assert_eq!(client.download(url).await?, stored);
+    assert_eq!(job["output_files"]["output"]["size_bytes"], stored.len());
+    let made = std::env::temp_dir().join(format!("xora-bucket-{}.mp4", std::process::id()));
+    fs::write(&made, stored)?;
+    assert_eq!(probe(&made)?.frames("video")?, probe(&clip)?.frames("video")?);
+    fs::remove_file(&made)?;
+    assert_eq!(bucket.left()?, [format!("media/{key}")]);
+
+    let unsigned = url.split('?').next().unwrap_or_default();
+    assert_eq!(client.request(Method::GET, unsigned).send().await?.status(), 403);
+
+    // Without the provider the link still names the object, and opens nothing.
+    client.request(Method::DELETE, &format!("{PROVIDERS}/{id}")).send().await?;
+    assert_eq!(storage_url(&client.job(job["jobId"].as_str().unwrap_or_default()).await?)?, unsigned);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_bucket_that_fails_in_the_middle_gets_its_parts_again() -> Result<()> {
+    let (client, origin, bucket) = (edge().await?.client(), Origin::start().await?, Bucket::start().await?);
+    let id = add(&client, &bucket.provider()).await?;
+    bucket.fail("POST", "uploads=", 1, Reply::status(503));
+    bucket.fail("PUT", "partNumber=2", 1, Reply::status(500));
+    bucket.fail("PUT", "partNumber=1", 1, Reply::reset());
+    bucket.fail("PUT", "partNumber=2", 1, Reply { ending: Ending::Close, ..Reply::status(0) });
+    bucket.fail("POST", "uploadId=", 1, Reply::status(500));
+    let half_done = "<?xml version=\"1.0\"?><Error><Code>InternalError</Code></Error>";
+    bucket.fail("POST", "uploadId=", 1, Reply::status(200).body(half_done));
+    let job = client.run(&large(&origin.file(&noise_clip()?)?, &id), PATIENCE).await?;
+    assert_eq!(job["state"], "completed", "{job}");
+    assert_eq!(job["attempts"].as_array().map(Vec::len), Some(1), "{job}");
+    let downloaded = client.download(storage_url(&job)?).await?;
+    assert_eq!(job["output_files"]["output"]["size_bytes"], downloaded.len());
+    let statuses: Vec<_> = bucket.parts().iter().map(|part| part.status).collect();
+    assert!(statuses.contains(&500) && statuses.contains(&0), "{statuses:?}");
+    assert_eq!(bucket.left()?.len(), 1, "{:?}", bucket.left()?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_bucket_that_takes_nothing_fails_the_job_and_every_upload_is_aborted() -> Result<()> {
+    let (client, origin, bucket) = (edge().await?.client(), Origin::start().await?, Bucket::start().await?);
+    let id = add(&client, &bucket.provider()).await?;
+    bucket.fail("PUT", "partNumber=", usize::MAX, Reply::status(400));
+    let body = with(thumbnail(&origin.file(&short_clip()?)?), "storageProviderId", id.as_str());
+    let job = client.run(&body, PATIENCE).await?;
+    assert_eq!((&job["state"], &job["error"]["code"]), (&json!("failed"), &json!("STORAGE_ERROR")), "{job}");
+    assert_eq!(
+        (&job["error"]["retryable"], job["attempts"].as_array().map(Vec::len)),
+        (&json!(true), Some(3)),
+        "{job}"
+    );
+    let clean = wait_for("the uploads to be aborted", PATIENCE, async || Ok(bucket.left()?.is_empty().then_some(())));
+    clean.await.with_context(|| format!("{:?}", bucket.left()))
+}
+
+#[tokio::test]
+async fn a_cancelled_job_leaves_nothing_in_the_bucket() -> Result<()> {
+    let (client, origin, bucket) = (edge().await?.client(), Origin::start().await?, Bucket::start().await?);
+    let id = add(&client, &bucket.provider()).await?;
+    let clip = bytes(&noise_clip()?)?;
+    let pace = clip.len() / 30;
+    let job = client.create(&large(&origin.serve("slow.mp4", Served::Slowly(clip, pace)), &id)).await?;
+    let begun = wait_for("an upload", PATIENCE, async || Ok((!bucket.left()?.is_empty()).then_some(())));
+    begun.await?;
+    client.cancel(&job).await?.expect(200)?;
+    let clean = wait_for("the upload to be aborted", PATIENCE, async || Ok(bucket.left()?.is_empty().then_some(())));
+    clean.await.with_context(|| format!("{:?}", bucket.left()))
+}
+
+#[tokio::test]
+async fn the_default_bucket_is_used_and_urls_of_parts_are_renewed_before_they_expire() -> Result<()> {
+    end_with_parent();
+    let vars = vec![("PART_URL_SECONDS", "3".to_owned())];
+    let edge = Edge::start(EdgeOptions { vars, ..EdgeOptions::default() }).await?;
+    let _node = Node::start(&edge, NodeOptions::default()).await?;
+    let (client, origin, bucket) = (edge.client(), Origin::start().await?, Bucket::start().await?);
+    let id = add(&client, &bucket.provider()).await?;
+    let set = client.post("/v1/settings", &json!({"defaultStorageProviderId": id})).await?.expect(200)?;
+    assert_eq!(set["defaultStorageProviderId"], id.as_str());
+    let clip = bytes(&noise_clip()?)?;
+    let pace = clip.len() / 8;
+    let url = origin.serve("slow.mp4", Served::Slowly(clip, pace));
+    let done = client.run(&job(&url, "mp4", &json!({"name": "compress", "crf": 10})), PATIENCE).await?;
+    assert_eq!(done["state"], "completed", "{done}");
+    let parts = bucket.parts();
+    assert!(parts.iter().all(|part| part.status == 200), "none came too late");
+    // Those that came with the opening would be too old for the last parts.
+    let opening = bucket.seen().into_iter().find(|seen| seen.request.target.contains("uploads="));
+    let opened = opening.and_then(|seen| seen.request.header("x-amz-date").map(str::to_owned)).context("an opening")?;
+    let signed = |part: &Seen| part.request.target.split("X-Amz-Date=").nth(1).map(|rest| rest[..16].to_owned());
+    assert!(parts.iter().filter_map(signed).any(|signed| signed > opened), "all were signed at {opened}");
+
+    client.request(Method::DELETE, &format!("{PROVIDERS}/{id}")).send().await?.error_for_status()?;
+    let settings = client.get("/v1/settings").await?.expect(200)?;
+    assert_eq!(settings["defaultStorageProviderId"], Value::Null);
+    let managed = client.run(&thumbnail(&origin.file(&short_clip()?)?), PATIENCE).await?;
+    assert!(storage_url(&managed)?.starts_with(&edge.url), "{managed}");
+    Ok(())
+}
