@@ -265,7 +265,8 @@ mod tests {
 
     #[test]
     fn signatures_in_headers_are_the_published_ones() {
-        let table: [(Call<'_>, &[(&'static str, &str)], &[u8], &str); 4] = [
+        type Row = (Call<'static>, &'static [(&'static str, &'static str)], &'static [u8], &'static str);
+        let table: [Row; 4] = [
             (
                 call("GET", "test.txt", &[]),
                 &[("range", "bytes=0-9")],
