@@ -83,6 +83,11 @@ impl Edge {
         Client::new(&self.url, &self.key)
     }
 
+    /// One of its variables or secrets.
+    pub fn var(&self, name: &str) -> Option<String> {
+        read_vars(&self.dir.join("vars")).remove(name)
+    }
+
     /// Where its state and logs are.
     pub fn dir(&self) -> &Path {
         &self.dir

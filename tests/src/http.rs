@@ -138,7 +138,16 @@ impl Server {
         A: Fn(Request) -> F + Send + Sync + 'static,
         F: Future<Output = Reply> + Send + 'static,
     {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        Self::start_at(0, answer).await
+    }
+
+    /// The same, at a port.
+    pub async fn start_at<A, F>(port: u16, answer: A) -> Result<Self>
+    where
+        A: Fn(Request) -> F + Send + Sync + 'static,
+        F: Future<Output = Reply> + Send + 'static,
+    {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let address = listener.local_addr()?;
         let sent = Arc::new(AtomicU64::new(0));
         let (answer, counter) = (Arc::new(answer), Arc::clone(&sent));

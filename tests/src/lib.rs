@@ -17,7 +17,7 @@ mod zygote;
 pub use bucket::{Bucket, Seen};
 pub use client::{Answer, Client, TERMINAL};
 pub use edge::{Edge, EdgeOptions};
-pub use http::{Ending, Reply, Request};
+pub use http::{Ending, Reply, Request, Server};
 pub use media::{Probe, clip, ffmpeg, probe, sample};
 pub use node::{Node, NodeOptions};
 pub use origin::{Origin, Served};

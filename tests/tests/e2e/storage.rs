@@ -1,13 +1,25 @@
 //! Outputs in buckets of the caller's own.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use anyhow::{Context, Result};
 use reqwest::Method;
 use serde_json::{Value, json};
+use xora_shared::{
+    s3,
+    sign::{Access, Grant},
+    time::UnixMs,
+};
 use xora_tests::{
-    Bucket, Client, Edge, EdgeOptions, Ending, Node, NodeOptions, Origin, Reply, Seen, Served, free_port, probe,
-    wait_for,
+    Bucket, Client, Edge, EdgeOptions, Ending, Node, NodeOptions, Origin, Reply, Request, Seen, Served, Server,
+    free_port, probe, wait_for,
 };
 
 use crate::{PATIENCE, bytes, edge, end_with_parent, job, short_clip, thumbnail, uploads::noise_clip, with};
@@ -240,5 +252,99 @@ async fn the_default_bucket_is_used_and_urls_of_parts_are_renewed_before_they_ex
     assert_eq!(settings["defaultStorageProviderId"], Value::Null);
     let managed = client.run(&thumbnail(&origin.file(&short_clip()?)?), PATIENCE).await?;
     assert!(storage_url(&managed)?.starts_with(&edge.url), "{managed}");
+    Ok(())
+}
+
+/// What stands in for the S3 side of the managed bucket: it checks each signature as S3 does and passes the part on to the
+/// same bucket, through a link of the edge's own. Counts the parts.
+struct Managed {
+    bucket: s3::Bucket,
+    keys: s3::Keys,
+    edge: Mutex<Option<(String, String)>>,
+    parts: AtomicUsize,
+}
+
+impl Managed {
+    async fn take(&self, request: Request) -> Reply {
+        match self.put(&request).await {
+            Ok(etag) => {
+                self.parts.fetch_add(1, Ordering::Relaxed);
+                Reply::status(200).header("ETag", &format!("\"{etag}\""))
+            }
+            Err(_) => Reply::status(403),
+        }
+    }
+
+    async fn put(&self, request: &Request) -> Result<String> {
+        let url = reqwest::Url::parse(&format!("{}{}", self.bucket.endpoint, request.target))?;
+        let value = |wanted: &str| {
+            let found = url.query_pairs().find(|(name, _)| name == wanted).map(|(_, value)| value.into_owned());
+            found.with_context(|| wanted.to_owned())
+        };
+        let (number, upload) = (value("partNumber")?, value("uploadId")?);
+        let key = url.path().strip_prefix("/media/").context("the bucket")?;
+        let date = value("X-Amz-Date")?;
+        let iso = format!(
+            "{}-{}-{}T{}:{}:{}Z",
+            &date[..4],
+            &date[4..6],
+            &date[6..8],
+            &date[9..11],
+            &date[11..13],
+            &date[13..15]
+        );
+        let now = UnixMs(iso.parse::<jiff::Timestamp>()?.as_millisecond());
+        let query = [("partNumber", number.as_str()), ("uploadId", upload.as_str())];
+        let call = s3::Call { method: &request.method, key, query: &query };
+        let expected = self.bucket.presign(&self.keys, call, value("X-Amz-Expires")?.parse()?, now)?;
+        anyhow::ensure!(expected == url.as_str(), "the signature does not fit");
+
+        let (edge, secret) = self.edge.lock().ok().and_then(|edge| edge.clone()).context("the edge")?;
+        let (path, expires) = (format!("/files/{key}"), now.0 / 1000 + 600);
+        let extra = format!("part={number}&upload={upload}");
+        let grant = Grant { access: Access::WritePart, path: &path, extra: &extra, expires };
+        let link = format!("{edge}{path}?{extra}&expires={expires}&signature={}", grant.sign(secret.as_bytes()));
+        let stored = Client::new("", "").request(Method::PUT, &link).body(request.body.clone()).send().await?;
+        Ok(stored.error_for_status()?.headers()["etag"].to_str()?.to_owned())
+    }
+}
+
+#[tokio::test]
+async fn where_the_managed_bucket_has_keys_nodes_write_past_the_worker() -> Result<()> {
+    end_with_parent();
+    let keys = s3::Keys { access_key_id: "managed".to_owned(), secret_access_key: "hush-hush".to_owned() };
+    let port = free_port()?;
+    let bucket = s3::Bucket {
+        endpoint: format!("http://127.0.0.1:{port}"),
+        region: "auto".to_owned(),
+        bucket: "media".to_owned(),
+        prefix: String::new(),
+        path_style: true,
+    };
+    let managed = Arc::new(Managed { bucket, keys, edge: Mutex::default(), parts: AtomicUsize::new(0) });
+    let taking = Arc::clone(&managed);
+    let server = Server::start_at(port, move |request| {
+        let taking = Arc::clone(&taking);
+        async move { taking.take(request).await }
+    });
+    let _server = server.await?;
+    let vars = vec![
+        ("MEDIA_S3_ENDPOINT", managed.bucket.endpoint.clone()),
+        ("MEDIA_S3_BUCKET", "media".to_owned()),
+        ("MEDIA_S3_ACCESS_KEY_ID", managed.keys.access_key_id.clone()),
+        ("MEDIA_S3_SECRET_ACCESS_KEY", managed.keys.secret_access_key.clone()),
+    ];
+    let edge = Edge::start(EdgeOptions { vars, ..EdgeOptions::default() }).await?;
+    let secret = edge.var("SIGNING_SECRET").context("the secret")?;
+    *managed.edge.lock().expect("nobody panics") = Some((edge.url.clone(), secret));
+    let _node = Node::start(&edge, NodeOptions::default()).await?;
+    let (client, origin) = (edge.client(), Origin::start().await?);
+    let clip = origin.file(&noise_clip()?)?;
+    let done = client.run(&job(&clip, "mp4", &json!({"name": "compress", "crf": 10})), PATIENCE).await?;
+    assert_eq!(done["state"], "completed", "{done}");
+    assert!(managed.parts.load(Ordering::Relaxed) >= 3);
+    let url = storage_url(&done)?;
+    assert!(url.starts_with(&format!("{}/files/", edge.url)), "downloads stay with the edge: {url}");
+    assert_eq!(done["output_files"]["output"]["size_bytes"], client.download(url).await?.len());
     Ok(())
 }
