@@ -31,6 +31,9 @@ use crate::{
     source::{Source, SourceFault},
 };
 
+/// Inputs that may all hold bytes in memory. Of more, only the one that is read.
+const FEW: usize = 4;
+
 /// A conversation with one job process. Dropping it ends it; the process is someone else's.
 pub struct Conversation {
     from: OwnedReadHalf,
@@ -209,8 +212,13 @@ async fn answer(
     held: Arc<Held>,
     fault: Arc<OnceLock<SourceFault>>,
 ) {
+    let mut last = 0;
     while let Some(Wanted { input, offset, length }) = wanted.recv().await {
         let Some(source) = sources.get(input) else { return };
+        if input != last && sources.len() > FEW {
+            sources[last].forget();
+        }
+        last = input;
         held.reading(true);
         let answer = match read(source, offset, length.into(), &held).await {
             Ok(bytes) => ToJob::Data(bytes),

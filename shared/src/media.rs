@@ -289,6 +289,8 @@ pub enum Recipe {
     ExtractAudio(ExtractAudio),
     /// See [`Thumbnail`].
     Thumbnail(Thumbnail),
+    /// Two inputs or more, one after the other, in their order.
+    Concat,
 }
 
 impl Recipe {
@@ -303,6 +305,7 @@ impl Recipe {
             Self::Trim(_) => "trim",
             Self::ExtractAudio(_) => "extractAudio",
             Self::Thumbnail(_) => "thumbnail",
+            Self::Concat => "concat",
         }
     }
 }

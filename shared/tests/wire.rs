@@ -72,7 +72,7 @@ fn one_input_that_stands_where_there_is_now_a_list_is_understood() {
 
 #[test]
 fn callers_requests_are_kept_as_their_files_say() {
-    for name in ["compress", "thumbnail", "upload"] {
+    for name in ["compress", "thumbnail", "upload", "concat"] {
         let request = JobRequest::parse(&golden(&format!("request/{name}")), Policy::default()).expect("valid");
         same(&format!("request/{name}-stored"), &request);
     }

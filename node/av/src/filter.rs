@@ -88,6 +88,13 @@ impl Graph {
         check(unsafe { ffi::av_buffersrc_add_frame_flags(self.source, frame, 0) }, "filter").map(|_| ())
     }
 
+    /// Ends the stream at this time, in the unit of what goes in: filters that count pictures must know how long the last
+    /// one is shown.
+    pub fn end_at(&mut self, time: i64) -> Result<()> {
+        // SAFETY: the source belongs to the live graph.
+        check(unsafe { ffi::av_buffersrc_close(self.source, time, 0) }, "filter").map(|_| ())
+    }
+
     /// Takes the next frame; its times are in [`Self::time_base`].
     pub fn pull(&mut self, frame: &mut Frame) -> Result<Poll> {
         // SAFETY: the sink belongs to the live graph; the frame is released before it is overwritten.

@@ -163,6 +163,19 @@ impl Input {
         check(code, "rewind").map(|_| ()).map_err(|error| self.blame(error))
     }
 
+    /// The codec's header of a stream, as the container keeps it apart from the packets; empty when it has none.
+    pub fn header(&self, stream: usize) -> Vec<u8> {
+        let Some((parameters, _)) = self.parameters(stream) else { return Vec::new() };
+        // SAFETY: libav keeps `extradata_size` bytes at `extradata` for as long as the input lives; they are copied.
+        unsafe {
+            let (data, size) = ((*parameters).extradata, (*parameters).extradata_size);
+            match usize::try_from(size) {
+                Ok(size @ 1..) if !data.is_null() => std::slice::from_raw_parts(data, size).to_vec(),
+                Ok(_) | Err(_) => Vec::new(),
+            }
+        }
+    }
+
     /// The codec parameters of a stream.
     pub(crate) fn parameters(&self, stream: usize) -> Option<(*const ffi::AVCodecParameters, Rational)> {
         // SAFETY: the stream is of this context, and libav always allocates its parameters.

@@ -42,17 +42,7 @@ impl<'a> AudioPath<'a> {
     pub fn open(input: &Input, stream: usize, encode: &'a AudioEncode, index: usize, window: Window) -> Done<Self> {
         // More threads do not help sound.
         let decoder = Decoder::open(input, stream, 1, u64::MAX)?;
-        let sink = AudioSink {
-            encode,
-            index,
-            window,
-            regular: None,
-            encoder: None,
-            is_done: false,
-            first: None,
-            samples: 0,
-            end: 0,
-        };
+        let sink = AudioSink::new(encode, index, window);
         Ok(Self { encode, decoder, convert: None, sink, next: 0 })
     }
 
@@ -94,7 +84,7 @@ impl<'a> AudioPath<'a> {
 }
 
 /// The filters from one form of sound to the track's. Mixing down is normalised, so that it cannot clip.
-fn conversion(encode: &AudioEncode, shape: &AudioShape) -> String {
+pub fn conversion(encode: &AudioEncode, shape: &AudioShape) -> String {
     let AudioEncode { sample_rate, sample_format, channels, layout, .. } = encode;
     let normalised = if shape.channels > *channels { "=rematrix_maxval=1.0" } else { "" };
     format!(
@@ -111,7 +101,8 @@ fn drain(graph: &mut Graph, frame: Option<&mut Frame>, sink: &mut AudioSink, mux
     Ok(())
 }
 
-struct AudioSink<'a> {
+/// The encoder's side of the track.
+pub struct AudioSink<'a> {
     encode: &'a AudioEncode,
     index: usize,
     window: Window,
@@ -126,8 +117,14 @@ struct AudioSink<'a> {
     end: i64,
 }
 
-impl AudioSink<'_> {
-    fn time_base(&self) -> Rational {
+impl<'a> AudioSink<'a> {
+    /// Waits for the first sound.
+    pub fn new(encode: &'a AudioEncode, index: usize, window: Window) -> Self {
+        Self { encode, index, window, regular: None, encoder: None, is_done: false, first: None, samples: 0, end: 0 }
+    }
+
+    /// One sample.
+    pub fn time_base(&self) -> Rational {
         Rational(1, i32::try_from(self.encode.sample_rate).unwrap_or(1))
     }
 
@@ -136,7 +133,7 @@ impl AudioSink<'_> {
     }
 
     /// Takes sound in the track's form, or the end.
-    fn take(&mut self, mut frame: Option<&mut Frame>, time_base: Rational, mux: &mut Mux) -> Done<()> {
+    pub fn take(&mut self, mut frame: Option<&mut Frame>, time_base: Rational, mux: &mut Mux) -> Done<()> {
         if let (Some(first), None) = (&mut frame, &self.regular) {
             self.open(first, time_base, mux)?;
         }
@@ -215,7 +212,8 @@ impl AudioSink<'_> {
         }
     }
 
-    fn finish(mut self, mux: &mut Mux) -> Done<AudioFacts> {
+    /// Flushes everything.
+    pub fn finish(mut self, mux: &mut Mux) -> Done<AudioFacts> {
         let time_base = self.time_base();
         self.take(None, time_base, mux)?;
         self.pump(None, mux)?;

@@ -83,6 +83,11 @@ impl CopyPath {
         })
     }
 
+    /// Unit of the times of the packets that it takes, in seconds.
+    pub fn time_base(&self) -> Rational {
+        self.time_base
+    }
+
     /// Takes a packet, which is empty afterwards. Returns the time reached, in microseconds of the output.
     pub fn take(&mut self, packet: &mut Packet, mux: &mut Mux) -> Done<i64> {
         let Some(pts) = packet.pts().or(packet.dts()) else {

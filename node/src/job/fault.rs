@@ -52,6 +52,15 @@ impl Fault {
         Self::known(FailureKind::Transcode, message)
     }
 
+    /// Says which of several inputs is meant, counted from 1.
+    pub fn of_input(self, number: usize) -> Self {
+        match self.into_failure() {
+            Some(JobFailure::Known { kind, message }) => Self::known(kind, format!("input {number}: {message}")),
+            Some(other) => Self::Job(other),
+            None => Self::Gone,
+        }
+    }
+
     /// What the supervisor is told; none when it is gone.
     pub fn into_failure(self) -> Option<JobFailure> {
         match self {

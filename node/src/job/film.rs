@@ -241,6 +241,7 @@ fn open_video<'a>(
                 max_pixels: job.limits.pixels,
                 frame_rate: stream.frame_rate,
                 window: window(film),
+                alike: None,
             },
         )?),
     })
@@ -356,7 +357,8 @@ fn finish_audio(
     }
 }
 
-fn facts(format: Format, expect: &Expectation) -> OutputFacts {
+/// What is said of a file that is what was meant.
+pub fn facts(format: Format, expect: &Expectation) -> OutputFacts {
     let audio_us = expect.audio.as_ref().map(|audio| {
         let length = audio.samples * 1_000_000 / u64::from(audio.sample_rate.max(1));
         audio.start_us.max(0).unsigned_abs() + length
@@ -374,7 +376,7 @@ fn facts(format: Format, expect: &Expectation) -> OutputFacts {
 }
 
 /// libav's name of what an encoder makes.
-fn codec_name(encoder: &'static str) -> &'static str {
+pub fn codec_name(encoder: &'static str) -> &'static str {
     match encoder {
         "libx264" => "h264",
         "libx265" => "hevc",

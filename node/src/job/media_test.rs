@@ -32,9 +32,13 @@ pub(super) struct Told {
     pub(super) bytes_read: u64,
 }
 
-/// Stands in for the supervisor: runs the engine on a thread, and answers its reads from `input`. `fail_from` makes
-/// every read fail that touches that byte or one behind it.
 fn supervise(work: Work, limits: Limits, input: &[u8], fail_from: Option<u64>) -> Told {
+    supervise_all(work, limits, &[input], fail_from)
+}
+
+/// Stands in for the supervisor: runs the engine on a thread, and answers its reads from `inputs`. `fail_from` makes
+/// every read fail that touches that byte or one behind it.
+fn supervise_all(work: Work, limits: Limits, inputs: &[&[u8]], fail_from: Option<u64>) -> Told {
     let (mut ours, theirs) = UnixStream::pair().expect("socket pair");
     let engine = thread::spawn(move || serve(theirs, Sandbox::Off));
     let assignment = Assignment { work, limits, threads: 1, hardware: Vec::new() };
@@ -46,7 +50,8 @@ fn supervise(work: Work, limits: Limits, input: &[u8], fail_from: Option<u64>) -
         let mut payload = vec![0; length];
         ours.read_exact(&mut payload).expect("payload");
         match FromJob::parse(kind, payload).expect("frame") {
-            FromJob::Read { offset, length, .. } => {
+            FromJob::Read { input, offset, length } => {
+                let input = inputs[input as usize];
                 let start = usize::try_from(offset).expect("offset").min(input.len());
                 let bytes = input[start..(start + length as usize).min(input.len())].to_vec();
                 let fails = fail_from.is_some_and(|from| offset + u64::from(length) > from);
@@ -84,8 +89,21 @@ pub(super) struct Made {
 
 /// Makes `wanted` of a file, verifies it, and writes it beside the input for judgement.
 pub(super) fn make(input: &Path, wanted: Wanted) -> Made {
-    let bytes = fs::read(input).expect("input");
-    let told = supervise(run_work(&bytes, wanted), LIMITS, &bytes, None);
+    make_of_all(&[input], wanted)
+}
+
+fn run_all(inputs: &[&Path], wanted: Wanted, limits: Limits) -> Told {
+    let inputs: Vec<_> = inputs.iter().map(|input| fs::read(input).expect("input")).collect();
+    let inputs: Vec<_> = inputs.iter().map(Vec::as_slice).collect();
+    let sources = inputs.iter().map(|input| source(input)).collect();
+    let work = Work::Run { inputs: sources, wanted, index_bytes: None, uncopyable: None };
+    supervise_all(work, limits, &inputs, None)
+}
+
+/// As [`make`], of several files; it is written beside the first.
+pub(super) fn make_of_all(inputs: &[&Path], wanted: Wanted) -> Made {
+    let input = inputs[0];
+    let told = run_all(inputs, wanted, LIMITS);
     let report = match told.messages.last() {
         Some(Up::Produced(report)) => (**report).clone(),
         other => panic!("{}: {other:?}", input.display()),
@@ -106,6 +124,13 @@ pub(super) fn make(input: &Path, wanted: Wanted) -> Made {
     let file = input.with_extension(format!("made.{extension}"));
     fs::write(&file, &told.output).expect("written");
     Made { report, strategy: planned.expect("a plan"), receipt, told, file }
+}
+
+pub(super) fn all_refused(inputs: &[&Path], wanted: Wanted, limits: Limits) -> (FailureKind, String) {
+    match run_all(inputs, wanted, limits).messages.pop() {
+        Some(Up::Failed(JobFailure::Known { kind, message })) => (kind, message),
+        other => panic!("expected a refusal, found {other:?}"),
+    }
 }
 
 pub(super) fn refused(input: &[u8], wanted: Wanted, limits: Limits) -> (FailureKind, String) {

@@ -6,6 +6,7 @@
 //! call `serve` on a thread.
 
 mod audio;
+mod concat;
 mod copy;
 mod damage;
 mod decode;
@@ -21,6 +22,7 @@ mod plan;
 mod probe;
 mod progress;
 mod shape;
+mod sounds;
 mod source;
 mod still;
 mod streams;
@@ -30,6 +32,8 @@ mod video;
 
 #[cfg(test)]
 mod bomb_test;
+#[cfg(test)]
+mod concat_test;
 #[cfg(test)]
 mod copy_test;
 #[cfg(test)]
@@ -41,7 +45,7 @@ use std::os::unix::net::UnixStream;
 
 use xora_shared::{
     failure::Stage,
-    media::{Format, Wanted},
+    media::{Format, Recipe, Wanted},
     report::RunReport,
 };
 
@@ -77,10 +81,14 @@ fn work(link: &Link, assignment: Assignment) -> Done<Up> {
     let Assignment { work, limits, threads, hardware } = assignment;
     match work {
         Work::Run { inputs, wanted, index_bytes, uncopyable } => {
+            let tried = Tried { index_bytes, uncopyable };
+            if wanted.recipe == Recipe::Concat {
+                let joined = concat::run(link, &inputs, wanted.format, tried, &limits, (threads, &hardware));
+                return joined.map(|report| Up::Produced(Box::new(report)));
+            }
             let [input] = inputs.as_slice() else {
                 return Err(Fault::unsupported("the recipe takes exactly one input"));
             };
-            let tried = Tried { index_bytes, uncopyable };
             run_one(link, input, &wanted, tried, &limits, (threads, &hardware))
                 .map(|report| Up::Produced(Box::new(report)))
         }

@@ -3,6 +3,7 @@
 //! `recipes` says what each recipe wishes for, `tracks` what can be copied and how the rest is encoded, `still` is about
 //! single pictures. The cheapest way that is right wins: nothing at all, then copied packets, then encoding.
 
+pub mod concat;
 mod recipes;
 mod still;
 mod tracks;
@@ -13,7 +14,12 @@ use xora_shared::{
     report::{Strategy, StreamFate},
 };
 
-use crate::job::{fault::Done, probe::Probe, shape::Picture, streams::describe};
+use crate::job::{
+    fault::{Done, Fault},
+    probe::Probe,
+    shape::Picture,
+    streams::describe,
+};
 
 /// Everything decided.
 #[derive(Clone, Debug)]
@@ -153,6 +159,7 @@ pub fn decide(probe: &Probe, wanted: &Wanted, abilities: Abilities) -> Done<Plan
         Recipe::Trim(trim) => recipes::trim(probe, trim, format, abilities),
         Recipe::ExtractAudio(extract) => recipes::extract_audio(probe, extract, format, abilities),
         Recipe::Thumbnail(thumbnail) => still::still(probe, thumbnail, format, abilities),
+        Recipe::Concat => Err(Fault::unsupported("concat takes two inputs or more")),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-const ABILITIES: Abilities = Abilities { tonemap: true, copy: true };
+pub(super) const ABILITIES: Abilities = Abilities { tonemap: true, copy: true };
 
 fn stream(index: usize, kind: Kind, codec: &str) -> Stream {
     Stream {
@@ -47,11 +47,11 @@ fn stream(index: usize, kind: Kind, codec: &str) -> Stream {
     }
 }
 
-fn video(index: usize, width: u32, height: u32) -> Stream {
+pub(super) fn video(index: usize, width: u32, height: u32) -> Stream {
     Stream { width, height, ..stream(index, Kind::Video, "h264") }
 }
 
-fn audio(index: usize, sample_rate: u32, channels: u32) -> Stream {
+pub(super) fn audio(index: usize, sample_rate: u32, channels: u32) -> Stream {
     Stream { sample_rate, channels, ..stream(index, Kind::Audio, "aac") }
 }
 
@@ -59,7 +59,7 @@ fn cover(index: usize) -> Stream {
     Stream { is_attached_picture: true, ..video(index, 300, 300) }
 }
 
-fn probe(streams: Vec<Stream>) -> Probe {
+pub(super) fn probe(streams: Vec<Stream>) -> Probe {
     Probe {
         size: Some(1_000_000),
         container: "mov,mp4".to_owned(),

@@ -48,13 +48,20 @@ pub fn open(link: &Link, index: u32, source: &Source, limits: &Limits) -> Done<(
     let probe = Probe {
         size: input.size(),
         container: input.format(),
-        duration_us: input.duration_us(),
+        duration_us: length_us(&input),
         streams: input.streams().to_vec(),
         warnings: Vec::new(),
     };
     check_limits(&probe, limits)?;
     check_whole(&input, appearance)?;
     Ok((input, probe))
+}
+
+/// Matroska counts its length from zero, whatever it begins with.
+fn length_us(input: &Input) -> Option<u64> {
+    let from_zero = input.format().starts_with("matroska");
+    let before = input.start_us().filter(|_| from_zero).and_then(|start| u64::try_from(start).ok());
+    input.duration_us().map(|length| length.saturating_sub(before.unwrap_or(0)))
 }
 
 fn open_as(source: Box<dyn ReadAt>, appearance: Look, limits: &Limits) -> Done<Input> {

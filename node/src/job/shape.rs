@@ -1,5 +1,7 @@
 //! From the shape of a decoded picture to the chain of filters that makes it fit the output. Pure functions.
 
+use std::fmt::Write as _;
+
 use xora_av::{Color, Orientation, PictureShape, Rational};
 
 /// What the output's pictures must be.
@@ -88,6 +90,20 @@ pub fn chain(shape: &PictureShape, want: &Picture) -> Chain {
     let (width, height) = if want.orientation.swaps_sides() { (stored.1, stored.0) } else { stored };
     let color = output_color(shape, want.pixels, tonemap);
     Chain { text: steps.join(","), width, height, color, hdr_left: hdr && !tonemap }
+}
+
+/// Makes what comes out of a chain for films another size, between black bars where the shapes differ, with colours by
+/// another matrix.
+pub fn fit_into(mut chain: Chain, (width, height): (u32, u32), color: Color) -> Chain {
+    let (from, to) = (matrix_name(chain.color.matrix), matrix_name(color.matrix));
+    let matrix = if from == to { String::new() } else { format!(":in_color_matrix={from}:out_color_matrix={to}") };
+    if (chain.width, chain.height) != (width, height) {
+        let size = format!("{width}:{height}:force_original_aspect_ratio=decrease:force_divisible_by=2");
+        let _ = write!(chain.text, ",scale={size}:flags=bicubic{matrix},pad={width}:{height}:(ow-iw)/2:(oh-ih)/2");
+    } else if !matrix.is_empty() {
+        let _ = write!(chain.text, ",scale=flags=bicubic{matrix}");
+    }
+    Chain { width, height, color, text: format!("{},setsar=1,format=yuv420p", chain.text), ..chain }
 }
 
 /// The size before turning.

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use xora_av::{
-    Color, Decoder, Encoder, FieldOrder, Frame, Graph, Input, Packet, PictureShape, Poll, Rational, VideoEncoding,
-    rescale,
+    Color, Decoder, Encoder, FieldOrder, Frame, Graph, Input, Packet, PictureShape, Poll, Rational, Stream,
+    VideoEncoding, rescale,
 };
 
 use crate::job::{
@@ -15,7 +15,7 @@ use crate::job::{
     fault::{Done, Fault},
     mux::Mux,
     plan::VideoEncode,
-    shape::{Chain, Picture, Size, chain},
+    shape::{Chain, Picture, Size, chain, fit_into},
 };
 
 /// What is fixed for the whole track.
@@ -36,6 +36,15 @@ pub struct Setup<'a> {
     pub frame_rate: Rational,
     /// Pictures that begin before or after are left out.
     pub window: Window,
+    /// Whether pictures of further inputs follow, and must become like the first.
+    pub alike: Option<Alike>,
+}
+
+/// What makes the pictures of several inputs one film.
+#[derive(Clone, Copy, Debug)]
+pub struct Alike {
+    /// The rate that they all get; none where they have the same.
+    pub rate: Option<Rational>,
 }
 
 /// See the module.
@@ -44,6 +53,8 @@ pub struct VideoPath<'a> {
     decoder: Decoder,
     filter: Option<Filter>,
     sink: VideoSink<'a>,
+    /// What the pictures of the input at hand must be.
+    picture: Picture,
     /// Where the next picture should begin, in the decoder's time base, if it does not say.
     next: i64,
 }
@@ -53,6 +64,8 @@ struct Filter {
     graph: Graph,
     shape: PictureShape,
     chain: Chain,
+    /// Where the last picture ends, in the unit of what goes in.
+    end: i64,
 }
 
 /// What a finished track tells.
@@ -77,12 +90,47 @@ impl<'a> VideoPath<'a> {
     pub fn open(input: &Input, setup: Setup<'a>) -> Done<Self> {
         let decoder = Decoder::open(input, setup.stream, setup.threads, setup.max_pixels)?;
         let sink = VideoSink::new(&setup);
-        Ok(Self { setup, decoder, filter: None, sink, next: 0 })
+        let picture = setup.encode.picture.clone();
+        Ok(Self { setup, decoder, filter: None, sink, picture, next: 0 })
+    }
+
+    /// libav's name of the encoder.
+    pub fn encoder(&self) -> &'static str {
+        self.setup.encode.encoder
+    }
+
+    /// Goes on with the pictures of another input, at a time of the output that is not before the end of the last one;
+    /// in microseconds.
+    pub fn go_on(&mut self, input: &Input, stream: &Stream, time_us: i64) -> Done<()> {
+        self.decoder = Decoder::open(input, stream.index, self.setup.threads, self.setup.max_pixels)?;
+        self.setup.frame_rate = stream.frame_rate;
+        self.picture.orientation = stream.orientation;
+        self.picture.deinterlace = stream.is_interlaced;
+        self.sink.offset = rescale(time_us, xora_av::MICROSECONDS, self.sink.time_base);
+        self.next = 0;
+        Ok(())
+    }
+
+    /// Takes what is left of the input at hand, and tells where its last picture ends, in microseconds of the output.
+    pub fn end_input(&mut self, mux: &mut Mux, damage: &mut Damage) -> Done<i64> {
+        self.take(None, mux, damage)?;
+        if let Some(mut filter) = self.filter.take() {
+            drain(&mut filter, None, &mut self.sink, mux)?;
+        }
+        Ok(self.sink.reached_us())
+    }
+
+    /// The first time at or after this one at which a picture can begin, in microseconds of the output.
+    pub fn next_tick(&self, time_us: i64) -> i64 {
+        let time_base = self.sink.time_base;
+        let tick = rescale(time_us, xora_av::MICROSECONDS, time_base);
+        let us = rescale(tick, time_base, xora_av::MICROSECONDS);
+        if us < time_us { rescale(tick + 1, time_base, xora_av::MICROSECONDS) } else { us }
     }
 
     /// Takes a packet, or with `None` the end of the input. Returns the time reached, in microseconds of the output.
     pub fn take(&mut self, packet: Option<&Packet>, mux: &mut Mux, damage: &mut Damage) -> Done<i64> {
-        let Self { setup, decoder, filter, sink, next } = self;
+        let Self { setup, decoder, filter, sink, picture, next } = self;
         let time_base = decoder.time_base();
         decode(decoder, packet, damage, |frame| {
             let pts = frame.best_effort_pts().unwrap_or(*next);
@@ -92,13 +140,20 @@ impl<'a> VideoPath<'a> {
                 return Ok(());
             }
             let shape = frame.picture_shape(time_base, setup.frame_rate);
-            let mut fitting = match filter.take() {
-                Some(filter) if filter.shape == shape => filter,
-                Some(mut other) => {
+            let mut fitting = match (filter.take(), setup.alike) {
+                (Some(filter), _) if filter.shape == shape => filter,
+                (Some(mut other), None) => {
                     drain(&mut other, None, sink, mux)?;
                     Filter::build(shape, &sink.later_picture(), setup.threads)?
                 }
-                None => Filter::build(shape, &first_picture(setup.encode, frame), setup.threads)?,
+                (None, None) => Filter::build(shape, &first_picture(picture, frame), setup.threads)?,
+                (other, Some(alike)) => {
+                    if let Some(mut other) = other {
+                        drain(&mut other, None, sink, mux)?;
+                    }
+                    let chain = sink.make_alike(chain(&shape, &first_picture(picture, frame)), alike);
+                    Filter::of(shape, chain, setup.threads)?
+                }
             };
             drain(&mut fitting, Some(frame), sink, mux)?;
             *filter = Some(fitting);
@@ -109,31 +164,40 @@ impl<'a> VideoPath<'a> {
 
     /// Flushes everything.
     pub fn finish(mut self, mux: &mut Mux, damage: &mut Damage) -> Done<VideoFacts> {
-        self.take(None, mux, damage)?;
-        if let Some(mut filter) = self.filter.take() {
-            drain(&mut filter, None, &mut self.sink, mux)?;
-        }
+        self.end_input(mux, damage)?;
         self.sink.finish(mux)
     }
 }
 
 /// Fields are looked for in the first picture, too: many containers are silent about them.
-fn first_picture(encode: &VideoEncode, frame: &Frame) -> Picture {
-    let deinterlace = encode.picture.deinterlace || frame.field_order() != FieldOrder::Progressive;
-    Picture { deinterlace, ..encode.picture.clone() }
+fn first_picture(picture: &Picture, frame: &Frame) -> Picture {
+    let deinterlace = picture.deinterlace || frame.field_order() != FieldOrder::Progressive;
+    Picture { deinterlace, ..picture.clone() }
 }
 
 impl Filter {
     fn build(shape: PictureShape, picture: &Picture, threads: u32) -> Done<Self> {
         let chain = chain(&shape, picture);
+        Self::of(shape, chain, threads)
+    }
+
+    fn of(shape: PictureShape, chain: Chain, threads: u32) -> Done<Self> {
         let graph = Graph::pictures(&shape, &chain.text, threads)?;
-        Ok(Self { graph, shape, chain })
+        Ok(Self { graph, shape, chain, end: 0 })
     }
 }
 
 /// Passes a frame, or the end, through the filters and on to the encoder.
 fn drain(filter: &mut Filter, frame: Option<&mut Frame>, sink: &mut VideoSink, mux: &mut Mux) -> Done<()> {
-    filter.graph.push(frame)?;
+    match frame {
+        Some(frame) => {
+            let PictureShape { frame_rate, time_base, .. } = filter.shape;
+            let length = frame_length(frame_rate, time_base).unwrap_or(1).max(frame.duration());
+            filter.end = frame.pts().unwrap_or(filter.end).saturating_add(length);
+            filter.graph.push(Some(frame))?;
+        }
+        None => filter.graph.end_at(filter.end)?,
+    }
     let mut filtered = Frame::new()?;
     while filter.graph.pull(&mut filtered)? == Poll::Ready {
         filtered.set_color(filter.chain.color);
@@ -159,6 +223,8 @@ struct VideoSink<'a> {
     /// Start and length of the pictures that are inside the encoder.
     inside: Vec<(i64, i64)>,
     first: Option<i64>,
+    /// What is put on the times of all pictures, in `time_base`.
+    offset: i64,
     end: i64,
     last_length: i64,
     size: (u32, u32),
@@ -185,6 +251,7 @@ impl<'a> VideoSink<'a> {
             picture: setup.encode.picture.clone(),
             inside: Vec::new(),
             first: None,
+            offset: 0,
             end: 0,
             last_length: 1,
             size: (0, 0),
@@ -205,6 +272,18 @@ impl<'a> VideoSink<'a> {
         }
     }
 
+    /// Makes what comes out of a chain like what the encoder was opened with: the size between black bars, the colours
+    /// by the same matrix, the rate.
+    fn make_alike(&self, mut chain: Chain, Alike { rate }: Alike) -> Chain {
+        if self.encoder.is_some() {
+            chain = fit_into(chain, self.size, self.color);
+        }
+        if let Some(Rational(count, seconds)) = rate {
+            let _ = write!(chain.text, ",fps={count}/{seconds}");
+        }
+        chain
+    }
+
     fn reached_us(&self) -> i64 {
         rescale(self.end, self.time_base, xora_av::MICROSECONDS)
     }
@@ -216,7 +295,8 @@ impl<'a> VideoSink<'a> {
         }
         frame.set_color(self.color);
         frame.forget_picture_type();
-        let wanted = rescale(frame.pts().unwrap_or(self.end), filter.graph.time_base(), self.time_base);
+        let time = frame.pts().map(|pts| rescale(pts, filter.graph.time_base(), self.time_base));
+        let wanted = time.map_or(self.end, |time| time.saturating_add(self.offset));
         let mut pts = wanted;
         if let Some(held) = self.held.take() {
             let start = held.pts().unwrap_or(0);

@@ -86,6 +86,14 @@ impl Source {
         }
     }
 
+    /// Drops what is held in memory for later.
+    pub fn forget(&self) {
+        match &self.way {
+            Way::Ranges(reader) => reader.forget(),
+            Way::Spooled(_) | Way::Empty => {}
+        }
+    }
+
     /// The bytes of a range, fewer only at the end of the input.
     pub async fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, SourceFault> {
         match &self.way {

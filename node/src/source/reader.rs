@@ -97,6 +97,11 @@ impl RangeReader {
         self.inner.size
     }
 
+    /// Drops what is held for later.
+    pub fn forget(&self) {
+        self.inner.lock().cache = Cache::new(CACHE);
+    }
+
     /// The bytes of a range, fewer only at the end of the input.
     pub async fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, SourceFault> {
         let end = offset.saturating_add(length).min(self.inner.size);

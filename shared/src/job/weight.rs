@@ -25,7 +25,9 @@ impl Weight {
         }
         match &wanted.recipe {
             Recipe::Thumbnail(_) | Recipe::ExtractAudio(_) => Self::Light,
-            Recipe::WebReady(WebReady { encode: None }) | Recipe::Transcode | Recipe::Trim(_) => Self::Open,
+            Recipe::WebReady(WebReady { encode: None }) | Recipe::Transcode | Recipe::Trim(_) | Recipe::Concat => {
+                Self::Open
+            }
             Recipe::WebReady(WebReady { encode: Some(_) })
             | Recipe::Proxy(_)
             | Recipe::Compress(_)

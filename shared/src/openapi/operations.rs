@@ -270,6 +270,7 @@ fn create_job() -> Operation {
             ("compress", golden(include_str!("../../tests/wire/request/compress.json"))),
             ("thumbnail", golden(include_str!("../../tests/wire/request/thumbnail.json"))),
             ("upload", golden(include_str!("../../tests/wire/request/upload.json"))),
+            ("concat", golden(include_str!("../../tests/wire/request/concat.json"))),
             (
                 "preset",
                 json!({

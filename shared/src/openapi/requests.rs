@@ -29,8 +29,12 @@ pub enum JobBody {
 pub struct RecipeJob {
     /// How the work is described.
     pub mode: Mode,
-    /// Where the input is.
-    pub input: Input,
+    /// Where the input is. Required, but for `concat`.
+    pub input: Option<Input>,
+    /// The inputs of `concat`, 2 to 32, joined in the order in which they stand here. Names are `in_` and letters, digits
+    /// or underscores; values are public https URLs.
+    #[schemars(rename = "input_files", extend("minProperties" = 2, "maxProperties" = 32))]
+    pub input_files: Option<Map<String, Value>>,
     /// What to write.
     pub output: Output,
     /// What to do.
@@ -46,8 +50,11 @@ pub struct PresetJob {
     /// A preset or starter.
     #[schemars(length(min = 1, max = 64))]
     pub preset_id: String,
-    /// Where the input is.
-    pub input: Input,
+    /// Where the input is. Required, but for `concat`.
+    pub input: Option<Input>,
+    /// The inputs of `concat`, as in a job without a preset.
+    #[schemars(rename = "input_files", extend("minProperties" = 2, "maxProperties" = 32))]
+    pub input_files: Option<Map<String, Value>>,
     /// How the work is described.
     pub mode: Option<Mode>,
     /// What to write instead.
@@ -199,6 +206,12 @@ pub enum Recipe {
         /// Of JPEG and WebP; 100 is best. Default: 85.
         #[schemars(range(min = 1, max = 100))]
         quality: Option<u8>,
+        #[schemars(flatten)]
+        staging: Staging,
+    },
+    /// Several inputs, one after the other: mp4, webm, mov, mp3, aac, wav, m4a, opus, flac. Pictures that agree are
+    /// copied, and sound in a file of its own; what does not agree becomes like the first input.
+    Concat {
         #[schemars(flatten)]
         staging: Staging,
     },

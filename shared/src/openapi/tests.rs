@@ -70,7 +70,7 @@ fn every_parser_knows_the_fields_that_the_document_describes_and_no_others() {
     assert_eq!(known(upload, ""), described(&schema("CreateUpload")));
     assert_eq!(known(job(&json!({"output": {"?": 1}})), "output."), described(&schema("Output")));
     assert_eq!(known(preset(&json!({"?": 1})), ""), described(&schema("SavePreset")));
-    let refused: BTreeSet<_> = ["input", "presetId"].map(str::to_owned).into();
+    let refused: BTreeSet<_> = ["input", "input_files", "presetId"].map(str::to_owned).into();
     assert_eq!(&known(preset(&json!({"config": {"?": 1}})), "config.") - &refused, described(&schema("PresetConfig")));
     assert_eq!(known(settings(&json!({"?": 1})), ""), described(&schema("ChangeSettings")));
     let provider = ProviderRequest::parse(&json!({"?": 1}), POLICY).map(drop);

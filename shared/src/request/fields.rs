@@ -106,6 +106,22 @@ impl Field {
         }
     }
 
+    /// The entries of an object of free names, in their order.
+    pub fn entries(self, min: usize, max: usize) -> Option<Vec<(String, Self)>> {
+        let wanted = format!("must be an object of {min} to {max} entries");
+        match &self.value {
+            Value::Object(map) if (min..=max).contains(&map.len()) => {}
+            Value::Object(_) => return self.refuse(&wanted),
+            _ => return self.wrong(&wanted),
+        }
+        let Self { path, value: Value::Object(map), problems } = self else { return None };
+        let entry = |(name, value)| {
+            let field = Self { path: format!("{path}.{name}"), value, problems: Rc::clone(&problems) };
+            (name, field)
+        };
+        Some(map.into_iter().map(entry).collect())
+    }
+
     /// The object as it stands, if it is one.
     pub fn map(&self) -> Option<&Map<String, Value>> {
         self.value.as_object()

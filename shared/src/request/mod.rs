@@ -19,6 +19,8 @@ use crate::{
 /// Names and values: HTTP headers, metadata.
 pub type Headers = BTreeMap<String, String>;
 
+/// Most inputs that one job can join.
+const MAX_INPUTS: usize = 32;
 /// Default priority.
 const PRIORITY: u8 = 5;
 
@@ -69,21 +71,21 @@ impl JobRequest {
     /// Reads the body of `POST /v1/jobs`, in which a preset has taken the place of its id (see [`crate::preset::merge`]).
     pub fn parse(body: &Value, policy: Policy) -> Result<Self, Invalid> {
         let mut fields = Fields::of_body(body)?;
-        let input = fields.required("input", |field| input(field, policy));
+        let inputs = inputs(&mut fields, joins(body), policy);
         let config = Config::read(&mut fields, policy);
         fields.optional("presetId", |field| field.refuse::<()>("must be the id of a preset, a string"));
         fields.finish()?;
-        let (Some(input), Some(config)) = (input, config) else {
+        let (Some(inputs), Some(config)) = (inputs, config) else {
             unreachable!("a required part that is missing has been noted as a problem")
         };
         let Config { wanted, stage_input, webhook_url, metadata, priority, storage_provider_id } = config;
-        Ok(Self { inputs: vec![input], wanted, stage_input, webhook_url, metadata, priority, storage_provider_id })
+        Ok(Self { inputs, wanted, stage_input, webhook_url, metadata, priority, storage_provider_id })
     }
 
     /// Judges the configuration of a preset: a job without its input.
     pub fn check_config(fields: &mut Fields, policy: Policy) {
         Config::read(fields, policy);
-        for name in ["input", "presetId"] {
+        for name in ["input", "input_files", "presetId"] {
             fields.optional(name, |field| field.refuse::<()>("belongs to a job, not to a preset"));
         }
     }
@@ -145,6 +147,34 @@ fn mode(field: Field) -> Option<()> {
         (_, "recipe") => Some(()),
         (field, _) => field.refuse("`ffmpeg` is not offered by this version; use `recipe`"),
     }
+}
+
+/// Whether the body asks for several inputs to be joined.
+fn joins(body: &Value) -> bool {
+    body.pointer("/recipe/name").and_then(Value::as_str) == Some("concat")
+}
+
+fn inputs(fields: &mut Fields, joins: bool, policy: Policy) -> Option<Vec<Input>> {
+    if joins {
+        fields.optional("input", |field| field.refuse::<()>("is not for concat; name its inputs in `input_files`"));
+        return fields.required("input_files", |field| input_files(field, policy));
+    }
+    fields.optional("input_files", |field| field.refuse::<()>("is for concat; this recipe takes one `input`"));
+    fields.required("input", |field| input(field, policy)).map(|input| vec![input])
+}
+
+/// `in_*` → URL. Their order is that of the request.
+fn input_files(field: Field, policy: Policy) -> Option<Vec<Input>> {
+    let entries = field.entries(2, MAX_INPUTS)?;
+    let urls = entries.into_iter().map(|(name, field)| {
+        let rest = name.strip_prefix("in_").unwrap_or_default();
+        let named =
+            (1..=64).contains(&rest.len()) && rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if named { field.url(policy) } else { field.refuse("must be named `in_` and letters, digits or underscores") }
+    });
+    // All are read before any is missed, so that every problem is named.
+    let urls: Vec<_> = urls.collect();
+    urls.into_iter().map(|url| Some(Input::Url { url: url?, headers: Headers::new() })).collect()
 }
 
 fn input(field: Field, policy: Policy) -> Option<Input> {
@@ -292,7 +322,7 @@ mod tests {
                 "recipe.name: `compress` cannot make gif; output.format may be mp4, webm, mov",
             ),
             ("/recipe/name", json!("magic"), "recipe.name: must be one of webReady, proxy, compress"),
-            ("/recipe/name", json!("concat"), "recipe.name: `concat` is not offered by this version"),
+            ("/input_files", json!({}), "input_files: is for concat; this recipe takes one `input`"),
             ("/recipe/crf", json!(52), "recipe.crf: must be 0 to 51, a whole number"),
             ("/recipe/crf", json!(-1), "recipe.crf: must be 0 to 51, a whole number"),
             ("/recipe/crf", json!(1.5), "recipe.crf: must be 0 to 51, a whole number"),
@@ -310,6 +340,43 @@ mod tests {
             assert_eq!(found.len(), 1, "{pointer}: {found:?}");
             assert!(found[0].starts_with(expected), "{}\n is not\n{expected}", found[0]);
         }
+    }
+
+    fn concat(input_files: &Value) -> Value {
+        json!({"mode": "recipe", "output": {"format": "mp4"}, "recipe": {"name": "concat"}, "input_files": input_files})
+    }
+
+    #[test]
+    fn joined_inputs_keep_the_order_of_the_request() {
+        let files =
+            json!({"in_z": "https://example.com/1", "in_a": "https://example.com/2", "in_10": "https://example.com/3"});
+        let request = JobRequest::parse(&concat(&files), STRICT).expect("valid");
+        let urls: Vec<_> =
+            request.inputs.iter().map(|input| serde_json::to_value(input).expect("a value")["url"].clone()).collect();
+        assert_eq!(urls, ["https://example.com/1", "https://example.com/2", "https://example.com/3"]);
+    }
+
+    #[test]
+    fn each_problem_of_joined_inputs_is_named_by_its_path() {
+        let one = "https://example.com/1";
+        let many: serde_json::Map<_, _> = (0..33).map(|n| (format!("in_{n}"), json!(one))).collect();
+        for (files, expected) in [
+            (json!([one, one]), "input_files: must be an object of 2 to 32 entries, not an array"),
+            (json!({"in_1": one}), "input_files: must be an object of 2 to 32 entries"),
+            (Value::Object(many), "input_files: must be an object of 2 to 32 entries"),
+            (json!({"in_1": one, "out_2": one}), "input_files.out_2: must be named `in_`"),
+            (json!({"in_1": one, "in_": one}), "input_files.in_: must be named `in_`"),
+            (json!({"in_1": one, "in_2": "http://example.com"}), "input_files.in_2: must be https"),
+            (json!({"in_1": one, "in_2": 7}), "input_files.in_2: must be an https URL, not a number"),
+            (Value::Null, "input_files: is required"),
+        ] {
+            let found = problems(&concat(&files));
+            assert_eq!(found.len(), 1, "{files}: {found:?}");
+            assert!(found[0].starts_with(expected), "{}\n is not\n{expected}", found[0]);
+        }
+        let mut both = concat(&json!({"in_1": one, "in_2": one}));
+        both["input"] = json!({"url": one});
+        assert_eq!(problems(&both), ["input: is not for concat; name its inputs in `input_files`"]);
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub fn parse(field: Field, format: Option<Format>) -> Option<(Recipe, Option<boo
     let mut fields = field.object()?;
     let name = fields.required("name", |field| choose(field, &NAMES));
     let stage_input = fields.optional("stageInput", Field::boolean);
-    let (field, name) = name?;
+    let (_, name) = name?;
     let recipe = match name {
         "webReady" => web_ready(&mut fields, format),
         "proxy" => proxy(&mut fields, format),
@@ -49,7 +49,7 @@ pub fn parse(field: Field, format: Option<Format>) -> Option<(Recipe, Option<boo
         "trim" => trim(&mut fields, format),
         "extractAudio" => extract_audio(&mut fields, format),
         "thumbnail" => thumbnail(&mut fields, format),
-        _ => return field.refuse(&format!("`{name}` is not offered by this version")),
+        _ => makes("concat", format, MEDIA, &fields).map(|_| Recipe::Concat),
     };
     fields.end();
     Some((recipe?, stage_input))

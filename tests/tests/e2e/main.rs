@@ -2,6 +2,7 @@
 //!
 //! One edge with one node serves every test that does not need to break something; the others start their own.
 
+mod concat;
 mod crashes;
 mod create;
 mod description;

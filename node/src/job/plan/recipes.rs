@@ -165,7 +165,7 @@ pub fn extract_audio(probe: &Probe, recipe: &ExtractAudio, format: Format, abili
 }
 
 /// The pictures of a format at the usual quality; none for formats of sound.
-fn video_in(format: Format, scale: Scale) -> Option<VideoWish> {
+pub(super) fn video_in(format: Format, scale: Scale) -> Option<VideoWish> {
     let (codec, crf) = match format {
         Format::Webm => (VideoCodec::Vp9, CRF_VP9),
         Format::Mp4 | Format::Mov => (VideoCodec::H264, CRF),
@@ -331,7 +331,7 @@ fn converted_reason(stream: &Stream, film: &Film) -> Option<String> {
     }
 }
 
-fn start_us(stream: &Stream) -> Option<i64> {
+pub(super) fn start_us(stream: &Stream) -> Option<i64> {
     stream.start.map(|start| rescale(start, stream.time_base, MICROSECONDS))
 }
 
@@ -345,7 +345,7 @@ fn length_us(probe: &Probe, cut: Cut) -> Option<u64> {
 }
 
 /// Packets of the output, about: pictures as the input counts them or from its rate, sound in frames of 1024 samples.
-fn packets(chosen: &[&Stream], duration_us: Option<u64>) -> u64 {
+pub(super) fn packets(chosen: &[&Stream], duration_us: Option<u64>) -> u64 {
     // Unknown: one hour. If that is too little, the run is repeated with what it needed.
     let seconds = duration_us.map_or(3600, |us| us / 1_000_000 + 1);
     let of = |stream: &&Stream| match stream.kind {
