@@ -17,7 +17,7 @@ use xora_shared::{
     job::{lease::Hold, weight::Weight},
     media::Format,
     protocol::{Complete, Fail, InputAt, Lease, NodeResult, NodeTimings, Release, Usage},
-    report::{Expectation, RunReport, Strategy, StrategyKind, VerifyReport},
+    report::{Expectation, Fate, RunReport, Strategy, Unchanged, VerifyReport},
     request::Headers,
 };
 
@@ -152,6 +152,11 @@ struct Made {
 /// How the first process's part ended.
 enum Run {
     Made(Box<Made>),
+    /// The input is the result.
+    Unchanged {
+        unchanged: Box<Unchanged>,
+        ended: Ended,
+    },
     /// It has to be done again, knowing more.
     Again {
         found: Found,
@@ -202,6 +207,12 @@ impl Attempt<'_> {
         loop {
             let made = match self.produce(process, &sources, &tried).await? {
                 Run::Made(made) => made,
+                Run::Unchanged { unchanged, ended } => {
+                    count(&mut usage, &ended, 0);
+                    usage.bytes_read = sources.iter().map(Source::received).sum();
+                    let bytes = sources.iter().filter_map(Source::size).sum();
+                    return Ok(self.pass_through(*unchanged, bytes, usage, opened));
+                }
                 Run::Again { found, wasted, ended } => {
                     count(&mut usage, &ended, wasted);
                     tried = tried.and(found).ok_or(Cause::Confused)?;
@@ -209,7 +220,7 @@ impl Attempt<'_> {
                     continue;
                 }
             };
-            let copied = made.strategy.kind != StrategyKind::Encode;
+            let copied = made.report.streams.iter().any(|stream| stream.fate == Fate::Kept);
             usage.bytes_read = sources.iter().map(Source::received).sum();
             let times = (opened, Instant::now());
             let found = match self.publish(*made, &mut usage, times).await {
@@ -220,6 +231,14 @@ impl Attempt<'_> {
             tried = tried.and(found).ok_or(Cause::Confused)?;
             process = self.start().await?;
         }
+    }
+
+    fn pass_through(&self, unchanged: Unchanged, bytes: u64, usage: Usage, opened: Instant) -> NodeResult {
+        let Unchanged { strategy, facts, streams, warnings, verified } = unchanged;
+        let (fetch_ms, process_ms) = (ms(opened - self.asked), ms(opened.elapsed()));
+        let timings = NodeTimings { fetch_ms, process_ms, upload_ms: 0 };
+        let (sha256, sha256_part_size) = (None, None);
+        NodeResult { facts, bytes, sha256, sha256_part_size, strategy, streams, warnings, verified, timings, usage }
     }
 
     /// Lets storage finish the output, and has it verified.
@@ -253,7 +272,7 @@ impl Attempt<'_> {
         Ok(NodeResult {
             facts,
             bytes,
-            sha256,
+            sha256: Some(sha256),
             sha256_part_size,
             strategy,
             streams,
@@ -306,7 +325,8 @@ impl Attempt<'_> {
     ) -> Result<Run, Cause> {
         let inputs = sources.iter().map(|source| About { size: source.size() }).collect();
         let (index_bytes, uncopyable) = (tried.index_bytes, tried.uncopyable.clone());
-        let work = Work::Run { inputs, wanted: self.lease.wanted.clone(), index_bytes, uncopyable };
+        let (wanted, has_address) = (self.lease.wanted.clone(), self.lease.inputs.iter().all(|input| !input.ours));
+        let work = Work::Run { inputs, wanted, index_bytes, uncopyable, has_address };
         let mut talk = match self.begin(stream, work, Arc::clone(sources)).await {
             Ok(talk) => talk,
             Err(cause) => return Err(self.why(cause, process, None).await),
@@ -344,10 +364,16 @@ impl Attempt<'_> {
                     let (found, ended) = (Found::Uncopyable(reason), process.end().await);
                     return Ok(Run::Again { found, wasted: output.bytes(), ended });
                 }
+                (Heard::Unchanged(unchanged), None) => {
+                    let ended = process.end().await;
+                    return Ok(Run::Unchanged { unchanged, ended });
+                }
                 (Heard::Failed(failure), _) => return Err(of_job(failure, talk.fault())),
                 (Heard::Stage(_) | Heard::Progress { .. } | Heard::Log(_), kept) => planned = kept,
                 (Heard::Part { .. }, None) => return Err(Cause::Breach(Breach::Part)),
-                (Heard::Planned { .. }, Some(_)) | (Heard::Produced(_), None) | (Heard::Verified(_), _) => {
+                (Heard::Planned { .. } | Heard::Unchanged(_), Some(_))
+                | (Heard::Produced(_), None)
+                | (Heard::Verified(_), _) => {
                     return Err(Cause::Breach(Breach::Message));
                 }
             }
@@ -384,7 +410,9 @@ impl Attempt<'_> {
                 Heard::Failed(failure) => return Err(read_back(of_job(failure, talk.fault()))),
                 Heard::Stage(_) | Heard::Progress { .. } | Heard::Log(_) => {}
                 Heard::Part { .. } => return Err(Cause::Breach(Breach::Part)),
-                Heard::Planned { .. } | Heard::Produced(_) => return Err(Cause::Breach(Breach::Message)),
+                Heard::Planned { .. } | Heard::Produced(_) | Heard::Unchanged(_) => {
+                    return Err(Cause::Breach(Breach::Message));
+                }
             }
         };
         let sha256 = match sum {
@@ -438,7 +466,7 @@ impl Attempt<'_> {
                 info!(job = %self.lease.job_id, "media: {}", line.escape_debug());
             }
             Heard::Planned { strategy, .. } => info!(job = %self.lease.job_id, way = ?strategy.kind, "planned"),
-            Heard::Part { .. } | Heard::Produced(_) | Heard::Verified(_) | Heard::Failed(_) => {}
+            Heard::Part { .. } | Heard::Produced(_) | Heard::Unchanged(_) | Heard::Verified(_) | Heard::Failed(_) => {}
         }
         Ok(heard)
     }

@@ -22,7 +22,7 @@ use tokio::{
 use xora_shared::{
     failure::Stage,
     media::Format,
-    report::{RunReport, Strategy, VerifyReport},
+    report::{RunReport, Strategy, Unchanged, VerifyReport},
 };
 
 use crate::{
@@ -77,6 +77,8 @@ pub enum Heard {
     },
     /// See [`Up::Produced`].
     Produced(Box<RunReport>),
+    /// See [`Up::Unchanged`].
+    Unchanged(Box<Unchanged>),
     /// See [`Up::Verified`].
     Verified(Box<VerifyReport>),
     /// See [`Up::Failed`].
@@ -190,6 +192,7 @@ impl Conversation {
             Up::Progress { done_us, total_us } => Heard::Progress { done_us, total_us },
             Up::Log(line) => Heard::Log(line),
             Up::Produced(report) => Heard::Produced(report),
+            Up::Unchanged(report) => Heard::Unchanged(report),
             Up::Verified(report) => Heard::Verified(report),
             Up::Failed(failure) => Heard::Failed(failure),
             // Nobody asked for these here.

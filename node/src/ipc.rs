@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use xora_shared::{
     failure::{FailureKind, Stage},
     media::{Format, Wanted},
-    report::{Expectation, RunReport, VerifyReport},
+    report::{Expectation, RunReport, Unchanged, VerifyReport},
 };
 
 /// The longest read that a job process may ask for, in bytes.
@@ -53,6 +53,8 @@ pub enum Work {
         index_bytes: Option<u64>,
         /// Why an earlier try could not copy packets, if one could not: everything is encoded then.
         uncopyable: Option<String>,
+        /// Whether the input is at an address of its caller's, which can be the result as it stands.
+        has_address: bool,
     },
     /// Open encoders and encode a little with each.
     TryEncoders {
@@ -142,6 +144,8 @@ pub enum Up {
     Log(String),
     /// A [`Work::Run`] ended well: every part has been sent.
     Produced(Box<RunReport>),
+    /// A [`Work::Run`] ended well before anything was planned to be written: the input is the result.
+    Unchanged(Box<Unchanged>),
     /// A [`Work::Verify`] ended: the receipt, good or bad.
     Verified(Box<VerifyReport>),
     /// A [`Work::TryEncoders`] ended: those that work.

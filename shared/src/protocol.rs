@@ -249,8 +249,11 @@ pub struct NodeResult {
     pub facts: OutputFacts,
     /// Size in bytes.
     pub bytes: u64,
-    /// Lower-case hex SHA-256: of the object up to 64 MiB, above that of the concatenated digests of its parts.
-    pub sha256: String,
+    /// Lower-case hex SHA-256: of the object up to 64 MiB, above that of the concatenated digests of its parts. None where
+    /// the input itself is the result ([`StrategyKind::Passthrough`](crate::report::StrategyKind::Passthrough)): it was
+    /// not read whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
     /// Part size under [`Self::sha256`] in bytes, when it is over parts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256_part_size: Option<u64>,

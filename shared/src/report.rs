@@ -23,13 +23,13 @@ pub struct Strategy {
 pub enum StrategyKind {
     /// The input is the result.
     Passthrough,
-    /// The packets are copied into a new container.
+    /// The packets of the whole file are copied into a new container.
     Remux,
-    /// Packets are copied out of a longer file.
+    /// Packets are copied out of a longer file, or pictures are copied beside sound that is encoded.
     Copy,
     /// Re-encoded around the cut only.
     SmartCut,
-    /// Decoded and encoded.
+    /// Pictures, or sound without them, are decoded and encoded.
     Encode,
 }
 
@@ -75,12 +75,15 @@ pub struct ExpectedVideo {
     pub width: u32,
     /// Pixels.
     pub height: u32,
-    /// Pictures that went into the encoder.
+    /// Packets of the track, each a picture.
     pub frames: u64,
     /// First presentation time in the output, in microseconds.
     pub start_us: i64,
     /// From the first picture's start to the last one's end, in microseconds.
     pub duration_us: u64,
+    /// Where pictures that were encoded meet others that were copied, in microseconds: decoding has to pass unharmed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub joints_us: Vec<i64>,
 }
 
 /// What the sound track must be.
@@ -93,7 +96,7 @@ pub struct ExpectedAudio {
     pub sample_rate: u32,
     /// Channels.
     pub channels: u32,
-    /// Samples (per channel) that went into the encoder.
+    /// Samples (per channel) that went into the encoder, or that copied packets last.
     pub samples: u64,
     /// First presentation time in the output, in microseconds.
     pub start_us: i64,
@@ -142,6 +145,22 @@ pub struct RunReport {
     pub streams: Vec<StreamFate>,
     /// What a caller should know: corrupt packets skipped, timestamps repaired.
     pub warnings: Vec<String>,
+}
+
+/// What is said of an input that is the result as it stands: nothing was made or stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unchanged {
+    /// Why nothing has to be done.
+    pub strategy: Strategy,
+    /// For `output_files`.
+    pub facts: OutputFacts,
+    /// Every stream.
+    pub streams: Vec<StreamFate>,
+    /// What a caller should know.
+    pub warnings: Vec<String>,
+    /// What was seen of it.
+    pub verified: VerifyReport,
 }
 
 /// How much of the output verification looked at.

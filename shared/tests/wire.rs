@@ -80,7 +80,7 @@ fn callers_requests_are_kept_as_their_files_say() {
 
 #[test]
 fn callers_see_jobs_as_the_files_say() {
-    for state in ["queued", "transcoding", "completed", "failed"] {
+    for state in ["queued", "transcoding", "completed", "passed-through", "failed"] {
         let record: JobRecord = serde_json::from_value(golden(&format!("job/{state}-record"))).expect("reads");
         same(&format!("job/{state}-record"), &record);
         same(&format!("job/{state}"), &JobView::of(record, |key| format!("https://xora.example/files/{key}?signed")));

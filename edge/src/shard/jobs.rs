@@ -139,7 +139,7 @@ impl JobShard {
         job.completed_by = ending.completed_by;
         let delivery = new_delivery(&job, settings, now)?;
         job.deliveries.extend(delivery.as_ref().map(|row| row.id));
-        self.drop_uploads(task.id, job.record.result.as_ref().map(|published| published.key.as_str()), now)?;
+        self.drop_uploads(task.id, job.record.result.as_ref().and_then(|published| published.key.as_deref()), now)?;
         self.put_job(&job)?;
         self.delete_task(task.id)?;
         self.memory.live.borrow_mut().remove(&task.id);

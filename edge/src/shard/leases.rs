@@ -9,6 +9,7 @@ use xora_shared::{
         view::{Attempt, AttemptEnd, Published},
     },
     protocol::{Beat, Complete, Fail, Heartbeat, InputAt, Lease, LeaseRequest, Release, Word},
+    report::StrategyKind,
     request::{Headers, Input},
     sign::hex,
 };
@@ -110,7 +111,13 @@ impl JobShard {
         let mut task = self.held(&hold)?;
         self.note_live(&mut task);
         let step = machine::step(task.state, Event::Completed, &task.spent).map_err(|Conflict| stale(task.state))?;
-        let (key, own) = self.stored(&hold, result.bytes)?;
+        let is_input = result.strategy.kind == StrategyKind::Passthrough;
+        let (key, own) = if is_input {
+            (None, None)
+        } else {
+            let (key, own) = self.stored(&hold, result.bytes)?;
+            (Some(key), own)
+        };
         end_attempt(&mut task, None);
         let ending = Ending { result: Some(Published { key, own, result }), completed_by: Some(hold), failure: None };
         let delivery = self.end(job, task, step.state, ending, &settings)?;

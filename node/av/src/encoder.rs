@@ -119,6 +119,12 @@ impl Encoder {
         poll(unsafe { ffi::avcodec_receive_packet(self.0, packet.as_mut_ptr()) }, "encode")
     }
 
+    /// The codec's header, where it is kept apart from the packets.
+    pub fn header(&self) -> Vec<u8> {
+        // SAFETY: open; libav keeps `extradata_size` bytes at `extradata`.
+        unsafe { crate::packet::bytes((*self.0).extradata, (*self.0).extradata_size).to_vec() }
+    }
+
     pub(crate) fn as_ptr(&self) -> *const ffi::AVCodecContext {
         self.0
     }

@@ -163,17 +163,12 @@ impl Input {
         check(code, "rewind").map(|_| ()).map_err(|error| self.blame(error))
     }
 
-    /// The codec's header of a stream, as the container keeps it apart from the packets; empty when it has none.
+    /// The codec's header, as the container keeps it apart from the packets.
     pub fn header(&self, stream: usize) -> Vec<u8> {
-        let Some((parameters, _)) = self.parameters(stream) else { return Vec::new() };
-        // SAFETY: libav keeps `extradata_size` bytes at `extradata` for as long as the input lives; they are copied.
-        unsafe {
-            let (data, size) = ((*parameters).extradata, (*parameters).extradata_size);
-            match usize::try_from(size) {
-                Ok(size @ 1..) if !data.is_null() => std::slice::from_raw_parts(data, size).to_vec(),
-                Ok(_) | Err(_) => Vec::new(),
-            }
-        }
+        // SAFETY: libav keeps `extradata_size` bytes at `extradata` for as long as `self` is.
+        self.parameters(stream).map_or_else(Vec::new, |(parameters, _)| unsafe {
+            crate::packet::bytes((*parameters).extradata, (*parameters).extradata_size).to_vec()
+        })
     }
 
     /// The codec parameters of a stream.

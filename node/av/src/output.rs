@@ -99,6 +99,27 @@ impl Output {
         }
     }
 
+    /// Replaces the codec's header of a stream that has been described.
+    pub fn set_header(&mut self, stream: usize, header: &[u8]) -> Result<()> {
+        let stream = self.stream(stream).ok_or(Error::new(ErrorKind::Other, "describe stream"))?;
+        let size = i32::try_from(header.len()).map_err(|_| Error::memory("describe stream"))?;
+        // SAFETY: the stream is of this context and its parameters own their header, which is freed and replaced by a
+        // copy with the zeros behind it that libav's readers want.
+        unsafe {
+            let parameters = (*stream).codecpar;
+            ffi::av_freep((&raw mut (*parameters).extradata).cast());
+            (*parameters).extradata_size = 0;
+            let copy = ffi::av_mallocz(header.len() + ffi::AV_INPUT_BUFFER_PADDING_SIZE as usize).cast::<u8>();
+            if copy.is_null() {
+                return Err(Error::memory("describe stream"));
+            }
+            ptr::copy_nonoverlapping(header.as_ptr(), copy, header.len());
+            (*parameters).extradata = copy;
+            (*parameters).extradata_size = size;
+        }
+        Ok(())
+    }
+
     /// Writes what comes before the first packet. The streams' time bases may change by it.
     pub fn begin(&mut self, options: &[(&str, String)]) -> Result<()> {
         let mut options = Options::new(options.iter().map(|(key, value)| (*key, value.as_str())))?;

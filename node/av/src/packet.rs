@@ -75,6 +75,20 @@ impl Packet {
         self.get().flags & ffi::AV_PKT_FLAG_DISCARD != 0
     }
 
+    /// Forgets that the end of its sound is silence, where nothing is said of its start. libav's MP3 muxer (5.1) counts
+    /// from there below zero, and players would leave out the first 4096 samples.
+    pub fn forget_end_padding(&mut self) {
+        let kind = ffi::AVPacketSideDataType::AV_PKT_DATA_SKIP_SAMPLES;
+        let mut size = 0;
+        // SAFETY: the packet is ours and valid; its side data is as long as it says, and only made shorter.
+        unsafe {
+            let data = ffi::av_packet_get_side_data(self.0, kind, &raw mut size);
+            if !data.is_null() && size >= 4 && data.cast::<[u8; 4]>().read() == [0; 4] {
+                ffi::av_packet_shrink_side_data(self.0, kind, 0);
+            }
+        }
+    }
+
     /// Converts all its times between time bases.
     pub fn rescale(&mut self, from: Rational, to: Rational) {
         // SAFETY: the packet is ours and valid.
@@ -83,12 +97,18 @@ impl Packet {
 
     /// The payload.
     pub fn data(&self) -> &[u8] {
-        let packet = self.get();
-        if packet.data.is_null() {
-            return &[];
-        }
         // SAFETY: libav keeps `size` bytes at `data` for as long as the packet holds them, and `self` is borrowed.
-        unsafe { std::slice::from_raw_parts(packet.data, self.size()) }
+        unsafe { bytes(self.get().data, self.get().size) }
+    }
+
+    /// The payload, to be changed. It is copied first where others refer to it, too.
+    pub fn data_mut(&mut self) -> Result<&mut [u8]> {
+        // SAFETY: the packet is ours; afterwards nobody else refers to its `size` bytes.
+        unsafe {
+            crate::error::check(ffi::av_packet_make_writable(self.0), "change packet")?;
+            let (data, size) = (self.get().data, self.size());
+            Ok(if data.is_null() { &mut [] } else { std::slice::from_raw_parts_mut(data, size) })
+        }
     }
 
     /// A second reference to the same content, with times and stream of its own.
@@ -124,6 +144,17 @@ impl Packet {
     fn get_mut(&mut self) -> &mut ffi::AVPacket {
         // SAFETY: never null, and ours alone.
         unsafe { &mut *self.0 }
+    }
+}
+
+/// # Safety
+///
+/// `data` is null, or holds `size` bytes that nobody changes for as long as the result is used.
+pub(crate) unsafe fn bytes<'a>(data: *const u8, size: i32) -> &'a [u8] {
+    match usize::try_from(size) {
+        // SAFETY: promised by the caller.
+        Ok(size) if !data.is_null() => unsafe { std::slice::from_raw_parts(data, size) },
+        _ => &[],
     }
 }
 

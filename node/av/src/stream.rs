@@ -73,6 +73,8 @@ pub struct Stream {
     pub layout: String,
     /// Samples that a decoder makes before the first one that is meant, as the container says.
     pub priming: u32,
+    /// The codec's own number of its profile; negative when unknown.
+    pub profile: i32,
     /// Whether the codec's header is known apart from the packets.
     pub has_header: bool,
 }
@@ -126,6 +128,7 @@ impl Stream {
                 channels: u32::try_from((*parameters).ch_layout.nb_channels).unwrap_or(0),
                 layout: layout_name(&(*parameters).ch_layout),
                 priming: u32::try_from((*parameters).initial_padding).unwrap_or(0),
+                profile: (*parameters).profile,
                 has_header: (*parameters).extradata_size > 0,
             }
         }

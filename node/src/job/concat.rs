@@ -52,14 +52,14 @@ pub fn run(
     }
     check_length(&inputs, limits)?;
     link.stage(Stage::Plan);
-    let Tried { index_bytes, uncopyable } = tried;
+    let Tried { index_bytes, uncopyable, has_address: _ } = tried;
     let headers: Vec<Vec<Vec<u8>>> = inputs
         .iter()
         .map(|(input, probe)| probe.streams.iter().map(|stream| input.header(stream.index)).collect())
         .collect();
     let candidates = inputs.iter().zip(&headers).map(|((_, probe), headers)| Candidate { probe, headers });
     let candidates: Vec<_> = candidates.collect();
-    let Plan { mut strategy, fates, join } = decide(&candidates, format, abilities(uncopyable.is_none()))?;
+    let Plan { mut strategy, fates, join } = decide(&candidates, format, abilities(uncopyable.is_none(), false))?;
     strategy.reasons.extend(uncopyable.map(|why| format!("encoded, because copying did not work: {why}")));
     let layout = Layout::of(format, join.expected_bytes, join.packets, index_bytes);
     link.planned(strategy, format, join.expected_bytes, layout.part_size)?;
@@ -200,7 +200,8 @@ impl Tape<'_> {
             (Some(Pictures::Encode(path)), _) => return path.go_on(input, stream, self.at_us),
             (Some(Pictures::Copy(_)), _) => {}
             (None, Way::Copy) => self.video = Some(Pictures::Copy(Copied::open(input, stream, 0, mux)?)),
-            (None, Way::Encode(pictures)) => {
+            // Joining cuts nothing.
+            (None, Way::Cut(pictures) | Way::Encode(pictures)) => {
                 let setup = Setup {
                     stream: stream.index,
                     encode: &pictures.encode,
@@ -223,7 +224,9 @@ impl Tape<'_> {
         let index = usize::from(self.join.video.is_some());
         if self.audio.is_none() {
             self.audio = match (way, clip.audio.map(|stream| &probe.streams[stream])) {
-                (Way::Encode(encode), _) => Some(Sound::Encode(Box::new(Sounds::new(encode, index)))),
+                (Way::Cut(encode) | Way::Encode(encode), _) => {
+                    Some(Sound::Encode(Box::new(Sounds::new(encode, index))))
+                }
                 (Way::Copy, Some(stream)) => Some(Sound::Copy(Copied::open(input, stream, index, mux)?)),
                 (Way::Copy, None) => None,
             };
@@ -353,14 +356,22 @@ impl Pictures<'_> {
                 let CopyFacts { packets, start_us, duration_us, mended } = copied.path.finish(mux)?;
                 warnings.extend((mended > 0).then(|| format!("{mended} pictures had their decoding time mended")));
                 let (codec, width, height) = (like.codec.clone(), like.width, like.height);
-                Ok(ExpectedVideo { codec, width, height, frames: packets, start_us, duration_us })
+                Ok(ExpectedVideo {
+                    codec,
+                    width,
+                    height,
+                    frames: packets,
+                    start_us,
+                    duration_us,
+                    joints_us: Vec::new(),
+                })
             }
             Self::Encode(path) => {
                 let codec = codec_name(path.encoder()).to_owned();
                 let VideoFacts { width, height, frames, start_us, duration_us, warnings: more } =
                     path.finish(mux, damage)?;
                 warnings.extend(more);
-                Ok(ExpectedVideo { codec, width, height, frames, start_us, duration_us })
+                Ok(ExpectedVideo { codec, width, height, frames, start_us, duration_us, joints_us: Vec::new() })
             }
         }
     }

@@ -37,9 +37,14 @@ pub struct Window {
 }
 
 impl Window {
+    /// Whether a time lies before what is wanted.
+    pub fn begins_before(self, time_us: i64) -> bool {
+        self.from_us.is_some_and(|from| time_us < from)
+    }
+
     /// Whether a picture that begins at this time is left out.
     pub fn excludes(self, time_us: i64) -> bool {
-        self.from_us.is_some_and(|from| time_us < from) || self.end_us.is_some_and(|end| time_us >= end)
+        self.begins_before(time_us) || self.end_us.is_some_and(|end| time_us >= end)
     }
 }
 
@@ -69,10 +74,14 @@ impl CopyPath {
     /// Describes track `index` of the output as what `stream` of the input holds.
     pub fn open(input: &Input, stream: &Stream, index: usize, window: Window, mux: &mut Mux) -> Done<Self> {
         mux.open_copy(index, input, stream.index)?;
-        let time_base = stream.time_base;
-        Ok(Self {
+        Ok(Self::described(stream, index, window, mux))
+    }
+
+    /// For a track that has been described.
+    pub fn described(stream: &Stream, index: usize, window: Window, mux: &Mux) -> Self {
+        Self {
             index,
-            time_base,
+            time_base: stream.time_base,
             usual_length: usual_length(stream),
             delay: if mux.counts_priming() { priming(stream) } else { 0 },
             window,
@@ -80,7 +89,7 @@ impl CopyPath {
             last_dts: None,
             next_dts: None,
             facts: Facts::default(),
-        })
+        }
     }
 
     /// Unit of the times of the packets that it takes, in seconds.
@@ -156,15 +165,18 @@ impl CopyPath {
         let Some(start) = self.facts.start else {
             return Err(Fault::transcode("the input has no packets of a track that it describes"));
         };
+        // What comes before the wanted part only primes the decoder, and is hidden.
+        let start_us = self.us(start).max(self.window.from_us.map_or(i64::MIN, |_| 0));
         Ok(CopyFacts {
             packets: self.facts.packets,
-            start_us: self.us(start),
-            duration_us: u64::try_from(self.us(self.facts.end) - self.us(start)).unwrap_or(0),
+            start_us,
+            duration_us: u64::try_from(self.us(self.facts.end) - start_us).unwrap_or(0),
             mended: self.facts.mended,
         })
     }
 
-    fn length_of(&self, packet: &Packet) -> i64 {
+    /// How long a packet is shown, in the track's time base.
+    pub fn length_of(&self, packet: &Packet) -> i64 {
         if packet.duration() > 0 { packet.duration() } else { self.usual_length }
     }
 

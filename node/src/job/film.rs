@@ -4,7 +4,7 @@
 //! input of upright, progressive 8-bit 4:2:0 pictures with square pixels, `compress` to MP4 makes the same pictures as
 //! [`COMMAND`].
 
-use xora_av::{ErrorKind, Input, MICROSECONDS, Packet, Rational, rescale};
+use xora_av::{ErrorKind, Input, MICROSECONDS, Packet, Rational, Stream, rescale};
 use xora_shared::{
     media::{FileType, Format},
     report::{Expectation, ExpectedAudio, ExpectedVideo, OutputFacts, RunReport, StreamFate},
@@ -15,11 +15,12 @@ use crate::{
     job::{
         audio::{AudioFacts, AudioPath},
         copy::{CopyFacts, CopyPath, Window},
+        cut::{CutFacts, CutPath},
         damage::Damage,
         fault::{Done, Fault},
         link::Link,
         mux::{Layout, Mux},
-        plan::{AudioEncode, Film, Track, VideoEncode, Way},
+        plan::{AudioEncode, Film, Track, VideoEncode, Way, hides_start},
         probe::Probe,
         progress::Progress,
         timeline::Timeline,
@@ -70,14 +71,15 @@ pub fn make(job: &Job, input: &mut Input, film: &Film, layout: Layout, fates: Ve
 }
 
 /// A track on its way.
-enum Making<E> {
+enum Making<'a, E> {
     Copy(CopyPath),
+    Cut(Box<CutPath<'a>>),
     Encode(E),
 }
 
 struct Pump<'a> {
-    video: Option<Making<VideoPath<'a>>>,
-    audio: Option<Making<AudioPath<'a>>>,
+    video: Option<Making<'a, VideoPath<'a>>>,
+    audio: Option<Making<'a, AudioPath<'a>>>,
     film: &'a Film,
     probe: &'a Probe,
     limits: &'a Limits,
@@ -147,6 +149,7 @@ impl<'a> Pump<'a> {
     fn take_video(&mut self, packet: &mut Packet, mux: &mut Mux) -> Done<i64> {
         match &mut self.video {
             Some(Making::Copy(path)) => path.take(packet, mux),
+            Some(Making::Cut(path)) => path.take(packet, mux, &mut self.damage),
             Some(Making::Encode(path)) => path.take(Some(packet), mux, &mut self.damage),
             None => Ok(0),
         }
@@ -155,6 +158,7 @@ impl<'a> Pump<'a> {
     fn take_audio(&mut self, packet: &mut Packet, mux: &mut Mux) -> Done<i64> {
         match &mut self.audio {
             Some(Making::Copy(path)) => path.take(packet, mux),
+            Some(Making::Cut(path)) => path.take(packet, mux, &mut self.damage),
             Some(Making::Encode(path)) => path.take(Some(packet), mux, &mut self.damage),
             None => Ok(0),
         }
@@ -226,10 +230,14 @@ fn open_video<'a>(
     film: &Film,
     track: &'a Track<VideoEncode>,
     mux: &mut Mux,
-) -> Done<Making<VideoPath<'a>>> {
+) -> Done<Making<'a, VideoPath<'a>>> {
     let stream = &job.probe.streams[track.stream];
     Ok(match &track.way {
         Way::Copy => Making::Copy(CopyPath::open(input, stream, 0, window(film), mux)?),
+        Way::Cut(encode) => {
+            let limits = (job.threads, job.limits.pixels);
+            Making::Cut(Box::new(CutPath::open(input, stream, encode, window(film), limits, mux)?))
+        }
         Way::Encode(encode) => Making::Encode(VideoPath::open(
             input,
             Setup {
@@ -253,12 +261,29 @@ fn open_audio<'a>(
     film: &Film,
     (track, index): (&'a Track<AudioEncode>, usize),
     mux: &mut Mux,
-) -> Done<Making<AudioPath<'a>>> {
+) -> Done<Making<'a, AudioPath<'a>>> {
     let stream = &job.probe.streams[track.stream];
     Ok(match &track.way {
-        Way::Copy => Making::Copy(CopyPath::open(input, stream, index, window(film), mux)?),
-        Way::Encode(encode) => Making::Encode(AudioPath::open(input, track.stream, encode, index, window(film))?),
+        Way::Copy => {
+            let window =
+                Window { from_us: window(film).from_us.map(|from| from - preroll_us(film, stream)), ..window(film) };
+            Making::Copy(CopyPath::open(input, stream, index, window, mux)?)
+        }
+        // What is cut of sound is cut to the sample, which needs no joints.
+        Way::Cut(encode) | Way::Encode(encode) => {
+            Making::Encode(AudioPath::open(input, track.stream, encode, index, window(film))?)
+        }
     })
+}
+
+/// How much sound before the start a decoder needs to be right there: AAC overlaps its packets, MP3 keeps bits of up to
+/// nine earlier ones. Only where players hide it.
+fn preroll_us(film: &Film, stream: &Stream) -> i64 {
+    match (hides_start(film.format), stream.codec.as_str()) {
+        (true, "aac") => 50_000,
+        (true, "mp3") => 250_000,
+        _ => 0,
+    }
 }
 
 /// The part of every track that is wanted.
@@ -321,16 +346,22 @@ fn finish_video(
                 path.finish(mux, damage)?;
             warnings.extend(more);
             let codec = track.and_then(Track::encode).map_or("", |encode| codec_name(encode.encoder)).to_owned();
-            Ok(ExpectedVideo { codec, width, height, frames, start_us, duration_us })
+            Ok(ExpectedVideo { codec, width, height, frames, start_us, duration_us, joints_us: Vec::new() })
         }
         Making::Copy(path) => {
-            let CopyFacts { packets, start_us, duration_us, mended } = path.finish(mux)?;
-            warnings.extend((mended > 0).then(|| format!("{mended} pictures had their decoding time mended")));
-            let stream = &probe.streams[track.map_or(0, |track| track.stream)];
-            let (codec, width, height) = (stream.codec.clone(), stream.width, stream.height);
-            Ok(ExpectedVideo { codec, width, height, frames: packets, start_us, duration_us })
+            let facts = CutFacts { copy: path.finish(mux)?, joints_us: Vec::new() };
+            Ok(copied_pictures(facts, film, probe, warnings))
         }
+        Making::Cut(path) => Ok(copied_pictures(path.finish(mux, damage)?, film, probe, warnings)),
     }
+}
+
+fn copied_pictures(facts: CutFacts, film: &Film, probe: &Probe, warnings: &mut Vec<String>) -> ExpectedVideo {
+    let CutFacts { copy: CopyFacts { packets, start_us, duration_us, mended }, joints_us } = facts;
+    warnings.extend((mended > 0).then(|| format!("{mended} pictures had their decoding time mended")));
+    let stream = &probe.streams[film.video.as_ref().map_or(0, |track| track.stream)];
+    let (codec, width, height) = (stream.codec.clone(), stream.width, stream.height);
+    ExpectedVideo { codec, width, height, frames: packets, start_us, duration_us, joints_us }
 }
 
 fn finish_audio(
@@ -347,14 +378,17 @@ fn finish_audio(
             let codec = track.and_then(Track::encode).map_or("", |encode| codec_name(encode.encoder)).to_owned();
             Ok(ExpectedAudio { codec, sample_rate, channels, samples, start_us })
         }
-        Making::Copy(path) => {
-            let CopyFacts { start_us, duration_us, .. } = path.finish(mux)?;
-            let stream = &probe.streams[track.map_or(0, |track| track.stream)];
-            let (codec, sample_rate, channels) = (stream.codec.clone(), stream.sample_rate, stream.channels);
-            let samples = duration_us.saturating_mul(sample_rate.into()) / 1_000_000;
-            Ok(ExpectedAudio { codec, sample_rate, channels, samples, start_us })
-        }
+        Making::Copy(path) => Ok(copied_sound(path.finish(mux)?, film, probe)),
+        Making::Cut(path) => Ok(copied_sound(path.finish(mux, damage)?.copy, film, probe)),
     }
+}
+
+fn copied_sound(facts: CopyFacts, film: &Film, probe: &Probe) -> ExpectedAudio {
+    let CopyFacts { start_us, duration_us, .. } = facts;
+    let stream = &probe.streams[film.audio.as_ref().map_or(0, |track| track.stream)];
+    let (codec, sample_rate, channels) = (stream.codec.clone(), stream.sample_rate, stream.channels);
+    let samples = duration_us.saturating_mul(sample_rate.into()) / 1_000_000;
+    ExpectedAudio { codec, sample_rate, channels, samples, start_us }
 }
 
 /// What is said of a file that is what was meant.

@@ -9,8 +9,8 @@ use xora_av::ReadAt;
 pub enum Look {
     /// Nothing at all.
     Empty,
-    /// MP4 or MOV; whether all top-level boxes are there, and an index among them.
-    Mp4(Boxes),
+    /// MP4 or MOV.
+    Mp4(Mp4),
     /// Matroska or WebM.
     Matroska,
     /// A list of other files (HLS, ffconcat, SDP, DASH).
@@ -21,6 +21,19 @@ pub enum Look {
     Html,
     /// Anything else.
     Other,
+}
+
+/// What the top-level boxes of an MP4 or MOV tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mp4 {
+    /// Whether they are all there.
+    pub boxes: Boxes,
+    /// The index comes before the media, so that a player can begin at once.
+    pub is_index_first: bool,
+    /// The index is spread over the file.
+    pub is_fragmented: bool,
+    /// It calls itself QuickTime, or is older than MP4.
+    pub is_quicktime: bool,
 }
 
 /// The state of the top-level boxes of an MP4 or MOV.
@@ -45,7 +58,7 @@ pub fn look(source: &mut dyn ReadAt) -> io::Result<Look> {
     let length = read_full(source, 0, &mut head)?;
     head.truncate(length);
     Ok(match first_impression(&head) {
-        Look::Mp4(_) => Look::Mp4(boxes(source)?),
+        Look::Mp4(first) => Look::Mp4(walk(source, first)?),
         known @ (Look::Empty | Look::Matroska | Look::Playlist | Look::Text | Look::Html | Look::Other) => known,
     })
 }
@@ -55,7 +68,8 @@ fn first_impression(head: &[u8]) -> Look {
         return Look::Empty;
     }
     if matches!(head.get(4..8), Some(b"ftyp" | b"moov" | b"mdat" | b"wide" | b"skip" | b"free" | b"pnot")) {
-        return Look::Mp4(Boxes::Whole);
+        let is_quicktime = head.get(4..8) != Some(b"ftyp") || head.get(8..12) == Some(b"qt  ");
+        return Look::Mp4(Mp4 { boxes: Boxes::Whole, is_index_first: false, is_fragmented: false, is_quicktime });
     }
     if head.starts_with(&[0x1a, 0x45, 0xdf, 0xa3]) {
         return Look::Matroska;
@@ -96,29 +110,34 @@ pub fn canvas(source: &mut dyn ReadAt) -> io::Result<Option<(u32, u32)>> {
     })
 }
 
-fn boxes(source: &mut dyn ReadAt) -> io::Result<Boxes> {
+/// Goes from box to box.
+fn walk(source: &mut dyn ReadAt, mut found: Mp4) -> io::Result<Mp4> {
     let mut position = 0_u64;
-    let mut indexed = false;
+    let (mut has_index, mut has_media) = (false, false);
+    let ended = |has_index| if has_index { Boxes::Whole } else { Boxes::NoIndex };
     for _ in 0..BOXES {
         let mut head = [0; 16];
         let length = read_full(source, position, &mut head)?;
         if length < 8 {
-            return Ok(if indexed { Boxes::Whole } else { Boxes::NoIndex });
+            return Ok(Mp4 { boxes: ended(has_index), ..found });
         }
         let [s0, s1, s2, s3, kind @ .., l0, l1, l2, l3, l4, l5, l6, l7] = head;
+        has_index |= kind == *b"moov";
+        has_media |= kind == *b"mdat";
+        found.is_index_first |= kind == *b"moov" && !has_media;
+        found.is_fragmented |= kind == *b"moof";
         let size = match u32::from_be_bytes([s0, s1, s2, s3]) {
             // To the end of the file.
-            0 => return Ok(if indexed || kind == *b"moov" { Boxes::Whole } else { Boxes::NoIndex }),
+            0 => return Ok(Mp4 { boxes: ended(has_index), ..found }),
             1 => u64::from_be_bytes([l0, l1, l2, l3, l4, l5, l6, l7]),
             size => u64::from(size),
         };
-        indexed |= kind == *b"moov";
         position = position.saturating_add(size.max(8));
         if source.size().is_some_and(|end| position > end) {
-            return Ok(Boxes::Cut);
+            return Ok(Mp4 { boxes: Boxes::Cut, ..found });
         }
     }
-    Ok(Boxes::Whole)
+    Ok(found)
 }
 
 fn read_full(source: &mut dyn ReadAt, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
@@ -170,10 +189,16 @@ mod tests {
     #[test]
     fn an_mp4_tells_whether_it_was_cut() {
         let file_type = b"\0\0\0\x10ftypisom\0\0\0\0";
-        let with = |rest: &[u8]| of(&[file_type, rest].concat());
-        assert_eq!(with(b"\0\0\0\x08moov\0\0\0\x09mdatx"), Look::Mp4(Boxes::Whole));
-        assert_eq!(with(b"\0\0\0\x09mdatx"), Look::Mp4(Boxes::NoIndex));
-        assert_eq!(with(b"\0\0\0\x08moov\0\0\x09\x09mdatx"), Look::Mp4(Boxes::Cut));
-        assert_eq!(with(b"\0\0\0\x01mdat\0\0\0\0\0\0\0\x11x\0\0\0\x08moov"), Look::Mp4(Boxes::Whole));
+        let with = |rest: &[u8]| {
+            let Look::Mp4(found) = of(&[file_type, rest].concat()) else { panic!("an MP4") };
+            found
+        };
+        let whole = with(b"\0\0\0\x08moov\0\0\0\x09mdatx");
+        assert_eq!((whole.boxes, whole.is_index_first), (Boxes::Whole, true));
+        assert_eq!(with(b"\0\0\0\x09mdatx").boxes, Boxes::NoIndex);
+        assert_eq!(with(b"\0\0\0\x08moov\0\0\x09\x09mdatx").boxes, Boxes::Cut);
+        let last = with(b"\0\0\0\x01mdat\0\0\0\0\0\0\0\x11x\0\0\0\x08moov");
+        assert_eq!((last.boxes, last.is_index_first, last.is_fragmented), (Boxes::Whole, false, false));
+        assert!(with(b"\0\0\0\x08moov\0\0\0\x08moof\0\0\0\x09mdatx").is_fragmented);
     }
 }

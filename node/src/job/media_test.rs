@@ -6,14 +6,17 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::Command,
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
 };
 
 use xora_shared::{
     failure::FailureKind,
     media::{Compress, FileType, Format, RateControl, Recipe, Thumbnail, VideoCodec, Wanted},
-    report::{Fate, RunReport, Strategy, VerifyReport},
+    report::{Expectation, Fate, RunReport, Strategy, Unchanged, VerifyReport},
 };
 
 use crate::{
@@ -75,7 +78,7 @@ fn source(input: &[u8]) -> Source {
 }
 
 fn run_work(input: &[u8], wanted: Wanted) -> Work {
-    Work::Run { inputs: vec![source(input)], wanted, index_bytes: None, uncopyable: None }
+    Work::Run { inputs: vec![source(input)], wanted, index_bytes: None, uncopyable: None, has_address: true }
 }
 
 /// A result that was produced, and verified in a second run.
@@ -87,6 +90,9 @@ pub(super) struct Made {
     pub(super) file: PathBuf,
 }
 
+/// Tests run side by side, and some make several files of one.
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
 /// Makes `wanted` of a file, verifies it, and writes it beside the input for judgement.
 pub(super) fn make(input: &Path, wanted: Wanted) -> Made {
     make_of_all(&[input], wanted)
@@ -96,7 +102,7 @@ fn run_all(inputs: &[&Path], wanted: Wanted, limits: Limits) -> Told {
     let inputs: Vec<_> = inputs.iter().map(|input| fs::read(input).expect("input")).collect();
     let inputs: Vec<_> = inputs.iter().map(Vec::as_slice).collect();
     let sources = inputs.iter().map(|input| source(input)).collect();
-    let work = Work::Run { inputs: sources, wanted, index_bytes: None, uncopyable: None };
+    let work = Work::Run { inputs: sources, wanted, index_bytes: None, uncopyable: None, has_address: true };
     supervise_all(work, limits, &inputs, None)
 }
 
@@ -113,6 +119,10 @@ pub(super) fn make_of_all(inputs: &[&Path], wanted: Wanted) -> Made {
         .iter()
         .find_map(|message| if let Up::Planned { strategy, .. } = message { Some(strategy.clone()) } else { None });
     assert_eq!(report.expect.bytes, told.output.len() as u64);
+    let extension = report.facts.format.extension();
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let file = input.with_extension(format!("made-{number}.{extension}"));
+    fs::write(&file, &told.output).expect("written");
     let work = Work::Verify { input: source(&told.output), expect: report.expect.clone() };
     let verified = supervise(work, LIMITS, &told.output, None);
     let receipt = match verified.messages.last() {
@@ -120,9 +130,6 @@ pub(super) fn make_of_all(inputs: &[&Path], wanted: Wanted) -> Made {
         other => panic!("{}: {other:?}", input.display()),
     };
     assert_eq!(receipt.problems, Vec::<String>::new(), "{}", input.display());
-    let extension = report.facts.format.extension();
-    let file = input.with_extension(format!("made.{extension}"));
-    fs::write(&file, &told.output).expect("written");
     Made { report, strategy: planned.expect("a plan"), receipt, told, file }
 }
 
@@ -130,6 +137,24 @@ pub(super) fn all_refused(inputs: &[&Path], wanted: Wanted, limits: Limits) -> (
     match run_all(inputs, wanted, limits).messages.pop() {
         Some(Up::Failed(JobFailure::Known { kind, message })) => (kind, message),
         other => panic!("expected a refusal, found {other:?}"),
+    }
+}
+
+/// What verification finds wrong with a file.
+pub(super) fn problems_of(file: &[u8], expect: &Expectation) -> Vec<String> {
+    let told = supervise(Work::Verify { input: source(file), expect: expect.clone() }, LIMITS, file, None);
+    let Some(Up::Verified(receipt)) = told.messages.last() else { panic!("expected a receipt") };
+    receipt.problems.clone()
+}
+
+/// What is said of a file that is its own result.
+pub(super) fn passes_through(input: &Path, wanted: Wanted) -> Unchanged {
+    let bytes = fs::read(input).expect("input");
+    let told = supervise(run_work(&bytes, wanted), LIMITS, &bytes, None);
+    assert!(told.output.is_empty());
+    match told.messages.last() {
+        Some(Up::Unchanged(unchanged)) => (**unchanged).clone(),
+        other => panic!("{}: {other:?}", input.display()),
     }
 }
 
@@ -481,7 +506,7 @@ fn an_index_that_does_not_fit_asks_for_more_and_then_fits() {
     let bytes = fs::read(film()).expect("film");
     let with = |index_bytes| {
         let (inputs, wanted) = (vec![source(&bytes)], compress(Format::Mp4));
-        Work::Run { inputs, wanted, index_bytes, uncopyable: None }
+        Work::Run { inputs, wanted, index_bytes, uncopyable: None, has_address: true }
     };
     let needed = match supervise(with(Some(100)), LIMITS, &bytes, None).messages.pop() {
         Some(Up::Failed(JobFailure::IndexTooSmall { needed })) => needed,

@@ -8,11 +8,13 @@
 mod audio;
 mod concat;
 mod copy;
+mod cut;
 mod damage;
 mod decode;
 pub mod encoders;
 mod fault;
 mod film;
+mod h264;
 mod link;
 pub mod lockdown;
 mod look;
@@ -40,13 +42,16 @@ mod copy_test;
 mod media_test;
 #[cfg(test)]
 mod plan_test;
+#[cfg(test)]
+mod recipe_test;
 
 use std::os::unix::net::UnixStream;
 
+use xora_av::{MICROSECONDS, Stream, rescale};
 use xora_shared::{
     failure::Stage,
     media::{Format, Recipe, Wanted},
-    report::RunReport,
+    report::{Coverage, Unchanged, VerifyReport},
 };
 
 use crate::{
@@ -57,6 +62,7 @@ use crate::{
         lockdown::Sandbox,
         mux::Layout,
         plan::{Abilities, Make, Plan, Still},
+        probe::Probe,
     },
 };
 
@@ -80,8 +86,8 @@ pub fn serve(stream: UnixStream, sandbox: Sandbox) -> bool {
 fn work(link: &Link, assignment: Assignment) -> Done<Up> {
     let Assignment { work, limits, threads, hardware } = assignment;
     match work {
-        Work::Run { inputs, wanted, index_bytes, uncopyable } => {
-            let tried = Tried { index_bytes, uncopyable };
+        Work::Run { inputs, wanted, index_bytes, uncopyable, has_address } => {
+            let tried = Tried { has_address, index_bytes, uncopyable };
             if wanted.recipe == Recipe::Concat {
                 let joined = concat::run(link, &inputs, wanted.format, tried, &limits, (threads, &hardware));
                 return joined.map(|report| Up::Produced(Box::new(report)));
@@ -90,7 +96,6 @@ fn work(link: &Link, assignment: Assignment) -> Done<Up> {
                 return Err(Fault::unsupported("the recipe takes exactly one input"));
             };
             run_one(link, input, &wanted, tried, &limits, (threads, &hardware))
-                .map(|report| Up::Produced(Box::new(report)))
         }
         Work::TryEncoders { names } => Ok(Up::Encoders(encoders::working(names))),
         Work::Verify { input, expect } => {
@@ -100,8 +105,10 @@ fn work(link: &Link, assignment: Assignment) -> Done<Up> {
     }
 }
 
-/// What an earlier try has shown.
+/// What is known of the work beside the input itself, and what an earlier try has shown.
 struct Tried {
+    /// Whether the input can be the result as it stands.
+    has_address: bool,
     /// How long the index is.
     index_bytes: Option<u64>,
     /// Why nothing can be copied.
@@ -115,36 +122,58 @@ fn run_one(
     tried: Tried,
     limits: &Limits,
     (threads, hardware): (u32, &[String]),
-) -> Done<RunReport> {
+) -> Done<Up> {
     link.stage(Stage::Probe);
     let (mut input, probe) = probe::open(link, 0, source, limits)?;
     link.stage(Stage::Plan);
-    let Tried { index_bytes, uncopyable } = tried;
-    let Plan { mut strategy, fates, make } = plan::decide(&probe, wanted, abilities(uncopyable.is_none()))?;
+    let Tried { has_address, index_bytes, uncopyable } = tried;
+    let Plan { mut strategy, fates, make } =
+        plan::decide(&probe, wanted, abilities(uncopyable.is_none(), has_address))?;
     strategy.reasons.extend(uncopyable.map(|why| format!("encoded, because copying did not work: {why}")));
-    match make {
+    let report = match make {
+        Make::Nothing(facts) => {
+            let verified = seen(&probe);
+            let warnings = probe.warnings;
+            let unchanged = Unchanged { strategy, facts, streams: fates, warnings, verified };
+            return Ok(Up::Unchanged(Box::new(unchanged)));
+        }
         Make::Film(film) => {
             let layout = Layout::of(film.format, film.expected_bytes, film.packets, index_bytes);
             link.planned(strategy, film.format, film.expected_bytes, layout.part_size)?;
             link.stage(Stage::Transcode);
             let job = film::Job { link, probe: &probe, limits, threads, hardware };
-            film::make(&job, &mut input, &film, layout, fates)
+            film::make(&job, &mut input, &film, layout, fates)?
         }
         Make::Still(still) => {
             let expected = expected_picture(&still, &probe);
             link.planned(strategy, still.format, expected, Layout::of(still.format, expected, 0, None).part_size)?;
             link.stage(Stage::Transcode);
-            still::make(link, &mut input, &probe, &still, fates, limits)
+            still::make(link, &mut input, &probe, &still, fates, limits)?
         }
+    };
+    Ok(Up::Produced(Box::new(report)))
+}
+
+/// The receipt of an input that is the result: what opening it has shown.
+fn seen(probe: &Probe) -> VerifyReport {
+    let start = |stream: &Stream| Some(rescale(stream.start?, stream.time_base, MICROSECONDS));
+    let (video, audio) = (streams::pick_video(&probe.streams), streams::pick_audio(&probe.streams));
+    let offset = || Some(start(audio?)? - start(video?)?);
+    VerifyReport {
+        problems: Vec::new(),
+        coverage: Coverage::Edges,
+        duration_us: probe.duration_us,
+        frames: video.map(|stream| stream.frames).filter(|frames| *frames > 0),
+        av_offset_us: offset(),
     }
 }
 
-fn abilities(copy: bool) -> Abilities {
-    Abilities { tonemap: xora_av::has_filter("zscale") && xora_av::has_filter("tonemap"), copy }
+fn abilities(copy: bool, pass_through: bool) -> Abilities {
+    Abilities { tonemap: xora_av::has_filter("zscale") && xora_av::has_filter("tonemap"), copy, pass_through }
 }
 
 /// Bytes of one picture, about: PNG has a few bits for each component, the others a few for each pixel.
-fn expected_picture(still: &Still, probe: &probe::Probe) -> u64 {
+fn expected_picture(still: &Still, probe: &Probe) -> u64 {
     let stream = &probe.streams[still.stream];
     let pixels = u64::from(stream.width) * u64::from(stream.height);
     if still.format == Format::Png { pixels * 2 } else { pixels / 4 }

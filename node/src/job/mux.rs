@@ -117,9 +117,25 @@ impl Mux {
 
     /// Says that a track holds the very packets of a stream of the input.
     pub fn open_copy(&mut self, track: usize, input: &Input, stream: usize) -> Done<()> {
+        self.describe_copy(track, input, stream)?;
+        self.open[track] = true;
+        self.begin_if_ready()
+    }
+
+    /// As [`Self::open_copy`], but for the codec's header, which [`Self::open_with`] tells later.
+    pub fn describe_copy(&mut self, track: usize, input: &Input, stream: usize) -> Done<()> {
         self.output.describe_copy(track, input, stream, None)?;
         if let Some(trial) = &mut self.trial {
             trial.output.describe_copy(track, input, stream, None)?;
+        }
+        Ok(())
+    }
+
+    /// Says what the codec's header of a track is that has been described.
+    pub fn open_with(&mut self, track: usize, header: &[u8]) -> Done<()> {
+        self.output.set_header(track, header)?;
+        if let Some(trial) = &mut self.trial {
+            trial.output.set_header(track, header)?;
         }
         self.open[track] = true;
         self.begin_if_ready()
@@ -177,6 +193,9 @@ impl Mux {
     fn write_now(&mut self, track: usize, time_base: Rational, packet: &mut Packet) -> Done<()> {
         packet.set_stream(track);
         packet.rescale(time_base, self.output.time_base(track));
+        if self.format == Format::Mp3 {
+            packet.forget_end_padding();
+        }
         self.packets += 1;
         self.output.write(packet).map_err(|error| self.blame(error))
     }

@@ -7,11 +7,13 @@ pub mod concat;
 mod recipes;
 mod still;
 mod tracks;
+mod web;
 
+pub use tracks::hides_start;
 use xora_av::Stream;
 use xora_shared::{
     media::{Format, Recipe, Wanted},
-    report::{Strategy, StreamFate},
+    report::{OutputFacts, Strategy, StreamFate},
 };
 
 use crate::job::{
@@ -35,6 +37,8 @@ pub struct Plan {
 /// See [`Plan::make`].
 #[derive(Clone, Debug)]
 pub enum Make {
+    /// Nothing: the input is the result.
+    Nothing(OutputFacts),
     /// Pictures in motion, sound, or both.
     Film(Box<Film>),
     /// One picture.
@@ -85,6 +89,8 @@ pub struct Track<E> {
 pub enum Way<E> {
     /// Its packets are copied.
     Copy,
+    /// Its packets are copied, but for what lies around the cuts, which is encoded.
+    Cut(E),
     /// It is decoded and encoded.
     Encode(E),
 }
@@ -145,13 +151,15 @@ pub struct Abilities {
     pub tonemap: bool,
     /// Packets may be copied: no earlier try has shown that these cannot.
     pub copy: bool,
+    /// The input is at an address that can be given back as the result.
+    pub pass_through: bool,
 }
 
 /// Decides.
 pub fn decide(probe: &Probe, wanted: &Wanted, abilities: Abilities) -> Done<Plan> {
     let format = wanted.format;
     match &wanted.recipe {
-        Recipe::WebReady(web_ready) => recipes::web_ready(probe, web_ready, abilities),
+        Recipe::WebReady(web_ready) => web::web_ready(probe, web_ready, abilities),
         Recipe::Proxy(proxy) => recipes::proxy(probe, proxy, abilities),
         Recipe::Compress(compress) => recipes::compress(probe, compress, format, abilities),
         Recipe::Transcode => recipes::transcode(probe, format, abilities),

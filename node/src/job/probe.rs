@@ -7,7 +7,7 @@ use crate::{
     job::{
         fault::{Done, Fault},
         link::Link,
-        look::{Boxes, Look, canvas, look},
+        look::{Boxes, Look, Mp4, canvas, look},
         source::RemoteInput,
     },
 };
@@ -19,6 +19,8 @@ pub struct Probe {
     pub size: Option<u64>,
     /// libav's name of the container, as a list of what one demuxer reads.
     pub container: String,
+    /// What an MP4 or MOV looks like; none for other containers.
+    pub mp4: Option<Mp4>,
     /// Length in microseconds, as the container says or libav estimates.
     pub duration_us: Option<u64>,
     /// The streams, by index.
@@ -48,6 +50,7 @@ pub fn open(link: &Link, index: u32, source: &Source, limits: &Limits) -> Done<(
     let probe = Probe {
         size: input.size(),
         container: input.format(),
+        mp4: if let Look::Mp4(mp4) = appearance { Some(mp4) } else { None },
         duration_us: length_us(&input),
         streams: input.streams().to_vec(),
         warnings: Vec::new(),
@@ -83,14 +86,16 @@ fn open_as(source: Box<dyn ReadAt>, appearance: Look, limits: &Limits) -> Done<I
 /// Why it would not open, in words that say what to do.
 fn not_media(appearance: Look) -> Fault {
     match appearance {
-        Look::Mp4(Boxes::NoIndex | Boxes::Cut) => Fault::truncated(
+        Look::Mp4(Mp4 { boxes: Boxes::NoIndex | Boxes::Cut, .. }) => Fault::truncated(
             "the input is an MP4 or MOV file without its index (`moov`): it was cut, or its recording never finished; \
              upload the whole file",
         ),
         Look::Matroska => Fault::truncated(
             "the input begins as a Matroska or WebM file but ends in its headers; upload the whole file",
         ),
-        Look::Mp4(Boxes::Whole) => Fault::unsupported("the input looks like MP4 or MOV but its index cannot be read"),
+        Look::Mp4(Mp4 { boxes: Boxes::Whole, .. }) => {
+            Fault::unsupported("the input looks like MP4 or MOV but its index cannot be read")
+        }
         Look::Playlist => Fault::unsupported(
             "the input is a playlist or a list of other files, not media; give the address of the media file itself",
         ),
@@ -126,7 +131,7 @@ fn check_size((width, height): (u32, u32), limits: &Limits) -> Done<()> {
 
 /// Refuses a file whose index promises bytes that it does not have.
 fn check_whole(input: &Input, appearance: Look) -> Done<()> {
-    let (Some(size), Look::Mp4(boxes)) = (input.size(), appearance) else { return Ok(()) };
+    let (Some(size), Look::Mp4(Mp4 { boxes, .. })) = (input.size(), appearance) else { return Ok(()) };
     let indices: Vec<_> = (0..input.streams().len()).filter_map(|stream| input.index(stream)).collect();
     let promised = indices.iter().map(|index| index.end).max().unwrap_or(0);
     // Fragments have no index of the whole file, so there only the boxes tell.

@@ -240,6 +240,7 @@ fn report(still: &Still, picture: &Frame, bytes: u64, streams: Vec<StreamFate>) 
                 frames: 1,
                 start_us: 0,
                 duration_us: 0,
+                joints_us: Vec::new(),
             }),
             audio: None,
         },

@@ -23,6 +23,8 @@ const FULL_SCAN: u64 = 256 << 20;
 const LENGTH_TOLERANCE_US: u64 = 50_000;
 /// How far sound and pictures may have moved against each other, in microseconds.
 const OFFSET_TOLERANCE_US: i64 = 20_000;
+/// How much is decoded before and behind a joint, in microseconds.
+const AROUND_US: i64 = 1_000_000;
 /// The most pictures decoded of the first and of the last group.
 const PICTURES: u64 = 16;
 
@@ -40,6 +42,7 @@ pub fn verify(link: &Link, source: &Source, expect: &Expectation, limits: &Limit
     let (scan, coverage) = scan(&mut input, &found, expect, size)?;
     scan.compare(expect, &mut problems);
     decode_edges(&mut input, &found, expect, limits, &mut problems)?;
+    decode_joints(&mut input, &found, expect, limits, &mut problems)?;
     Ok(VerifyReport {
         problems,
         coverage,
@@ -191,7 +194,9 @@ fn scan(input: &mut Input, found: &Found, expect: &Expectation, size: u64) -> Do
     // Matroska tells the length of the file only, and counts nothing; the muxer's own count stands in.
     let whole = || input.duration_us();
     let frames = match (expect.format, &found.video) {
-        (Format::Mp4 | Format::Mov, Some(stream)) => input.index(stream.index).map_or(0, |index| index.entries),
+        (Format::Mp4 | Format::Mov | Format::M4a, Some(stream)) => {
+            input.index(stream.index).map_or(0, |index| index.entries)
+        }
         _ => expect.video.as_ref().map_or(0, |video| video.frames),
     };
     let scan = Scan {
@@ -266,6 +271,57 @@ fn decode_edges(
         check(problems, pictures.is_some_and(|count| count > 0), || format!("the {name} pictures cannot be decoded"));
     }
     Ok(())
+}
+
+/// Decodes across every place where encoded pictures meet copied ones: from the last place before it where decoding can
+/// begin until a while behind it. Each packet is one picture, and time only goes on.
+fn decode_joints(
+    input: &mut Input,
+    found: &Found,
+    expect: &Expectation,
+    limits: &Limits,
+    problems: &mut Vec<String>,
+) -> Done<()> {
+    let (Some(stream), Some(video)) = (&found.video, &expect.video) else { return Ok(()) };
+    for joint_us in &video.joints_us {
+        let joint = rescale(*joint_us, MICROSECONDS, stream.time_base);
+        let before = joint - rescale(AROUND_US, MICROSECONDS, stream.time_base);
+        let _ = input.seek(stream.index, before.max(stream.start.unwrap_or(0)));
+        let mut decoder = Decoder::open(input, stream.index, 1, limits.pixels)?;
+        let passed = decode_until(input, &mut decoder, stream, *joint_us + AROUND_US)?;
+        check(problems, passed, || {
+            format!("decoding stumbles where encoded pictures meet copied ones, at {joint_us} µs")
+        });
+    }
+    Ok(())
+}
+
+/// Whether every packet up to a time becomes one picture, unharmed and later than the one before.
+fn decode_until(input: &mut Input, decoder: &mut Decoder, stream: &Stream, end_us: i64) -> Done<bool> {
+    let mut packet = Packet::new()?;
+    let (mut sent, mut shown, mut good) = (0_u64, 0_u64, true);
+    let mut last = None;
+    let mut damage = Damage::default();
+    let mut look = |frame: &mut Frame| {
+        let time = frame.best_effort_pts();
+        shown += 1;
+        good &= !frame.is_damaged() && time > last;
+        last = time;
+        Ok(())
+    };
+    while input.read(&mut packet)? {
+        if packet.stream() != stream.index {
+            continue;
+        }
+        decode(decoder, Some(&packet), &mut damage, &mut look)?;
+        sent += u64::from(!packet.is_discarded());
+        let dts = packet.dts().map(|dts| rescale(dts, stream.time_base, MICROSECONDS));
+        if dts.is_some_and(|dts| dts > end_us) {
+            break;
+        }
+    }
+    decode(decoder, None, &mut damage, &mut look)?;
+    Ok(good && damage.warning().is_none() && sent == shown)
 }
 
 /// Pictures decoded from here on; none when one was damaged.

@@ -9,7 +9,7 @@ use crate::{
     media::{FileType, Format},
     protocol::{NodeResult, Usage},
     report::{Coverage, Strategy, StreamFate},
-    request::{Headers, JobRequest},
+    request::{Headers, Input, JobRequest},
     s3::Bucket,
     time::UnixMs,
 };
@@ -68,12 +68,13 @@ pub enum AttemptEnd {
     Cancelled,
 }
 
-/// A published output: the job refers to this key.
+/// A published output: the job refers to it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Published {
-    /// Key in storage, without the prefix of an own bucket.
-    pub key: String,
+    /// Key in storage, without the prefix of an own bucket; none where the input itself is the result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// The caller's bucket that it is in. None for the managed one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub own: Option<OwnBucket>,
@@ -270,8 +271,10 @@ struct Verification {
     /// Start of sound minus start of pictures, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     av_offset_us: Option<i64>,
-    /// SHA-256 of the file in hexadecimal; of the digests of its parts where `sha256PartSize` is given.
-    sha256: String,
+    /// SHA-256 of the file in hexadecimal; of the digests of its parts where `sha256PartSize` is given. Absent where the
+    /// input itself is the result: it was not read whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sha256: Option<String>,
     /// Bytes of one part under `sha256`.
     #[serde(skip_serializing_if = "Option::is_none")]
     sha256_part_size: Option<u64>,
@@ -306,9 +309,14 @@ impl JobView {
             verification: None,
         };
         if let Some(Published { key, own: _, result }) = result {
-            let url = sign(&key);
-            view.output = Some(SignedOutput { signed_url: url.clone() });
-            view.output_files = Some(OutputFiles { output: OutputFile::of(id, &result, url) });
+            // Without a key the caller's own file is the result, at the caller's own address.
+            let url = match (key, request.inputs.into_iter().next()) {
+                (Some(key), _) => Some(sign(&key)),
+                (None, Some(Input::Url { url, .. })) => Some(url),
+                (None, Some(Input::Upload { .. }) | None) => None,
+            };
+            view.output = url.clone().map(|signed_url| SignedOutput { signed_url });
+            view.output_files = url.map(|url| OutputFiles { output: OutputFile::of(id, &result, url) });
             view.timings = Some(Timings {
                 queue_ms,
                 fetch_ms: result.timings.fetch_ms,

@@ -11,6 +11,7 @@ mod inputs;
 mod jobs;
 mod limits;
 mod presets;
+mod recipes;
 mod samples;
 mod settings;
 mod storage;

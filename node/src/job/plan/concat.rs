@@ -124,7 +124,7 @@ pub fn decide(inputs: &[Candidate], format: Format, abilities: Abilities) -> Don
     let clips: Vec<Clip> = (1..=inputs.len()).map(|input| clip(input, &video, &audio)).collect();
     let kind = match (&pictures, &sound) {
         (Some(Way::Copy), _) | (None, Some(Way::Copy)) => StrategyKind::Copy,
-        (Some(Way::Encode(_)) | None, _) => StrategyKind::Encode,
+        (Some(Way::Cut(_) | Way::Encode(_)) | None, _) => StrategyKind::Encode,
     };
     let length = |input: &Candidate| input.probe.duration_us;
     let counted = |input: &Candidate, clip: &Clip| {

@@ -2,10 +2,7 @@
 
 use xora_av::{Kind, MICROSECONDS, Orientation, Stream, rescale};
 use xora_shared::{
-    media::{
-        Compress, Cut, ExtractAudio, FileType, Format, Gop, Proxy, RateControl, Resize, Scale, Trim, VideoCodec,
-        WebReady,
-    },
+    media::{Compress, Cut, ExtractAudio, FileType, Format, Gop, Proxy, RateControl, Resize, Scale, Trim, VideoCodec},
     report::{Fate, Strategy, StrategyKind},
 };
 
@@ -20,41 +17,26 @@ use crate::job::{
 };
 
 /// Quality where a recipe states none: x264's own default, at which few see a difference.
-const CRF: u8 = 23;
+pub const CRF: u8 = 23;
 /// The same for VP9, whose scale runs to 63: what libvpx's guide for video on demand gives for 1080p.
 const CRF_VP9: u8 = 31;
 
 /// What a recipe wishes for, before it is known what the input has.
-struct Wish {
-    format: Format,
+pub struct Wish {
+    /// What is written.
+    pub format: Format,
     /// The pictures, where they are encoded; none for sound only.
-    video: Option<VideoWish>,
+    pub video: Option<VideoWish>,
     /// Whether pictures may be copied.
-    copies_video: bool,
+    pub copies_video: bool,
     /// Whether sound may be copied.
-    copies_audio: bool,
-    cut: Cut,
+    pub copies_audio: bool,
+    /// The part that is made.
+    pub cut: Cut,
+    /// Whether the part begins exactly where it says, instead of with the packet there.
+    pub is_exact: bool,
     /// Why it is done this way, first.
-    reason: String,
-}
-
-/// `webReady`.
-pub fn web_ready(probe: &Probe, recipe: &WebReady, abilities: Abilities) -> Done<Plan> {
-    let chosen = recipe.encode.as_ref();
-    let wish = Wish {
-        format: Format::Mp4,
-        video: Some(VideoWish {
-            codec: VideoCodec::H264,
-            rate: chosen.and_then(|encode| encode.rate).unwrap_or(RateControl::Crf(CRF)),
-            scale: chosen.map_or_else(Scale::default, |encode| encode.scale),
-            keys: Keys::EverySecond,
-        }),
-        copies_video: chosen.is_none(),
-        copies_audio: true,
-        cut: Cut::default(),
-        reason: "web_encode".to_owned(),
-    };
-    film(probe, &wish, abilities)
+    pub reason: String,
 }
 
 /// `proxy`.
@@ -69,6 +51,7 @@ pub fn proxy(probe: &Probe, recipe: &Proxy, abilities: Abilities) -> Done<Plan> 
         copies_video: false,
         copies_audio: false,
         cut: recipe.cut,
+        is_exact: true,
         reason: format!("proxy always encodes anew, at {}", rate_in_words(recipe.rate)),
     };
     film(probe, &wish, abilities)
@@ -101,6 +84,7 @@ pub fn compress(probe: &Probe, recipe: &Compress, format: Format, abilities: Abi
         copies_video: false,
         copies_audio: false,
         cut: Cut::default(),
+        is_exact: true,
         reason: format!("compress encodes anew at {}", rate_in_words(rate)),
     };
     film(probe, &wish, abilities)
@@ -114,6 +98,7 @@ pub fn transcode(probe: &Probe, format: Format, abilities: Abilities) -> Done<Pl
         copies_video: true,
         copies_audio: true,
         cut: Cut::default(),
+        is_exact: true,
         reason: format!("transcode to {} copies what every player takes and encodes the rest", format.extension()),
     };
     film(probe, &wish, abilities)
@@ -127,6 +112,7 @@ pub fn resize(probe: &Probe, recipe: &Resize, format: Format, abilities: Abiliti
         copies_video: false,
         copies_audio: true,
         cut: Cut::default(),
+        is_exact: true,
         reason: "resize encodes the pictures in their new size".to_owned(),
     };
     film(probe, &wish, abilities)
@@ -140,6 +126,7 @@ pub fn trim(probe: &Probe, recipe: &Trim, format: Format, abilities: Abilities) 
         copies_video: true,
         copies_audio: true,
         cut: recipe.cut,
+        is_exact: true,
         reason: "trim is exact to the picture".to_owned(),
     };
     film(probe, &wish, abilities)
@@ -159,6 +146,7 @@ pub fn extract_audio(probe: &Probe, recipe: &ExtractAudio, format: Format, abili
         copies_video: false,
         copies_audio: true,
         cut: recipe.cut,
+        is_exact: false,
         reason,
     };
     film(probe, &wish, abilities)
@@ -177,17 +165,16 @@ pub(super) fn video_in(format: Format, scale: Scale) -> Option<VideoWish> {
     Some(VideoWish { codec, rate: RateControl::Crf(crf), scale, keys: Keys::AsEncoder })
 }
 
-fn film(probe: &Probe, wish: &Wish, abilities: Abilities) -> Done<Plan> {
+/// The plan that fulfils a wish the cheapest way.
+pub fn film(probe: &Probe, wish: &Wish, abilities: Abilities) -> Done<Plan> {
     let streams = &probe.streams;
     let video = wish.video.as_ref().and_then(|_| pick_video(streams));
     let audio = pick_audio(streams);
     check_there(probe, wish, video, audio)?;
     let mut reasons = vec![wish.reason.clone()];
     let video_track = video.zip(wish.video.as_ref()).map(|(stream, picture)| {
-        let obstacle = video_obstacle(stream, probe, wish, abilities);
-        reasons.extend(in_words("pictures", &stream.codec, obstacle.as_deref()));
-        let way =
-            if obstacle.is_some() { Way::Encode(tracks::encode_video(stream, picture, abilities)) } else { Way::Copy };
+        let (way, why) = video_way(stream, picture, probe, wish, abilities);
+        reasons.extend(why);
         Track { stream: stream.index, way }
     });
     let audio_track = audio.map(|stream| {
@@ -252,14 +239,28 @@ fn check_there(probe: &Probe, wish: &Wish, video: Option<&Stream>, audio: Option
     }
 }
 
-/// Why the pictures must be encoded, in words.
-fn video_obstacle(stream: &Stream, probe: &Probe, wish: &Wish, abilities: Abilities) -> Option<String> {
+/// How the pictures are made, and why.
+fn video_way(
+    stream: &Stream,
+    picture: &VideoWish,
+    probe: &Probe,
+    wish: &Wish,
+    abilities: Abilities,
+) -> (Way<VideoEncode>, Option<String>) {
+    let encode = || Way::Encode(tracks::encode_video(stream, picture, abilities));
     if !wish.copies_video || !abilities.copy {
-        return Some(String::new());
+        return (encode(), None);
     }
-    let uncut = wish.cut.is_whole();
-    tracks::video_obstacle(stream, probe, wish.format)
-        .or_else(|| (!uncut).then(|| "the cut may lie between two pictures that a player can begin at".to_owned()))
+    let obstacle = tracks::video_obstacle(stream, probe, wish.format);
+    if wish.cut.is_whole() || obstacle.is_some() {
+        let way = if obstacle.is_some() { encode() } else { Way::Copy };
+        return (way, in_words("pictures", &stream.codec, obstacle.as_deref()));
+    }
+    if let Some(obstacle) = tracks::cut_obstacle(stream) {
+        return (encode(), in_words("pictures", &stream.codec, Some(&obstacle)));
+    }
+    let why = "pictures copied, but for those between a cut and the nearest place where decoding can begin";
+    (Way::Cut(tracks::encode_patch()), Some(why.to_owned()))
 }
 
 /// Why the sound must be encoded, in words.
@@ -267,10 +268,9 @@ fn audio_obstacle(stream: &Stream, probe: &Probe, wish: &Wish, abilities: Abilit
     if !wish.copies_audio || !abilities.copy {
         return Some(String::new());
     }
-    tracks::audio_obstacle(stream, probe, wish.format).or_else(|| {
-        let in_film = wish.format.file_type() == FileType::Video;
-        (in_film && !wish.cut.is_whole()).then(|| "the cut is exact to the sample".to_owned())
-    })
+    let inside_a_packet = wish.is_exact && wish.cut.start_us > 0 && !tracks::hides_start(wish.format);
+    tracks::audio_obstacle(stream, probe, wish.format)
+        .or_else(|| inside_a_packet.then(|| "the cut is exact to the sample".to_owned()))
 }
 
 /// An empty obstacle is the recipe's own will, and has been said.
@@ -282,21 +282,23 @@ fn in_words(what: &str, codec: &str, obstacle: Option<&str>) -> Option<String> {
     }
 }
 
+/// Named after the pictures where there are any: they are most of the work.
 fn kind(film: &Film, cut: Cut, streams: &[Stream]) -> StrategyKind {
-    let video = film.video.as_ref().map(|track| track.way == Way::Copy);
-    let audio = film.audio.as_ref().map(|track| track.way == Way::Copy);
-    let drops_pictures = video.is_none() && pick_video(streams).is_some();
-    match (video, audio) {
-        (Some(false) | None, Some(false) | None) => StrategyKind::Encode,
-        (Some(true) | None, Some(true) | None) if cut.is_whole() && !drops_pictures => StrategyKind::Remux,
-        (Some(true), _) | (_, Some(true)) => StrategyKind::Copy,
+    let copies_sound = film.audio.as_ref().is_none_or(|track| track.way == Way::Copy);
+    match film.video.as_ref().map(|track| &track.way) {
+        Some(Way::Encode(_)) => StrategyKind::Encode,
+        Some(Way::Cut(_)) => StrategyKind::SmartCut,
+        Some(Way::Copy) if copies_sound && cut.is_whole() => StrategyKind::Remux,
+        None if !copies_sound => StrategyKind::Encode,
+        None if cut.is_whole() && pick_video(streams).is_none() => StrategyKind::Remux,
+        Some(Way::Copy) | None => StrategyKind::Copy,
     }
 }
 
 impl Film {
     fn copies(&self, stream: usize) -> bool {
-        self.video.as_ref().is_some_and(|track| track.stream == stream && track.way == Way::Copy)
-            || self.audio.as_ref().is_some_and(|track| track.stream == stream && track.way == Way::Copy)
+        self.video.as_ref().is_some_and(|track| track.stream == stream && track.encode().is_none())
+            || self.audio.as_ref().is_some_and(|track| track.stream == stream && track.encode().is_none())
     }
 
     fn encodes_video(&self) -> Option<&VideoEncode> {
@@ -309,10 +311,10 @@ impl Film {
 }
 
 impl<E> Track<E> {
-    /// How it is encoded; none when it is copied.
+    /// How all of it is encoded; none when it is copied, if only for the most part.
     pub fn encode(&self) -> Option<&E> {
         match &self.way {
-            Way::Copy => None,
+            Way::Copy | Way::Cut(_) => None,
             Way::Encode(encode) => Some(encode),
         }
     }

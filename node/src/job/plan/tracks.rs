@@ -1,6 +1,6 @@
 //! Single tracks: what can be copied, and how the rest is encoded.
 
-use xora_av::Stream;
+use xora_av::{Orientation, Stream};
 use xora_shared::media::{Format, RateControl, Scale, VideoCodec};
 
 use super::{Abilities, AudioEncode, VideoEncode};
@@ -52,7 +52,7 @@ pub fn video_obstacle(stream: &Stream, probe: &Probe, format: Format) -> Option<
         | Format::Webp
         | Format::Ogg => false,
     };
-    let turned = stream.orientation != xora_av::Orientation::Upright;
+    let turned = stream.orientation != Orientation::Upright;
     let reason = if !fits {
         format!("{codec} does not play everywhere from {}", format.extension())
     } else if !matches!(stream.pixel_format.as_str(), "yuv420p" | "yuvj420p") {
@@ -86,6 +86,40 @@ pub fn audio_obstacle(stream: &Stream, probe: &Probe, format: Format) -> Option<
         return unreliable_times(probe);
     }
     Some(format!("{codec} does not play everywhere from {}", format.extension()))
+}
+
+/// Why pictures that can be copied cannot be cut without encoding all of them, in words.
+pub fn cut_obstacle(stream: &Stream) -> Option<String> {
+    /// Baseline, constrained baseline, main and high, as libav numbers them.
+    const PROFILES: [i32; 4] = [66, 66 + 512, 77, 100];
+    if stream.codec != "h264" {
+        return Some(format!("{} cannot be joined at a cut", stream.codec));
+    }
+    (!PROFILES.contains(&stream.profile)).then(|| "their profile cannot be joined at a cut".to_owned())
+}
+
+/// Whether players leave out sound before the start of a file in this format, so that it can begin inside a packet.
+pub fn hides_start(format: Format) -> bool {
+    matches!(format, Format::Mp4 | Format::Mov | Format::M4a)
+}
+
+/// How the few pictures around a cut are encoded: with no loss that would show beside those that are copied, and without
+/// reordering, so that they fit before them.
+pub fn encode_patch() -> VideoEncode {
+    let option = |name, value: &str| (name, value.to_owned());
+    VideoEncode {
+        encoder: "libx264",
+        options: vec![option("preset", "veryfast"), option("crf", "18"), option("bf", "0")],
+        tag: None,
+        picture: Picture {
+            orientation: Orientation::Upright,
+            deinterlace: false,
+            can_tonemap: false,
+            size: Size::AsInput,
+            pixels: Pixels::Film,
+        },
+        key_every_us: None,
+    }
 }
 
 /// Containers whose packets have no times of their own, or only decoding times, are not copied from.

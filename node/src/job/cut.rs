@@ -1,0 +1,372 @@
+//! A picture track that is copied, but for what lies around its cuts.
+//!
+//! The output begins with pictures that are decoded and encoded anew, up to the first place where decoding can begin;
+//! from there on packets are copied. At the end, packets are copied up to the last one before which everything is shown
+//! that was decoded; what is wanted of the rest is encoded anew. What is encoded has parameter sets with an id of their
+//! own beside the input's, no reordering, and the input's decoding delay, so that all decoding times keep their order.
+//! Where any of this does not hold, the packets are [uncopyable](Fault::uncopyable), and everything is encoded.
+
+use xora_av::{Decoder, Encoder, Frame, Input, MICROSECONDS, Packet, Poll, Rational, Stream, VideoEncoding, rescale};
+
+use crate::job::{
+    copy::{CopyFacts, CopyPath, Window},
+    damage::Damage,
+    decode::decode,
+    fault::{Done, Fault},
+    h264::{Form, Header, lengths_to_start_codes},
+    mux::Mux,
+    plan::VideoEncode,
+};
+
+/// The most bytes between two places where decoding can begin.
+const MOST_HELD: usize = 64 << 20;
+
+/// See the module.
+pub struct CutPath<'a> {
+    encode: &'a VideoEncode,
+    index: usize,
+    time_base: Rational,
+    frame_rate: Rational,
+    window: Window,
+    copy: CopyPath,
+    decoder: Decoder,
+    header: Header,
+    phase: Phase,
+    /// Makes what is not copied; none until the first picture shows what it has to look like.
+    encoder: Option<Encoder>,
+    /// The sets that the encoder makes; they must be the same at the start and at the end.
+    own: Option<Header>,
+    /// Pictures from before the first packet that is copied.
+    head: Vec<Packet>,
+    /// Packets since the last place where decoding can begin.
+    held: Vec<Packet>,
+    held_bytes: usize,
+    joints: Vec<i64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing has been copied yet.
+    Head,
+    Copy,
+    Done,
+}
+
+/// What a finished track tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CutFacts {
+    /// As for any copied track.
+    pub copy: CopyFacts,
+    /// Where pictures that were encoded meet others that were copied, in microseconds.
+    pub joints_us: Vec<i64>,
+}
+
+impl<'a> CutPath<'a> {
+    /// Describes track 0 of the output, as far as it is known.
+    pub fn open(
+        input: &Input,
+        stream: &Stream,
+        encode: &'a VideoEncode,
+        window: Window,
+        (threads, max_pixels): (u32, u64),
+        mux: &mut Mux,
+    ) -> Done<Self> {
+        const INDEX: usize = 0;
+        let header = Header::parse(&input.header(stream.index))
+            .ok_or_else(|| Fault::uncopyable("the header of the pictures is not understood"))?;
+        mux.describe_copy(INDEX, input, stream.index)?;
+        Ok(Self {
+            encode,
+            index: INDEX,
+            time_base: stream.time_base,
+            frame_rate: stream.frame_rate,
+            window,
+            copy: CopyPath::described(stream, INDEX, Window::default(), mux),
+            decoder: Decoder::open(input, stream.index, threads, max_pixels)?,
+            header,
+            phase: Phase::Head,
+            encoder: None,
+            own: None,
+            head: Vec::new(),
+            held: Vec::new(),
+            held_bytes: 0,
+            joints: Vec::new(),
+        })
+    }
+
+    /// Takes a packet, which is empty afterwards. Returns the time reached, in microseconds of the output.
+    pub fn take(&mut self, packet: &mut Packet, mux: &mut Mux, damage: &mut Damage) -> Done<i64> {
+        let Some(pts) = packet.pts() else { return Err(Fault::uncopyable("a picture of the input has no time")) };
+        let begins = packet.is_key() && self.header.is_idr(packet.data());
+        match self.phase {
+            Phase::Head if begins && !self.window.begins_before(self.us(pts)) => {
+                self.end_head(packet, pts, mux, damage)?;
+                self.hold(packet)?;
+            }
+            Phase::Head => self.decode_head(Some(packet), damage)?,
+            Phase::Copy
+                if begins && (self.is_past_end(packet) || self.held.iter().any(|held| self.is_past_end(held))) =>
+            {
+                self.end_group(mux, damage)?;
+                self.phase = Phase::Done;
+            }
+            Phase::Copy if begins => {
+                self.write_held(usize::MAX, mux)?;
+                self.hold(packet)?;
+            }
+            Phase::Copy => self.hold(packet)?,
+            Phase::Done => {}
+        }
+        Ok(self.us(pts))
+    }
+
+    /// Ends the track.
+    pub fn finish(mut self, mux: &mut Mux, damage: &mut Damage) -> Done<CutFacts> {
+        match self.phase {
+            Phase::Head => {
+                self.decode_head(None, damage)?;
+                self.write_head(None, mux)?;
+            }
+            Phase::Copy => self.end_group(mux, damage)?,
+            Phase::Done => {}
+        }
+        let joints_us = self.joints.iter().map(|time| self.us(*time)).collect();
+        Ok(CutFacts { copy: self.copy.finish(mux)?, joints_us })
+    }
+
+    /// Decodes what comes before the copied part, and encodes what is wanted of it.
+    fn decode_head(&mut self, packet: Option<&Packet>, damage: &mut Damage) -> Done<()> {
+        let mut frames = Vec::new();
+        decode(&mut self.decoder, packet, damage, |frame| {
+            frames.push(frame.take()?);
+            Ok(())
+        })?;
+        for mut frame in frames {
+            self.open_encoder(&frame)?;
+            let pts = frame.best_effort_pts();
+            if pts.is_some_and(|pts| !self.window.excludes(self.us(pts))) {
+                frame.set_pts(pts);
+                self.encode_into_head(Some(&mut frame))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn encode_into_head(&mut self, frame: Option<&mut Frame>) -> Done<()> {
+        let Some(encoder) = &mut self.encoder else { return Ok(()) };
+        self.head.extend(encoded(encoder, frame)?);
+        Ok(())
+    }
+
+    /// Ends the pictures that are encoded at the start, before the first packet that is copied.
+    fn end_head(&mut self, first: &Packet, pts: i64, mux: &mut Mux, damage: &mut Damage) -> Done<()> {
+        self.decode_head(None, damage)?;
+        if self.encoder.is_none() {
+            // The cut is just here: only its looks are of interest.
+            self.decoder.reset();
+            self.decode_head_of(first, damage)?;
+        }
+        self.decoder.reset();
+        let is_wanted = !self.is_past_end(first);
+        self.write_head(is_wanted.then_some((first, pts)), mux)?;
+        self.phase = if is_wanted { Phase::Copy } else { Phase::Done };
+        Ok(())
+    }
+
+    fn decode_head_of(&mut self, first: &Packet, damage: &mut Damage) -> Done<()> {
+        for packet in [Some(first), None] {
+            let mut shown = None;
+            decode(&mut self.decoder, packet, damage, |frame| {
+                shown = Some(frame.take()?);
+                Ok(())
+            })?;
+            if let Some(frame) = shown {
+                self.open_encoder(&frame)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what was encoded at the start, up to the first packet that is copied.
+    fn write_head(&mut self, first: Option<(&Packet, i64)>, mux: &mut Mux) -> Done<()> {
+        self.encode_into_head(None)?;
+        // It has been told that there is no more: the end gets a new one.
+        self.encoder = None;
+        let own = self.own.as_ref().ok_or_else(|| Fault::transcode("no picture of the input could be decoded"))?;
+        mux.open_with(self.index, &self.header.with(own))?;
+        let head = std::mem::take(&mut self.head);
+        if head.is_empty() {
+            return Ok(());
+        }
+        let delay = match first {
+            None => 0,
+            Some((first, pts)) => {
+                self.joints.push(pts);
+                delay_of(first)?
+            }
+        };
+        self.write_encoded(head, delay, first.map(|(_, pts)| pts), mux)
+    }
+
+    /// Ends the copied part: copies what is shown before everything that follows it, encodes the rest of what is wanted.
+    fn end_group(&mut self, mux: &mut Mux, damage: &mut Damage) -> Done<()> {
+        let whole = self.clean_prefix();
+        let copied_to = self.held.iter().take(whole).filter_map(Packet::pts).max().unwrap_or(i64::MIN);
+        let rest = self.held.iter().skip(whole).any(|packet| !self.is_past_end(packet));
+        let delay = self.held.first().map(delay_of);
+        let tail = if rest { self.decode_held(copied_to, damage)? } else { Vec::new() };
+        self.write_held(whole, mux)?;
+        let (Some(first), Some(delay)) = (tail.first().and_then(Frame::pts), delay) else { return Ok(()) };
+        self.joints.push(first);
+        let mut packets = Vec::new();
+        for mut frame in tail {
+            self.open_encoder(&frame)?;
+            if let Some(encoder) = &mut self.encoder {
+                packets.extend(encoded(encoder, Some(&mut frame))?);
+            }
+        }
+        if let Some(encoder) = &mut self.encoder {
+            packets.extend(encoded(encoder, None)?);
+        }
+        self.write_encoded(packets, delay?, None, mux)
+    }
+
+    /// How many of the held packets can be copied so that exactly their pictures are shown: all of them are wanted, and
+    /// none that follows is shown before one of them.
+    fn clean_prefix(&self) -> usize {
+        let times: Vec<i64> = self.held.iter().map(|packet| packet.pts().unwrap_or(i64::MAX)).collect();
+        let wanted = self.held.iter().position(|packet| self.is_past_end(packet)).unwrap_or(times.len());
+        let is_clean = |count: &usize| {
+            let (before, after) = times.split_at(*count);
+            before.iter().max().is_none_or(|last| after.iter().all(|time| time > last))
+        };
+        (0..=wanted).rev().find(is_clean).unwrap_or(0)
+    }
+
+    /// The pictures of the held packets that are wanted and shown after a time.
+    fn decode_held(&mut self, after: i64, damage: &mut Damage) -> Done<Vec<Frame>> {
+        let Self { decoder, held, window, time_base, .. } = self;
+        decoder.reset();
+        let mut frames = Vec::new();
+        for packet in held.iter().map(Some).chain([None]) {
+            decode(decoder, packet, damage, |frame| {
+                let pts = frame.best_effort_pts().filter(|pts| *pts > after);
+                if pts.is_some_and(|pts| !window.excludes(rescale(pts, *time_base, MICROSECONDS))) {
+                    frame.set_pts(pts);
+                    frames.push(frame.take()?);
+                }
+                Ok(())
+            })?;
+        }
+        Ok(frames)
+    }
+
+    fn hold(&mut self, packet: &mut Packet) -> Done<()> {
+        if self.phase == Phase::Done {
+            return Ok(());
+        }
+        if !self.header.covers(packet.data()) {
+            return Err(Fault::uncopyable("the parameters of the pictures change"));
+        }
+        self.held_bytes += packet.size();
+        if self.held_bytes > MOST_HELD {
+            return Err(Fault::uncopyable("the places at which the pictures can be begun are too far apart"));
+        }
+        self.held.push(std::mem::replace(packet, Packet::new()?));
+        Ok(())
+    }
+
+    /// Copies the first held packets, and forgets all.
+    fn write_held(&mut self, count: usize, mux: &mut Mux) -> Done<()> {
+        self.held_bytes = 0;
+        for mut packet in std::mem::take(&mut self.held).into_iter().take(count) {
+            if self.header.form == Form::Lengths && !lengths_to_start_codes(packet.data_mut()?) {
+                return Err(Fault::uncopyable("a picture of the input is damaged"));
+            }
+            self.copy.take(&mut packet, mux)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what was encoded, each picture shown until the next, and the last until `next`.
+    fn write_encoded(&mut self, packets: Vec<Packet>, delay: i64, next: Option<i64>, mux: &mut Mux) -> Done<()> {
+        let times: Vec<i64> = packets.iter().filter_map(Packet::pts).collect();
+        for (place, mut packet) in packets.into_iter().enumerate() {
+            let Some(pts) = packet.pts() else { continue };
+            let length = times.get(place + 1).copied().or(next).map_or(0, |next| next - pts);
+            packet.set_duration(length);
+            packet.set_times(Some(pts), Some(pts - delay));
+            self.copy.take(&mut packet, mux)?;
+        }
+        Ok(())
+    }
+
+    /// Opens the encoder, once there is a picture to see what it has to make, and joins its header with the input's.
+    fn open_encoder(&mut self, first: &Frame) -> Done<()> {
+        if self.encoder.is_some() {
+            return Ok(());
+        }
+        let refuse = || Fault::uncopyable("the parameters of the pictures leave no room for others");
+        let id = self.header.free_id().ok_or_else(refuse)?;
+        let profile = match self.header.profile().ok_or_else(refuse)? {
+            66 => "baseline",
+            77 => "main",
+            100 => "high",
+            _ => return Err(Fault::uncopyable("the profile of the pictures is unusual")),
+        };
+        let mut options = self.encode.options.clone();
+        options.push(("profile", profile.to_owned()));
+        options.push(("x264-params", format!("sps-id={id}")));
+        let how = VideoEncoding {
+            encoder: self.encode.encoder,
+            time_base: self.time_base,
+            frame_rate: self.frame_rate,
+            // A few pictures: more threads would only wait for each other.
+            threads: 1,
+            options: &options,
+            global_header: true,
+        };
+        let encoder = Encoder::video(&how, first)?;
+        let own = Header::parse(&encoder.header()).ok_or_else(refuse)?;
+        if self.own.get_or_insert_with(|| own.clone()) != &own {
+            return Err(Fault::uncopyable("the pictures at both ends cannot be encoded alike"));
+        }
+        self.encoder = Some(encoder);
+        Ok(())
+    }
+
+    fn is_past_end(&self, packet: &Packet) -> bool {
+        let time = packet.pts().map(|pts| self.us(pts));
+        time.is_some_and(|time| self.window.end_us.is_some_and(|end| time >= end))
+    }
+
+    fn us(&self, time: i64) -> i64 {
+        rescale(time, self.time_base, MICROSECONDS)
+    }
+}
+
+/// How long before it is shown a packet where decoding can begin is decoded.
+fn delay_of(packet: &Packet) -> Done<i64> {
+    match (packet.pts(), packet.dts()) {
+        (Some(pts), Some(dts)) if pts >= dts => Ok(pts - dts),
+        _ => Err(Fault::uncopyable("the pictures of the input have no decoding times")),
+    }
+}
+
+/// What comes out of an encoder for a picture, or at its end.
+fn encoded(encoder: &mut Encoder, mut frame: Option<&mut Frame>) -> Done<Vec<Packet>> {
+    if let Some(frame) = &mut frame {
+        frame.forget_picture_type();
+    }
+    let mut packets = Vec::new();
+    let mut packet = Packet::new()?;
+    loop {
+        let sent = encoder.send(frame.as_deref())?;
+        while encoder.receive(&mut packet)? == Poll::Ready {
+            packets.push(std::mem::replace(&mut packet, Packet::new()?));
+        }
+        if sent != Poll::More {
+            return Ok(packets);
+        }
+    }
+}
