@@ -41,6 +41,8 @@ mod copy_test;
 #[cfg(test)]
 mod media_test;
 #[cfg(test)]
+mod pitfalls_test;
+#[cfg(test)]
 mod plan_test;
 #[cfg(test)]
 mod recipe_test;

@@ -1,0 +1,186 @@
+//! Files that trip transcoders: each is compressed, and the result decoded and held against what the file is.
+
+use std::{fs, path::PathBuf};
+
+use xora_shared::{failure::FailureKind, media::Format, report::Fate};
+
+use super::{
+    copy_test::{decoded, sound_after_pictures},
+    media_test::{LIMITS, Made, PICTURES, SOUND, X264, compress, corners, entry, make, picture_times, refused, synth},
+};
+
+fn compressed(input: &std::path::Path) -> Made {
+    make(input, compress(Format::Mp4))
+}
+
+/// Two seconds of pictures and sound, whatever the container.
+#[test]
+fn every_usual_container_gives_all_of_its_pictures_and_sound_in_step() {
+    let fragments = "-movflags +frag_keyframe+empty_moov+default_base_moof -g 10";
+    let table = [
+        ("pit-index-last.mp4", format!("{X264} -bf 2 -c:a aac")),
+        ("pit-fragments.mp4", format!("{X264} {fragments} -c:a aac")),
+        ("pit-mov.mov", format!("{X264} -c:a pcm_s16be -timecode 01:00:00:00")),
+        ("pit-ts.ts", format!("{X264} -c:a aac")),
+        ("pit-mpeg2.ts", "-c:v mpeg2video -b:v 2M -bf 2 -c:a mp2".to_owned()),
+        ("pit-mpg.mpg", "-c:v mpeg2video -b:v 2M -c:a mp2".to_owned()),
+        ("pit-avi.avi", "-c:v mpeg4 -b:v 2M -c:a libmp3lame".to_owned()),
+        ("pit-flv.flv", format!("{X264} -c:a aac")),
+        ("pit-wmv.wmv", "-c:v wmv2 -b:v 2M -c:a wmav2".to_owned()),
+        ("pit-ogg.ogg", "-c:v libtheora -q:v 7 -c:a libvorbis -ac 2".to_owned()),
+        ("pit-webm.webm", "-c:v libvpx-vp9 -cpu-used 8 -deadline realtime -b:v 1M -c:a libopus".to_owned()),
+        ("pit-vp8.webm", "-c:v libvpx -cpu-used 8 -deadline realtime -b:v 1M -c:a libvorbis -ac 2".to_owned()),
+        ("pit-mkv.mkv", format!("{X264} -c:a flac")),
+    ];
+    for (name, codecs) in table {
+        let input = synth(name, &format!("{PICTURES} {SOUND} {codecs}"));
+        let made = compressed(&input);
+        assert_eq!(picture_times(&made.file).len(), 50, "{name}");
+        let offset = sound_after_pictures(&made.file) - sound_after_pictures(&input);
+        // Where sound begins later than pictures, MP4 begins it with the silence that primes AAC: 21 ms.
+        assert!(offset.abs() <= 23_000, "{name}: moved by {offset} µs");
+        let seconds = made.receipt.duration_us.expect("a length");
+        assert!(seconds.abs_diff(2_000_000) <= 80_000, "{name}: {seconds} µs");
+    }
+}
+
+#[test]
+fn sound_alone_and_pictures_alone_come_from_any_container() {
+    for (name, codecs) in [
+        ("pit-flac.flac", "-c:a flac"),
+        ("pit-wav.wav", "-c:a pcm_s24le"),
+        ("pit-vorbis.ogg", "-c:a libvorbis -ac 2"),
+        ("pit-wma.wma", "-c:a wmav2"),
+        ("pit-opus.opus", "-c:a libopus"),
+        ("pit-aiff.aiff", "-c:a pcm_s16be"),
+    ] {
+        let made = compressed(&synth(name, &format!("{SOUND} {codecs}")));
+        let samples = made.report.expect.audio.expect("sound").samples;
+        assert!(samples.abs_diff(96_000) <= 2_400, "{name}: {samples}");
+    }
+    let gif = compressed(&synth("pit-gif.gif", &format!("{PICTURES} -vf fps=10 -loop 0")));
+    assert_eq!(picture_times(&gif.file).len(), 20);
+}
+
+#[test]
+fn other_tracks_of_every_kind_are_dropped_with_a_reason() {
+    let words = synth("pit-words.mkv", &format!("{PICTURES} {X264}")).with_extension("srt");
+    fs::write(&words, "1\n00:00:00,500 --> 00:00:01,500\nhello\n").expect("written");
+    let words = words.display();
+    let tracks = format!("-map 0 -map 1 -map 2 -attach {words} -metadata:s:t mimetype=text/plain");
+    let input = synth("pit-tracks.mkv", &format!("{PICTURES} {SOUND} -i {words} {tracks} {X264} -c:a aac -c:s srt"));
+    let dropped = |made: &Made| {
+        let fates = made.report.streams.iter().filter(|fate| fate.fate == Fate::Dropped && fate.reason.is_some());
+        fates.map(|fate| fate.what.split(' ').next().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(dropped(&compressed(&input)), ["subtitle", "attachment"]);
+    let timecode =
+        synth("pit-timecode.mov", &format!("{PICTURES} {SOUND} {X264} -c:a pcm_s16be -timecode 01:00:00:00"));
+    assert_eq!(dropped(&compressed(&timecode)), ["data"]);
+}
+
+#[test]
+fn a_clock_that_wraps_in_mid_stream_goes_on() {
+    // 33 bits of 90 kHz end after 95443.7 s.
+    let input = synth("pit-wrap.ts", &format!("{PICTURES} {SOUND} {X264} -c:a aac -output_ts_offset 95441.3"));
+    let times = picture_times(&compressed(&input).file);
+    assert_eq!(times.len(), 50);
+    assert!(times.windows(2).all(|pair| (30..=50).contains(&(pair[1] - pair[0]))), "{times:?}");
+}
+
+#[test]
+fn a_length_that_is_missing_or_false_is_not_believed() {
+    let plain = synth("pit-length.mkv", &format!("{PICTURES} {SOUND} {X264} -c:a aac"));
+    let bytes = fs::read(&plain).expect("file");
+    // `Duration` (44 89), a float of 8 bytes, in milliseconds.
+    let place = bytes.windows(3).position(|bytes| bytes == [0x44, 0x89, 0x88]).expect("a length") + 3;
+    for (name, length) in [("none", 0.0_f64), ("short", 500.0)] {
+        let mut changed = bytes.clone();
+        changed[place..place + 8].copy_from_slice(&length.to_be_bytes());
+        let file = plain.with_file_name(format!("pit-length-{name}.mkv"));
+        fs::write(&file, changed).expect("written");
+        assert_eq!(picture_times(&compressed(&file).file).len(), 50, "{name}");
+    }
+}
+
+#[test]
+fn what_an_edit_list_hides_is_not_shown() {
+    let long = synth(
+        "pit-long.mp4",
+        &format!("-f lavfi -i testsrc2=s=320x240:r=25:d=4 -f lavfi -i sine=d=4:r=48000 {X264} -g 50 -c:a aac"),
+    );
+    // Copied from between two places to begin at: the pictures before are there, and hidden.
+    let input = synth("pit-edited.mp4", &format!("-ss 1 -i {} -c copy", long.display()));
+    let made = compressed(&input);
+    let seen = decoded(&input, "0:v:0").len();
+    assert_eq!(picture_times(&made.file).len(), seen);
+    let offset = sound_after_pictures(&made.file) - sound_after_pictures(&input);
+    assert!(offset.abs() <= 20_000, "moved by {offset} µs");
+}
+
+#[test]
+fn a_few_damaged_packets_are_skipped_and_many_refused() {
+    let plain = synth(
+        "pit-damage.ts",
+        &format!("-f lavfi -i testsrc2=s=320x240:r=25:d=8 {SOUND} -c:v mpeg2video -g 5 -b:v 2M -c:a mp2"),
+    );
+    let bytes = fs::read(&plain).expect("file");
+    let damaged = |every: usize, name: &str| -> PathBuf {
+        let mut bytes = bytes.clone();
+        // The payload of one packet of 188 bytes in so many, from the second half of the first second on.
+        for packet in (200..bytes.len() / 188).step_by(every) {
+            bytes[packet * 188 + 30..packet * 188 + 180].fill(0xa5);
+        }
+        let file = plain.with_file_name(name);
+        fs::write(&file, bytes).expect("written");
+        file
+    };
+    let made = compressed(&damaged(2_000, "pit-damage-little.ts"));
+    let frames = picture_times(&made.file).len();
+    assert!((190..=200).contains(&frames), "{frames}");
+    let ruined = fs::read(damaged(2, "pit-damage-much.ts")).expect("file");
+    let (kind, message) = refused(&ruined, compress(Format::Mp4), LIMITS);
+    assert!(matches!(kind, FailureKind::Transcode | FailureKind::InputUnsupported), "{message}");
+}
+
+#[test]
+fn alpha_is_flattened_and_unusual_pixels_keep_their_colours() {
+    let opaque = "-f lavfi -i color=0x3060a0:s=320x240:r=25:d=1";
+    let table = [
+        ("pit-alpha.webm", "-vf format=yuva420p -c:v libvpx-vp9 -cpu-used 8 -deadline realtime"),
+        ("pit-alpha.mov", "-vf format=argb -c:v qtrle"),
+        ("pit-rgb.mkv", "-vf format=gbrp -c:v libx264rgb -preset ultrafast -crf 5"),
+        ("pit-prores.mov", "-c:v prores_ks -pix_fmt yuv422p10le"),
+        ("pit-444.mp4", "-c:v libx264 -preset ultrafast -crf 5 -pix_fmt yuv444p"),
+    ];
+    for (name, codecs) in table {
+        let made = compressed(&synth(name, &format!("{opaque} {codecs}")));
+        assert_eq!(entry(&made.file, "v:0", "pix_fmt"), "yuv420p", "{name}");
+        for color in corners(&made.file) {
+            let near = color.iter().zip([0x30, 0x60, 0xa0]).all(|(found, meant)| found.abs_diff(meant) <= 8);
+            assert!(near, "{name}: {color:02x?}");
+        }
+    }
+}
+
+#[test]
+fn layouts_that_nobody_names_are_mixed_all_the_same() {
+    let six = "-f lavfi -i aevalsrc=0.3*sin(2764*t)|0.3*sin(3455*t)|sin(4146*t)|0|0.3*sin(4838*t)|0:d=2:s=48000";
+    let wav = synth("pit-six.wav", &format!("{six} -c:a pcm_s16le"));
+    let mut bytes = fs::read(&wav).expect("file");
+    // The mask of channels of WAVEFORMATEXTENSIBLE: none is said.
+    let place = bytes.windows(4).position(|name| name == b"fmt ").expect("a format") + 8 + 20;
+    bytes[place..place + 4].fill(0);
+    let file = wav.with_file_name("pit-six-unnamed.wav");
+    fs::write(&file, bytes).expect("written");
+    let made = compressed(&file);
+    assert_eq!(made.report.expect.audio.expect("sound").channels, 2);
+}
+
+#[test]
+fn hybrid_log_gamma_is_mapped_to_standard() {
+    let tags = "log-level=none:colorprim=bt2020:transfer=arib-std-b67:colormatrix=bt2020nc";
+    let options = format!("-c:v libx265 -preset ultrafast -pix_fmt yuv420p10le -x265-params {tags}");
+    let made = compressed(&synth("pit-hlg.mp4", &format!("{PICTURES} {options}")));
+    assert_eq!(entry(&made.file, "v:0", "color_space,color_transfer,color_primaries"), "bt709,bt709,bt709");
+}
