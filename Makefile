@@ -1,5 +1,5 @@
 # What a person types. Everything that a target needs, it installs or fetches itself.
-.PHONY: setup build demo up docs test check bench clean
+.PHONY: setup build demo up docs test fuzz check bench clean
 
 export PATH := $(CURDIR)/node_modules/.bin:$(CURDIR)/target/tools/bin:$(PATH)
 
@@ -27,8 +27,15 @@ docs:
 # All tests, against a real edge and a real node.
 test: build
 	@scripts/setup s3s-fs
+	@scripts/setup fuzzer
 	@scripts/media
 	@cargo test --quiet
+
+# Ten minutes of requests made from the description of the API; `make test` has one.
+fuzz: build
+	@scripts/setup fuzzer
+	@scripts/media
+	@FUZZ_SECONDS=600 cargo test --quiet -p xora-tests --test e2e fuzz
 
 check: setup
 	@scripts/check

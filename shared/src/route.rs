@@ -45,7 +45,7 @@ pub enum Route {
 }
 
 /// Methods and paths. `:id` stands for one segment. Those under `/v1` are answered under `/api` as well. The first
-/// pattern that fits a path with the right method counts.
+/// pattern that fits a path is the one that counts.
 pub const ROUTES: &[(&str, &str, Route)] = &[
     ("GET", "/healthz", Route::Health),
     ("HEAD", "/healthz", Route::Health),
@@ -103,21 +103,24 @@ pub fn canonical(path: &str) -> &str {
 
 /// Finds the route, and the id in its path (empty where the pattern has none).
 pub fn find<'a>(method: &str, path: &'a str) -> Result<(Route, &'a str), NoRoute> {
-    let mut missed = NoRoute::Path;
-    for (each, pattern, route) in ROUTES {
-        match id_in(pattern, path) {
-            Some(id) if *each == method => return Ok((*route, id)),
-            Some(_) => missed = NoRoute::Method,
-            None => {}
-        }
-    }
-    Err(missed)
+    let (pattern, id) = pattern_of(path).ok_or(NoRoute::Path)?;
+    let row = ROUTES.iter().find(|(each, row, _)| *each == method && *row == pattern);
+    row.map(|(_, _, route)| (*route, id)).ok_or(NoRoute::Method)
 }
 
 /// The methods that a path is there for.
 pub fn allowed(path: &str) -> String {
-    let here = ROUTES.iter().filter(|(_, pattern, _)| id_in(pattern, path).is_some());
+    if path.starts_with("/files/") {
+        return "GET, HEAD, PUT".to_owned();
+    }
+    let pattern = pattern_of(path).map(|(pattern, _)| pattern);
+    let here = ROUTES.iter().filter(|(_, row, _)| Some(*row) == pattern);
     here.map(|(method, _, _)| *method).collect::<Vec<_>>().join(", ")
+}
+
+/// The first pattern that fits, and the id in the path.
+fn pattern_of(path: &str) -> Option<(&'static str, &str)> {
+    ROUTES.iter().find_map(|(_, pattern, _)| Some((*pattern, id_in(pattern, path)?)))
 }
 
 /// The id in the path; none if the path does not fit the pattern.
@@ -149,7 +152,7 @@ mod tests {
             ("GET", "/v1/jobs/01J/cancel", Err(NoRoute::Method)),
             ("PUT", "/v1/jobs", Err(NoRoute::Method)),
             ("GET", "/v1/presets/starters", Ok((Route::Starters, ""))),
-            ("DELETE", "/v1/presets/starters", Ok((Route::DeletePreset, "starters"))),
+            ("DELETE", "/v1/presets/starters", Err(NoRoute::Method)),
             ("GET", "/v1/jobs/01J/cancel/2", Err(NoRoute::Path)),
             ("GET", "/v1", Err(NoRoute::Path)),
             ("GET", "", Err(NoRoute::Path)),
@@ -162,6 +165,7 @@ mod tests {
     #[test]
     fn a_path_knows_its_methods() {
         assert_eq!(allowed("/v1/settings"), "GET, POST, PUT");
+        assert_eq!(allowed("/files/outputs/a.mp4"), "GET, HEAD, PUT");
         assert_eq!(allowed("/v1/nothing"), "");
     }
 

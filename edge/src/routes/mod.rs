@@ -10,7 +10,7 @@ mod settings;
 mod tokens;
 mod uploads;
 
-use worker::{Env, Method, Request, Response, Result, Url};
+use worker::{Env, Request, Response, Result, Url};
 use xora_shared::{
     answer::Health,
     protocol,
@@ -33,29 +33,31 @@ pub async fn answer(req: Request, env: Env) -> Result<Response> {
     let path = route::canonical(url.path());
     let site = Site { origin: config::public_url(&env).unwrap_or_else(|| url.origin().ascii_serialization()), env };
     // Bodies of files and sockets have a form of their own.
-    let special = if path.starts_with("/files/") {
+    let answered = if path.starts_with("/files/") {
         files::answer(req, &site.env, &url).await
     } else if path == protocol::WAKE {
         wake_socket(req, &site, &url).await
     } else {
-        let reply = answer_json(req, site, path).await.unwrap_or_else(|error| error.reply());
-        let response = reply.into_response(&request_id)?;
-        if response.status_code() == Code::MethodNotAllowed.status() {
-            response.headers().set("Allow", &route::allowed(path))?;
+        match answer_json(req, site, path).await {
+            Ok(reply) => Ok(reply.into_response(&request_id)?),
+            Err(error) => Err(error),
         }
-        return Ok(response);
     };
-    special.or_else(|error| error.reply().into_response(&request_id))
+    let response = answered.or_else(|error| error.reply().into_response(&request_id))?;
+    if response.status_code() == Code::MethodNotAllowed.status() {
+        response.headers().set("Allow", &route::allowed(path))?;
+    }
+    Ok(response)
 }
 
 async fn answer_json(request: Request, site: Site, path: &str) -> Result<Reply, ApiError> {
     if path == "/healthz" {
-        find(&request.method(), path)?;
+        find(&request, path)?;
         return Reply::of(200, &Health { ok: true });
     }
     // A stranger does not learn which paths there are.
     let caller = auth::caller(&site.env, request.headers()).await?;
-    let (route, id_text) = find(&request.method(), path)?;
+    let (route, id_text) = find(&request, path)?;
     let ask = Ask { site, caller, id_text, request };
     match route {
         Route::Health => Err(ApiError::not_found("path")),
@@ -97,9 +99,10 @@ async fn answer_json(request: Request, site: Site, path: &str) -> Result<Reply, 
     }
 }
 
-/// Finds the route, and the id in its path.
-fn find(method: &Method, path: &str) -> Result<(Route, String), ApiError> {
-    match route::find(method.as_ref(), path) {
+/// Finds the route, and the id in its path. By the method's own name: the library takes every name that it does not know
+/// for GET.
+fn find(request: &Request, path: &str) -> Result<(Route, String), ApiError> {
+    match route::find(&request.inner().method(), path) {
         Ok((route, id)) => Ok((route, id.to_owned())),
         Err(NoRoute::Path) => Err(ApiError::not_found("path")),
         Err(NoRoute::Method) => Err(ApiError::new(Code::MethodNotAllowed, "this path exists, but not for this method")),

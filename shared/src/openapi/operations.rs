@@ -18,7 +18,7 @@ pub(super) const TAGS: [(&str, &str); 9] = [
     ("Settings", "Defaults of the account, and the secret that signs webhooks."),
     ("Storage", "Buckets of yours that outputs go to."),
     ("Tokens", "API keys and what they may do."),
-    ("Files", "Signed downloads."),
+    ("Files", "Signed downloads, and signed targets of uploads."),
     ("Service", "The API itself."),
 ];
 
@@ -186,6 +186,16 @@ pub(super) fn beside_the_table() -> Vec<(&'static str, &'static str, Operation)>
         answers: vec![bare(200, "The file's headers."), bare(206, "Those of the range that was asked for.")],
         ..download("downloadFile", "Ask about a file")
     };
+    let mut write = Operation::public("Files", "uploadPart", "Upload a part")
+        .says("Where parts go is told when an upload is opened or read. The bytes come as they are, with `Content-Length`; a \
+            part that arrived can be sent again.")
+        .refuses(Code::ValidationError, "the part has another size than the upload says")
+        .refuses(Code::Forbidden, "the link is not signed, was changed, or has expired; read the upload for a new one")
+        .refuses(Code::NotFound, "the upload is gone")
+        .refuses(Code::Conflict, "a job has the file already")
+        .refuses(Code::PayloadTooLarge, "the part is larger than any may be");
+    write.parameters.clone_from(&head.parameters);
+    write.answers.push(bare(200, "It arrived."));
     let description = Operation {
         answers: vec![Answer {
             status: 200,
@@ -205,6 +215,7 @@ pub(super) fn beside_the_table() -> Vec<(&'static str, &'static str, Operation)>
     vec![
         ("GET", "/files/{path}", read),
         ("HEAD", "/files/{path}", head),
+        ("PUT", "/files/{path}", write),
         ("GET", "/v1/openapi.json", description),
         ("GET", "/docs", page),
     ]

@@ -10,21 +10,22 @@ pub fn starters() -> Vec<Preset> {
         |format: &str, recipe: Value| json!({"mode": "recipe", "output": {"format": format}, "recipe": recipe});
     let table = [
         (
+            "web-ready",
+            "Web ready",
+            "An MP4 that plays in every browser. What plays already is left alone, what is only packed wrongly is packed \
+             anew, the rest is encoded.",
+            recipe("mp4", json!({"name": "webReady"})),
+        ),
+        (
             "smaller-mp4",
             "Smaller file",
             "The same picture in fewer bytes: H.264 in MP4, for sharing and archives that must play everywhere.",
             recipe("mp4", json!({"name": "compress", "crf": 28})),
         ),
         (
-            "high-quality-mp4",
-            "High quality",
-            "H.264 in MP4 that is hard to tell from its source, at several times the bytes of the smaller file.",
-            recipe("mp4", json!({"name": "compress", "crf": 20})),
-        ),
-        (
             "hevc-archive",
             "HEVC archive",
-            "H.265 in MP4: about a third fewer bytes than H.264 at the same quality, for players of the last decade.",
+            "H.265 in MP4: fewer bytes than H.264 at the same quality, for players of the last decade.",
             recipe("mp4", json!({"name": "compress", "codec": "hevc", "crf": 26})),
         ),
         (
@@ -34,22 +35,34 @@ pub fn starters() -> Vec<Preset> {
             recipe("webm", json!({"name": "compress", "crf": 33})),
         ),
         (
-            "messenger",
-            "Messenger clip",
-            "H.264 at about 1 Mbit/s, small enough to send.",
-            recipe("mp4", json!({"name": "compress", "bitrateKbps": 1000})),
+            "hd-720p",
+            "720p",
+            "H.264 in MP4, 720 lines, the aspect kept.",
+            recipe("mp4", json!({"name": "resize", "height": 720})),
+        ),
+        (
+            "editing-proxy",
+            "Editing proxy",
+            "A light copy to edit with: at most 540 lines, every picture a keyframe.",
+            recipe("mp4", json!({"name": "proxy", "height": 540, "scaleDown": true, "gop": "all_intra"})),
+        ),
+        (
+            "preview-clip",
+            "Preview clip",
+            "The first ten seconds. `recipe.startSeconds` and `recipe.durationSeconds` pick others.",
+            recipe("mp4", json!({"name": "trim", "durationSeconds": 10})),
+        ),
+        (
+            "podcast-audio",
+            "Podcast audio",
+            "The sound alone, copied where it fits into a file of its own, else as MP3.",
+            recipe("mp3", json!({"name": "extractAudio"})),
         ),
         (
             "thumbnail",
             "Thumbnail",
             "The first picture as a JPEG, 640 pixels wide. `recipe.seekSeconds` picks another.",
             recipe("jpg", json!({"name": "thumbnail", "width": 640})),
-        ),
-        (
-            "poster",
-            "Poster",
-            "One picture in full size as a JPEG of high quality, to show before a video plays.",
-            recipe("jpg", json!({"name": "thumbnail", "quality": 92})),
         ),
         (
             "lossless-still",
@@ -96,5 +109,6 @@ mod tests {
             assert!(parsed.is_ok(), "{}: {parsed:?}", starter.id);
             assert!(seen.insert(starter.id));
         }
+        assert_eq!(seen.len(), 10);
     }
 }

@@ -7,6 +7,7 @@ mod crashes;
 mod create;
 mod description;
 mod files;
+mod fuzz;
 mod inputs;
 mod jobs;
 mod limits;
