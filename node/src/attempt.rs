@@ -293,7 +293,12 @@ impl Attempt<'_> {
     /// Opens all inputs at once. The limit is for them together.
     async fn open_all(&self) -> Result<Vec<Source>, Cause> {
         self.holding.reading(true);
-        let sources = try_join_all(self.lease.inputs.iter().map(|input| self.open(input))).await;
+        let is_one = self.lease.inputs.len() == 1;
+        let opening = self.lease.inputs.iter().zip(1..).map(|(input, number)| async move {
+            let named = |cause| if is_one { cause } else { Cause::OfInput(number, Box::new(cause)) };
+            self.open(input).await.map_err(named)
+        });
+        let sources = try_join_all(opening).await;
         self.holding.reading(false);
         let (sources, limit) = (sources?, self.node.config.max_input_bytes);
         let known = sources.iter().filter_map(Source::size).fold(0, u64::saturating_add);
@@ -548,7 +553,8 @@ fn read_back(cause: Cause) -> Cause {
         | Cause::Storage(_)
         | Cause::Unreadable(_)
         | Cause::Problems(_)
-        | Cause::Halted(_) => cause,
+        | Cause::Halted(_)
+        | Cause::OfInput(..) => cause,
     }
 }
 

@@ -60,6 +60,8 @@ pub enum Cause {
     Problems(Vec<String>),
     /// It was stopped.
     Halted(Halt),
+    /// One of several inputs, counted from 1, could not be opened.
+    OfInput(usize, Box<Self>),
 }
 
 impl Cause {
@@ -124,6 +126,10 @@ pub fn classify(cause: &Cause, stage: Stage) -> Option<Failure> {
             (OutputInvalid, format!("the output was read back and is not what was meant: {problems}"))
         }
         Cause::Halted(halt) => of_halt(*halt, stage)?,
+        Cause::OfInput(number, cause) => {
+            let Failure { kind, message, .. } = classify(cause, stage)?;
+            (kind, format!("input {number}: {message}"))
+        }
     };
     Some(Failure { kind, stage, message: redacted(&message) })
 }
@@ -291,6 +297,14 @@ mod tests {
         for (cause, expected) in table {
             assert_eq!(kind(&cause), Some(expected), "{cause:?}");
         }
+    }
+
+    #[test]
+    fn one_of_several_inputs_is_named() {
+        let cause = Cause::OfInput(2, Box::new(Cause::Source(SourceFault::Status(404))));
+        let failure = classify(&cause, Stage::Probe).expect("told");
+        assert_eq!(failure.kind, FailureKind::OriginRefused);
+        assert!(failure.message.starts_with("input 2: the origin answered 404"), "{}", failure.message);
     }
 
     #[test]

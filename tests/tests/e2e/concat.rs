@@ -55,5 +55,9 @@ async fn an_input_that_cannot_be_joined_is_named() -> Result<()> {
     assert_eq!(job["error"]["code"], "INPUT_UNSUPPORTED", "{job}");
     let message = job["error"]["message"].as_str().context("a message")?;
     assert!(message.starts_with("input 2: "), "{message}");
+    let job = edge().await?.client().run(&concat(&[&short, &short, &origin.missing()]), PATIENCE).await?;
+    assert_eq!(job["error"]["code"], "INPUT_UNREACHABLE", "{job}");
+    let message = job["error"]["message"].as_str().context("a message")?;
+    assert!(message.starts_with("input 3: "), "{message}");
     Ok(())
 }
