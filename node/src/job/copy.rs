@@ -163,7 +163,7 @@ impl CopyPath {
             self.write(&mut packet, dts, mux)?;
         }
         let Some(start) = self.facts.start else {
-            return Err(Fault::transcode("the input has no packets of a track that it describes"));
+            return Err(Fault::uncopyable("a track has no packets in the part that is wanted"));
         };
         // What comes before the wanted part only primes the decoder, and is hidden.
         let start_us = self.us(start).max(self.window.from_us.map_or(i64::MIN, |_| 0));

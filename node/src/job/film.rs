@@ -384,8 +384,11 @@ fn finish_audio(
 }
 
 fn copied_sound(facts: CopyFacts, film: &Film, probe: &Probe) -> ExpectedAudio {
-    let CopyFacts { start_us, duration_us, .. } = facts;
     let stream = &probe.streams[film.audio.as_ref().map_or(0, |track| track.stream)];
+    // The first packet may begin earlier than the track: what only primes the decoder is left out inside of it.
+    let begins = stream.start.map(|start| rescale(start, stream.time_base, MICROSECONDS) - film.start_us);
+    let start_us = begins.filter(|_| !film.part.from_start).map_or(facts.start_us, |begins| facts.start_us.max(begins));
+    let duration_us = (facts.start_us.saturating_add_unsigned(facts.duration_us) - start_us).max(0).unsigned_abs();
     let (codec, sample_rate, channels) = (stream.codec.clone(), stream.sample_rate, stream.channels);
     let samples = duration_us.saturating_mul(sample_rate.into()) / 1_000_000;
     ExpectedAudio { codec, sample_rate, channels, samples, start_us }
