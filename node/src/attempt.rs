@@ -14,7 +14,10 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 use xora_shared::{
     failure::{FailureKind, Stage},
-    job::{lease::Hold, weight::Weight},
+    job::{
+        lease::Hold,
+        weight::{Weight, reads_whole},
+    },
     media::Format,
     protocol::{Complete, Fail, InputAt, Lease, NodeResult, NodeTimings, Release, Usage},
     report::{Expectation, Fate, RunReport, Strategy, Unchanged, VerifyReport},
@@ -33,6 +36,7 @@ use crate::{
     process::{Ended, JobProcess, Launcher},
     share::Share,
     source::{Origin, Room, Source, SourceFault},
+    stage::Staging,
     stop::{Phase, Stop},
 };
 
@@ -204,8 +208,9 @@ impl Attempt<'_> {
         self.advance(0);
         let mut usage = Usage::default();
         let mut tried = Tried::default();
+        let mut staging = Staging::default();
         loop {
-            let made = match self.produce(process, &sources, &tried).await? {
+            let made = match self.produce(process, &sources, &tried, &mut staging).await? {
                 Run::Made(made) => made,
                 Run::Unchanged { unchanged, ended } => {
                     count(&mut usage, &ended, 0);
@@ -226,7 +231,11 @@ impl Attempt<'_> {
             let found = match self.publish(*made, &mut usage, times).await {
                 // What was copied was wrong already; encoding may put it right.
                 Err(Cause::Problems(problems)) if copied => Found::Uncopyable(problems.join("; ")),
-                result => return result,
+                Ok(result) => return Ok(result),
+                Err(cause) => {
+                    staging.finish().await;
+                    return Err(cause);
+                }
             };
             tried = tried.and(found).ok_or(Cause::Confused)?;
             process = self.start().await?;
@@ -327,6 +336,7 @@ impl Attempt<'_> {
         (process, stream): (JobProcess, tokio::net::UnixStream),
         sources: &Arc<Vec<Source>>,
         tried: &Tried,
+        staging: &mut Staging,
     ) -> Result<Run, Cause> {
         let inputs = sources.iter().map(|source| About { size: source.size() }).collect();
         let (index_bytes, uncopyable) = (tried.index_bytes, tried.uncopyable.clone());
@@ -349,6 +359,9 @@ impl Attempt<'_> {
                     if !self.share.settle(weight) && tried.uncopyable.is_none() {
                         return Err(Cause::NoRoom);
                     }
+                    if self.lease.stage_input && reads_whole(&self.lease.wanted, strategy.kind) {
+                        staging.begin(self.node, self.lease, sources);
+                    }
                     planned = Some((strategy, self.output(format, part_size)?));
                 }
                 (Heard::Part { number, bytes }, Some((strategy, mut output))) => {
@@ -358,6 +371,7 @@ impl Attempt<'_> {
                     planned = Some((strategy, output));
                 }
                 (Heard::Produced(report), Some((strategy, output))) => {
+                    sources.iter().for_each(|source| source.follow(u64::MAX));
                     let ended = process.end().await;
                     return Ok(Run::Made(Box::new(Made { report, strategy, output, ended })));
                 }

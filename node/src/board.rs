@@ -23,6 +23,9 @@ use crate::edge::{CallError, Edge};
 /// Between two heartbeats at least: stages follow each other quickly in a short job.
 const APART: Duration = Duration::from_millis(100);
 
+/// Between two heartbeats that tell of progress only, at least.
+const TOLD: Duration = Duration::from_millis(400);
+
 /// Why an attempt must stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Halt {
@@ -74,6 +77,8 @@ struct Live {
     advanced: Instant,
     /// Since when the job process waits for bytes of its input.
     reading: Option<Instant>,
+    /// When the edge was last told of progress out of turn.
+    told: Instant,
     /// How long it has waited for them before, in all.
     waited: Duration,
     /// How long the attempt may take, waiting for the input left out.
@@ -89,6 +94,7 @@ impl Board {
             answered: asked,
             advanced: Instant::now(),
             reading: None,
+            told: Instant::now(),
             waited: Duration::ZERO,
             limit: None,
         };
@@ -145,6 +151,23 @@ impl Holding {
             self.board.beat.notify_one();
         }
     }
+
+    /// How far the work is, 0 to 99. Whoever watches the job hears of each hundredth soon, which is at most a hundred
+    /// heartbeats for a job.
+    pub fn progress(&self, percent: u8) {
+        let tell = self.held.update(|live| {
+            let more = percent.min(99) > live.progress;
+            live.progress = live.progress.max(percent.min(99));
+            let tell = more && live.told.elapsed() >= TOLD;
+            if tell {
+                live.told = Instant::now();
+            }
+            tell
+        });
+        if tell {
+            self.board.beat.notify_one();
+        }
+    }
 }
 
 impl Holding {
@@ -176,11 +199,6 @@ impl Held {
     /// Where the work is.
     pub fn stage(&self) -> Stage {
         lock(&self.live).stage
-    }
-
-    /// How far the work is, 0 to 99.
-    pub fn progress(&self, percent: u8) {
-        self.update(|live| live.progress = live.progress.max(percent.min(99)));
     }
 
     /// Something advanced: bytes or media time.

@@ -242,6 +242,7 @@ async fn answer(
 /// that has to be fetched whole.
 async fn read(source: &Source, offset: u64, length: u64, held: &Held) -> Result<Vec<u8>, SourceFault> {
     const LOOK: Duration = Duration::from_secs(1);
+    source.follow(offset.saturating_add(length));
     let read = source.read(offset, length);
     tokio::pin!(read);
     let mut received = source.received();

@@ -10,9 +10,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::Instant;
 use url::Url;
 use xora_shared::protocol::{
-    COMPLETE, Complete, FAIL, Fail, HEARTBEAT, Heartbeat, HeartbeatAnswer, LEASE, LeaseAnswer, LeaseRequest, NodeInfo,
-    OUTPUT_BEGIN, OUTPUT_FINISH, OUTPUT_TARGETS, OutputBegin, OutputBegun, OutputFinish, OutputFinished, OutputTargets,
-    RELEASE, Release,
+    COMPLETE, Complete, FAIL, Fail, HEARTBEAT, Heartbeat, HeartbeatAnswer, INPUT_BEGIN, INPUT_FINISH, InputBegin,
+    InputBegun, InputFinish, LEASE, LeaseAnswer, LeaseRequest, NodeInfo, OUTPUT_BEGIN, OUTPUT_FINISH, OUTPUT_TARGETS,
+    OutputBegin, OutputBegun, OutputFinish, OutputFinished, OutputTargets, RELEASE, Release,
 };
 
 use crate::config::Secret;
@@ -80,6 +80,16 @@ impl Edge {
     /// `POST /v1/node/outputs/finish`
     pub async fn finish(&self, finish: &OutputFinish) -> Result<OutputFinished, CallError> {
         self.post(OUTPUT_FINISH, finish, SLOW).await
+    }
+
+    /// `POST /v1/node/inputs/begin`
+    pub async fn begin_input(&self, begin: &InputBegin) -> Result<InputBegun, CallError> {
+        self.post(INPUT_BEGIN, begin, QUICK).await
+    }
+
+    /// `POST /v1/node/inputs/finish`
+    pub async fn finish_input(&self, finish: &InputFinish) -> Result<(), CallError> {
+        self.post::<serde_json::Value>(INPUT_FINISH, finish, SLOW).await.map(drop)
     }
 
     /// `POST /v1/node/complete`

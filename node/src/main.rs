@@ -19,6 +19,7 @@ mod output;
 mod process;
 mod share;
 mod source;
+mod stage;
 mod stop;
 mod wake;
 mod worker;

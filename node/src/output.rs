@@ -347,12 +347,12 @@ fn unsent(error: reqwest::Error) -> StorageFault {
     }
 }
 
-fn etag(response: &Response) -> Option<String> {
+pub fn etag(response: &Response) -> Option<String> {
     response.headers().get(ETAG)?.to_str().ok().map(str::to_owned)
 }
 
 /// Asks the edge until it answers or there is no hope.
-async fn retry<T, F: Future<Output = Result<T, CallError>>>(call: impl Fn() -> F) -> Result<T, StorageFault> {
+pub async fn retry<T, F: Future<Output = Result<T, CallError>>>(call: impl Fn() -> F) -> Result<T, StorageFault> {
     let mut waits = WAITS.iter();
     loop {
         match (call().await, waits.next()) {

@@ -24,6 +24,10 @@ pub const OUTPUT_BEGIN: &str = "/v1/node/outputs/begin";
 pub const OUTPUT_TARGETS: &str = "/v1/node/outputs/targets";
 /// `POST /v1/node/outputs/finish`
 pub const OUTPUT_FINISH: &str = "/v1/node/outputs/finish";
+/// `POST /v1/node/inputs/begin`
+pub const INPUT_BEGIN: &str = "/v1/node/inputs/begin";
+/// `POST /v1/node/inputs/finish`
+pub const INPUT_FINISH: &str = "/v1/node/inputs/finish";
 /// `POST /v1/node/complete`
 pub const COMPLETE: &str = "/v1/node/complete";
 /// `POST /v1/node/fail`
@@ -86,6 +90,9 @@ pub struct Lease {
     pub inputs: Vec<InputAt>,
     /// What is wanted.
     pub wanted: Wanted,
+    /// Whether inputs that are read whole are to be kept in storage, for whoever works on the job after this node.
+    #[serde(default)]
+    pub stage_input: bool,
 }
 
 /// Where an input is.
@@ -205,6 +212,43 @@ pub struct OutputFinish {
     /// The lease.
     pub hold: Hold,
     /// Size of the object, in bytes.
+    pub bytes: u64,
+    /// The parts, in order.
+    pub parts: Vec<PartDone>,
+}
+
+/// Opens the copy of an input that is kept for later attempts. Answered by [`InputBegun`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InputBegin {
+    /// The lease.
+    pub hold: Hold,
+    /// Which of the job's inputs, from 0.
+    pub input: u32,
+    /// Its parts, all but the last of the same size: 1 to [`MAX_INPUT_PARTS`].
+    pub parts: u32,
+}
+
+/// Where all parts of the copy go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InputBegun {
+    /// Parts in order, good for a day.
+    pub targets: Vec<PartTarget>,
+}
+
+/// Most parts of the copy of an input.
+pub const MAX_INPUT_PARTS: u32 = 1000;
+
+/// The copy is whole: from now on, attempts read it instead of the origin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InputFinish {
+    /// The lease.
+    pub hold: Hold,
+    /// Which of the job's inputs, from 0.
+    pub input: u32,
+    /// Its size, in bytes.
     pub bytes: u64,
     /// The parts, in order.
     pub parts: Vec<PartDone>,

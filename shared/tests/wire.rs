@@ -11,8 +11,8 @@ use xora_shared::{
     job::view::{JobRecord, JobView},
     net::Policy,
     protocol::{
-        Complete, Fail, Heartbeat, HeartbeatAnswer, LeaseAnswer, LeaseRequest, OutputBegin, OutputBegun, OutputFinish,
-        OutputFinished, OutputTargets, PartTarget, Release,
+        Complete, Fail, Heartbeat, HeartbeatAnswer, InputBegin, InputBegun, InputFinish, LeaseAnswer, LeaseRequest,
+        OutputBegin, OutputBegun, OutputFinish, OutputFinished, OutputTargets, PartTarget, Release,
     },
     request::{Headers, JobRequest},
     settings::Settings,
@@ -32,6 +32,9 @@ fn every_message_between_edge_and_node_reads_and_writes_as_its_file_stands() {
     round_trip::<OutputTargets>("node/output-targets");
     round_trip::<OutputFinish>("node/output-finish");
     round_trip::<OutputFinished>("node/output-finished");
+    round_trip::<InputBegin>("node/input-begin");
+    round_trip::<InputBegun>("node/input-begun");
+    round_trip::<InputFinish>("node/input-finish");
     round_trip::<Complete>("node/complete");
     round_trip::<Fail>("node/fail");
     round_trip::<Release>("node/release");

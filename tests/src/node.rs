@@ -76,6 +76,14 @@ impl Node {
         Client::new(&self.url, "").get("/healthz").await?.expect(200)
     }
 
+    /// A number that the kernel keeps about its supervisor: the one behind `name:` in this file of `/proc`.
+    pub fn counter(&self, file: &str, name: &str) -> Result<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/{file}", self.group.id()))?;
+        let line =
+            text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).context("such a counter")?;
+        Ok(line.split_whitespace().next().context("a number")?.parse()?)
+    }
+
     /// Asks it to finish what it can, give the rest back, and end.
     pub fn terminate(&self) -> Result<()> {
         self.group.terminate()

@@ -2,9 +2,15 @@
 
 use std::{
     collections::HashMap,
+    fs::File,
+    io,
     ops::Range,
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use anyhow::Result;
@@ -25,6 +31,12 @@ pub enum Served {
     ResetAt(Bytes, usize),
     /// Claims this much more than there is, and then hangs up.
     Overstated(Bytes, usize),
+    /// Well, from a file of any size, of which at most 16 MiB are sent at a time.
+    FromDisk(PathBuf),
+    /// Well, but every answer breaks off after this many bytes.
+    Dropping(Bytes, usize),
+    /// Well, but as another version of the file each time.
+    Changing(Bytes),
     /// Always this.
     Always(Reply),
 }
@@ -100,8 +112,39 @@ fn answer(served: Served, request: &Request) -> Reply {
         Served::Overstated(bytes, by) => {
             Reply { claimed: Some(bytes.len() + by), ending: Ending::Close, ..whole(bytes) }
         }
+        Served::FromDisk(path) => from_disk(&path, request).unwrap_or_else(|_| Reply::status(500)),
+        Served::Dropping(bytes, after) => {
+            let (reply, _) = ranged(&bytes, request);
+            if reply.body.len() <= after {
+                return reply;
+            }
+            Reply { claimed: Some(reply.body.len()), body: reply.body.slice(..after), ending: Ending::Reset, ..reply }
+        }
+        Served::Changing(bytes) => {
+            let (mut reply, _) = ranged(&bytes, request);
+            reply.headers.retain(|(name, _)| name != "ETag");
+            let version = VERSION.fetch_add(1, Ordering::Relaxed);
+            reply.header("ETag", &format!("\"{version}\""))
+        }
         Served::Always(reply) => reply,
     }
+}
+
+/// The version that is served next of what changes.
+static VERSION: AtomicU64 = AtomicU64::new(0);
+
+fn from_disk(path: &Path, request: &Request) -> io::Result<Reply> {
+    const MOST: u64 = 16 << 20;
+    let file = File::open(path)?;
+    let size = file.metadata()?.len();
+    let asked = request.header("range").and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+    let number = |text: &str| text.parse::<u64>().ok();
+    let start = asked.and_then(|(from, _)| number(from)).unwrap_or(0);
+    let end = asked.and_then(|(_, to)| number(to)).map_or(size, |last| (last + 1).min(size)).min(start + MOST);
+    let mut bytes = vec![0; usize::try_from(end.saturating_sub(start)).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, start)?;
+    let place = format!("bytes {start}-{}/{size}", end - 1);
+    Ok(Reply::status(206).header("ETag", "\"1\"").header("Content-Range", &place).body(bytes))
 }
 
 fn whole(bytes: Bytes) -> Reply {

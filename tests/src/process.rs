@@ -58,6 +58,11 @@ impl Group {
         Ok(self.leader.wait()?)
     }
 
+    /// Number of the leader.
+    pub fn id(&self) -> u32 {
+        self.leader.id()
+    }
+
     /// How the leader ended, if it has.
     pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
         self.leader.try_wait()

@@ -106,6 +106,7 @@ impl JobShard {
         job.record = JobRecord { attempts, created_ms, ..queued(id, request, now) };
         job.completed_by = None;
         self.memory.cancelled.borrow_mut().remove(&id);
+        self.take_up_staged(id, now)?;
         self.put_job(&job)?;
         self.put_task(&offer(&job, now))?;
         self.arm().await?;
@@ -140,6 +141,7 @@ impl JobShard {
         let delivery = new_delivery(&job, settings, now)?;
         job.deliveries.extend(delivery.as_ref().map(|row| row.id));
         self.drop_uploads(task.id, job.record.result.as_ref().and_then(|published| published.key.as_deref()), now)?;
+        self.leave_staged(job.record.id, now)?;
         self.put_job(&job)?;
         self.delete_task(task.id)?;
         self.memory.live.borrow_mut().remove(&task.id);
@@ -178,6 +180,7 @@ impl JobShard {
         let now = config::now();
         self.memory.live.borrow_mut().remove(&task.id);
         self.drop_uploads(task.id, None, now)?;
+        self.drop_half_staged(task.job_id, now)?;
         task.state = JobState::Queued;
         task.offered_ms = now.0;
         task.phase = Phase::Waiting { ready_ms: now.plus(after_ms).0 };

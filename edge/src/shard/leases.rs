@@ -17,7 +17,7 @@ use xora_shared::{
 use super::{
     JobShard, Live,
     jobs::{Ending, end_attempt},
-    received, stale,
+    received, staged, stale,
     store::Phase,
 };
 use crate::{config, error::ApiError, routes::files};
@@ -49,7 +49,11 @@ impl JobShard {
         self.memory.live.borrow_mut().insert(task.id, Live { expires_ms, stage, progress: 0, written_ms: now.0 });
         self.arm().await?;
         let request = job.record.request;
-        let inputs = request.inputs.into_iter().map(|input| self.input_at(input, origin));
+        let staged = self.staged_of(job.record.id)?;
+        let inputs = (0..).zip(request.inputs).map(|(index, input)| match staged::whole(&staged, index) {
+            Some(key) => self.ours(key, origin),
+            None => self.input_at(input, origin),
+        });
         Ok(Some(Lease {
             hold: Hold { task_id: task.id, token, fence: task.fence },
             job_id: task.job_id,
@@ -57,6 +61,7 @@ impl JobShard {
             clock: Clock::STANDARD,
             inputs: inputs.collect::<Result<_, _>>()?,
             wanted: request.wanted,
+            stage_input: request.stage_input,
         }))
     }
 
@@ -64,11 +69,14 @@ impl JobShard {
     fn input_at(&self, input: Input, origin: &str) -> Result<InputAt, ApiError> {
         Ok(match input {
             Input::Url { url, headers } => InputAt { url, headers, ours: false },
-            Input::Upload { upload_id } => {
-                let url = files::Signer::new(&self.env, origin)?.input_url(&received::key(upload_id));
-                InputAt { url, headers: Headers::new(), ours: true }
-            }
+            Input::Upload { upload_id } => self.ours(&received::key(upload_id), origin)?,
         })
+    }
+
+    /// What we keep ourselves.
+    fn ours(&self, key: &str, origin: &str) -> Result<InputAt, ApiError> {
+        let url = files::Signer::new(&self.env, origin)?.input_url(key);
+        Ok(InputAt { url, headers: Headers::new(), ours: true })
     }
 
     /// Renews the leases of one node and answers a word for each, in order.

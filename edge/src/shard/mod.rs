@@ -10,6 +10,7 @@ mod jobs;
 mod leases;
 mod received;
 pub mod rpc;
+mod staged;
 mod store;
 mod uploads;
 
@@ -69,6 +70,10 @@ pub enum Op {
     OutputTargets,
     /// `OutputFinish` → `OutputFinished`.
     OutputFinish,
+    /// `InputBegin` → `InputBegun`.
+    InputBegin,
+    /// `InputFinish` → nothing.
+    InputFinish,
     /// `Complete` → the job's state.
     Complete,
     /// `Fail` → the job's state.
@@ -98,7 +103,7 @@ pub enum Op {
 }
 
 impl Op {
-    const ALL: [(&'static str, Self); 24] = [
+    const ALL: [(&'static str, Self); 26] = [
         ("create", Self::Create),
         ("read", Self::Read),
         ("cancel", Self::Cancel),
@@ -110,6 +115,8 @@ impl Op {
         ("output-begin", Self::OutputBegin),
         ("output-targets", Self::OutputTargets),
         ("output-finish", Self::OutputFinish),
+        ("input-begin", Self::InputBegin),
+        ("input-finish", Self::InputFinish),
         ("complete", Self::Complete),
         ("fail", Self::Fail),
         ("release", Self::Release),
@@ -268,6 +275,8 @@ impl JobShard {
             Op::OutputBegin => rpc::reply(&self.begin_upload(asked.body()?, &asked.origin).await?),
             Op::OutputTargets => rpc::reply(&self.targets(&asked.body()?, &asked.origin)?),
             Op::OutputFinish => rpc::reply(&self.finish_upload(asked.body()?, &asked.origin).await?),
+            Op::InputBegin => rpc::reply(&self.begin_staging(asked.body()?, &asked.origin).await?),
+            Op::InputFinish => rpc::reply(&self.finish_staging(asked.body()?).await?),
             Op::Complete => told(self.complete(asked.body()?).await?),
             Op::Fail => told(self.fail(asked.body()?).await?),
             Op::Release => told(self.release(&asked.body()?).await?),

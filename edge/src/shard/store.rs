@@ -290,6 +290,11 @@ impl JobShard {
         Ok(all)
     }
 
+    /// The copies of a job's inputs, whole or on their way.
+    pub(super) fn staged_of(&self, job: Id) -> Result<Vec<UploadRow>, ApiError> {
+        self.docs("SELECT doc FROM uploads WHERE key LIKE ?", vec![format!("inputs/{job}/%").into()])
+    }
+
     pub(super) fn due_uploads(&self, now: i64, limit: i64) -> Result<Vec<UploadRow>, ApiError> {
         let query = "SELECT doc FROM uploads WHERE drop_at IS NOT NULL AND drop_at <= ? LIMIT ?";
         self.docs(query, vec![integer(now), integer(limit)])

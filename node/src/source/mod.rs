@@ -38,6 +38,8 @@ const FIRST: u64 = 64 << 10;
 pub struct Source {
     way: Way,
     received: Arc<AtomicU64>,
+    /// Where the job process last read to.
+    followed: AtomicU64,
 }
 
 enum Way {
@@ -72,7 +74,7 @@ impl Source {
             }
             (Extent::Part { .. } | Extent::Past { .. }, _) => Self::spool_anew(origin, room, limit, &received).await?,
         };
-        let source = Self { way, received };
+        let source = Self { way, received, followed: AtomicU64::new(0) };
         source.fetch_index().await?;
         Ok(source)
     }
@@ -101,6 +103,16 @@ impl Source {
             Way::Spooled(spool) => spool.read(offset, length).await,
             Way::Empty => Ok(Vec::new()),
         }
+    }
+
+    /// Notes where the job process has read to; [`u64::MAX`] when it will read no more.
+    pub fn follow(&self, end: u64) {
+        self.followed.store(end, Ordering::Relaxed);
+    }
+
+    /// Where the job process last read to.
+    pub fn followed(&self) -> u64 {
+        self.followed.load(Ordering::Relaxed)
     }
 
     /// Bytes received from the origin so far, those of other tasks' reads of the same input not counted.

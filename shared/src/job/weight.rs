@@ -49,6 +49,20 @@ impl Weight {
     }
 }
 
+/// Whether a plan of this kind reads an input whole. What needs a part only reads that part.
+pub fn reads_whole(wanted: &Wanted, kind: StrategyKind) -> bool {
+    let is_whole = match &wanted.recipe {
+        Recipe::Thumbnail(_) | Recipe::ExtractAudio(_) => false,
+        Recipe::Proxy(proxy) => proxy.cut.is_whole(),
+        Recipe::Trim(trim) => trim.cut.is_whole(),
+        Recipe::WebReady(_) | Recipe::Compress(_) | Recipe::Transcode | Recipe::Resize(_) | Recipe::Concat => true,
+    };
+    match kind {
+        StrategyKind::Passthrough | StrategyKind::SmartCut => false,
+        StrategyKind::Remux | StrategyKind::Copy | StrategyKind::Encode => is_whole,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,6 +86,19 @@ mod tests {
         ] {
             assert_eq!(Weight::of(&Wanted { recipe, format }), expected, "{format:?}");
         }
+    }
+
+    #[test]
+    fn only_what_works_through_all_of_a_file_reads_it_whole() {
+        let whole = |recipe, kind| reads_whole(&Wanted { recipe, format: Format::Mp4 }, kind);
+        let web_ready = || Recipe::WebReady(WebReady { encode: None });
+        assert!(whole(web_ready(), StrategyKind::Encode) && whole(web_ready(), StrategyKind::Remux));
+        assert!(!whole(web_ready(), StrategyKind::Passthrough));
+        assert!(whole(Recipe::Trim(Trim { cut: Cut::default() }), StrategyKind::Copy));
+        let cut = Cut { start_us: 1, duration_us: None };
+        assert!(!whole(Recipe::Trim(Trim { cut }), StrategyKind::Encode));
+        let thumbnail = Thumbnail { seek_us: 0, width: None, height: None, quality: 85 };
+        assert!(!whole(Recipe::Thumbnail(thumbnail), StrategyKind::Encode));
     }
 
     #[test]

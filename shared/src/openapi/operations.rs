@@ -153,6 +153,8 @@ pub(super) fn of(route: Route) -> Option<Operation> {
         | Route::OutputBegin
         | Route::OutputTargets
         | Route::OutputFinish
+        | Route::InputBegin
+        | Route::InputFinish
         | Route::Complete
         | Route::Fail
         | Route::Release => return None,

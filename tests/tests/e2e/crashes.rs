@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::json;
-use xora_tests::{Node, NodeOptions, Origin, Receiver, probe};
+use xora_tests::{Node, NodeOptions, Origin, Receiver, Reply, Served, clip, probe};
 
 use crate::{PATIENCE, compress, job, long_clip, own_edge, short_clip, with};
 
@@ -42,6 +42,33 @@ async fn a_job_whose_node_is_killed_is_finished_by_another_with_one_webhook() ->
     assert_eq!(log.as_array().map(Vec::len), Some(1), "one terminal state, one delivery: {log}");
     assert_eq!(log[0]["attempts"].as_array().map(Vec::len), Some(1), "{log}");
     assert_eq!(receiver.hooks().len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_input_that_was_kept_serves_the_next_attempt_though_its_origin_is_gone() -> Result<()> {
+    let edge = own_edge().await?;
+    let client = edge.client();
+    let origin = Origin::start().await?;
+    let mut first = Node::start(&edge, named("first")).await?;
+    // Small to read and long to encode.
+    let pale = "-f lavfi -i testsrc2=s=1280x720:r=30:d=60 -c:v libx264 -preset ultrafast -crf 45";
+    let url = origin.file(&clip("pale.mp4", &pale.split(' ').collect::<Vec<_>>())?)?;
+    let id = client.create(&job(&url, "mp4", &json!({"name": "compress", "codec": "hevc"}))).await?;
+    let log = edge.dir().join("first.log");
+    let kept = xora_tests::wait_for("the input to be kept", PATIENCE, async || {
+        Ok(std::fs::read_to_string(&log)?.contains("input kept").then_some(()))
+    });
+    kept.await?;
+    first.kill()?;
+    origin.serve("pale.mp4", Served::Always(Reply::status(404)));
+    let asked = origin.requests().len();
+
+    let _second = Node::start(&edge, named("second")).await?;
+    let done = client.finished(&id, Duration::from_secs(150)).await?;
+    assert_eq!(done["state"], "completed", "{done}");
+    assert_eq!(done["attempts"].as_array().map(Vec::len), Some(2), "{done}");
+    assert_eq!(origin.requests().len(), asked, "the second attempt asks storage only");
     Ok(())
 }
 

@@ -13,6 +13,7 @@ mod jobs;
 mod limits;
 mod presets;
 mod recipes;
+mod remote;
 mod samples;
 mod settings;
 mod storage;
