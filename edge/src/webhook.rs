@@ -1,6 +1,6 @@
 //! Sending webhooks: the Queue's consumer, and one attempt over HTTP.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use futures_util::{
     StreamExt,
@@ -85,7 +85,7 @@ pub async fn consume(batch: &MessageBatch<serde_json::Value>, env: &Env, ctx: &C
 }
 
 async fn consume_one(raw: RawMessage, message: Message, env: &Env, ctx: &Context) {
-    let Message { delivery, attempt } = message;
+    let delivery = message.delivery;
     let claim = async {
         // Secrets first: once an attempt is claimed, nothing but the receiver may stop it.
         let secrets = account::secrets(env).await?;
@@ -95,7 +95,7 @@ async fn consume_one(raw: RawMessage, message: Message, env: &Env, ctx: &Context
     match claim.await {
         Ok(Some((claimed, secrets))) => {
             let env = env.clone();
-            ctx.wait_until(async move { deliver(&env, delivery, attempt, claimed, secrets).await });
+            ctx.wait_until(async move { deliver(&env, delivery, claimed, secrets).await });
             raw.ack();
         }
         Ok(None) => raw.ack(),
@@ -117,48 +117,61 @@ async fn bury(raw: &RawMessage, message: Message, env: &Env) {
 }
 
 fn decode(raw: &RawMessage) -> Option<Message> {
-    let text = js_sys::JSON::stringify(&raw.body()).ok()?;
-    serde_json::from_str(&String::from(text)).ok()
+    // What has no JSON form, such as `undefined`, becomes `undefined` instead of text.
+    let text = js_sys::JSON::stringify(&raw.body()).ok()?.as_string()?;
+    serde_json::from_str(&text).ok()
 }
 
 /// Sends a claimed attempt and records how it went. If the record cannot be made, the claim runs out and the attempt is
 /// made again.
-async fn deliver(env: &Env, delivery: Id, attempt: u32, claimed: Claimed, secrets: Secrets) {
+async fn deliver(env: &Env, delivery: Id, claimed: Claimed, secrets: Secrets) {
+    let Claimed { claim, url, body } = claimed;
     let started = config::now();
-    let outgoing = Outgoing { url: &claimed.url, id: &delivery.to_string(), body: claimed.body, secrets: &secrets };
+    let outgoing = Outgoing { url: &url, id: &delivery.to_string(), body, secrets: &secrets };
     let Sent { outcome, status, wish, answer } = send(outgoing, config::policy(env)).await;
-    let duration_ms = config::now().since(started);
-    let recorded = Recorded { delivery, attempt, outcome, status, duration_ms, wish, answer };
+    let ended = config::now();
+    let (ended_ms, duration_ms) = (ended.0, ended.since(started));
+    let recorded = Recorded { delivery, claim, outcome, status, ended_ms, duration_ms, wish, answer };
     if let Err(error) = shard::ask::<()>(env, delivery.place().shard(), Op::Record, &recorded).await {
-        console_error!("delivery {delivery}: attempt {attempt} cannot be recorded: {error:?}");
+        console_error!("delivery {delivery}: {claim:?} cannot be recorded: {error:?}");
     }
 }
 
-/// Makes one attempt. The URL is judged again: the policy may have changed since it was accepted.
+/// Makes one attempt. The URL is judged again: the policy may have changed since it was accepted. A status that came in
+/// time stands, however the rest of the answer goes.
 pub async fn send(outgoing: Outgoing<'_>, policy: Policy) -> Sent {
-    let unanswered = |outcome| Sent { outcome, status: 0, wish: Wish::default(), answer: String::new() };
     if check_url(outgoing.url, policy).is_err() {
         return unanswered(Outcome::RefusedByPolicy);
     }
     let controller = AbortController::default();
     let signal = controller.signal();
-    let exchange = async {
-        let mut response = Fetch::Request(request(outgoing)?).send_with_signal(&signal).await?;
-        let status = response.status_code();
-        // An answer that breaks off after its status still has that status.
-        let answer = read_start(&mut response).await.unwrap_or_default();
-        let wish = Wish { retry_after_ms: retry_after_ms(response.headers()), gone: status == 410 };
-        Ok::<_, worker::Error>(Sent { outcome: judge_status(status), status, wish, answer })
-    };
-    let timeout = Delay::from(Duration::from_millis(ATTEMPT_TIMEOUT_MS.unsigned_abs()));
-    let sent = match select(Box::pin(exchange), Box::pin(timeout)).await {
-        Either::Left((Ok(sent), _)) => sent,
+    let time = Duration::from_millis(ATTEMPT_TIMEOUT_MS.unsigned_abs());
+    let mut timeout = pin!(Delay::from(time));
+    let exchange = async { Fetch::Request(request(outgoing)?).send_with_signal(&signal).await };
+    let sent = match select(pin!(exchange), &mut timeout).await {
+        Either::Left((Ok(response), _)) => read(response, timeout).await,
         Either::Left((Err(_), _)) => unanswered(Outcome::Network),
         Either::Right(((), _)) => unanswered(Outcome::Timeout),
     };
     // Frees the connection of an answer that was not read to its end.
     controller.abort();
     sent
+}
+
+fn unanswered(outcome: Outcome) -> Sent {
+    Sent { outcome, status: 0, wish: Wish::default(), answer: String::new() }
+}
+
+/// What an answer says, with as much of its body as comes in time.
+async fn read(mut response: Response, timeout: impl Future<Output = ()> + Unpin) -> Sent {
+    let status = response.status_code();
+    let wish = Wish { retry_after_ms: retry_after_ms(response.headers()), gone: status == 410 };
+    let mut bytes = Vec::new();
+    // One that breaks off has said what it has said.
+    let _ = select(pin!(read_start(&mut response, &mut bytes)), timeout).await;
+    bytes.truncate(ANSWER_BYTES);
+    let answer = String::from_utf8_lossy(&bytes).into_owned();
+    Sent { outcome: judge_status(status), status, wish, answer }
 }
 
 fn request(Outgoing { url, id, body, secrets }: Outgoing<'_>) -> worker::Result<Request> {
@@ -187,8 +200,7 @@ fn retry_after_ms(headers: &Headers) -> Option<i64> {
 }
 
 /// The first bytes of an answer, which may be endless: read as a stream and left there.
-async fn read_start(response: &mut Response) -> worker::Result<String> {
-    let mut bytes = Vec::new();
+async fn read_start(response: &mut Response, bytes: &mut Vec<u8>) -> worker::Result<()> {
     let mut stream = response.stream()?;
     while bytes.len() < ANSWER_BYTES {
         match stream.next().await {
@@ -196,6 +208,5 @@ async fn read_start(response: &mut Response) -> worker::Result<String> {
             None => break,
         }
     }
-    bytes.truncate(ANSWER_BYTES);
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(())
 }

@@ -78,6 +78,8 @@ pub enum DeliveryState {
 pub struct DeliveryAttempt {
     /// Its number, from 1.
     pub attempt: u32,
+    /// When it began.
+    pub started_at: UnixMs,
     /// When it ended.
     pub ended_at: UnixMs,
     /// How long it took, in milliseconds.

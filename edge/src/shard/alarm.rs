@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{config, error::ApiError};
 
-/// Most rows of each kind that one alarm handles.
+/// Most rows of each kind that one alarm handles; the Queue takes as many messages in one call.
 const ROWS: i64 = 100;
 
 impl JobShard {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use worker::console_error;
 use xora_shared::{
     answer::{DeliveryAttempt, DeliveryLog, DeliveryState, DeliveryView},
-    delivery::{ANSWER_BYTES, Outcome, Phase, Wish},
+    delivery::{ANSWER_BYTES, Claim, Outcome, Phase, Wish},
     id::Id,
     job::view::JobView,
     time::UnixMs,
@@ -20,9 +20,17 @@ use crate::{
     webhook::{self, Message},
 };
 
+/// Most attempts that a delivery's log keeps, the newest: redelivery by hand is endless, a row is not.
+const LOGGED: usize = 64;
+
+/// How far the clock of a sender is believed, in milliseconds.
+const CLOCKS_DIFFER_MS: i64 = 250;
+
 /// An attempt that a consumer has taken.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Claimed {
+    /// What it holds.
+    pub claim: Claim,
     /// Where it goes.
     pub url: String,
     /// What is sent.
@@ -36,6 +44,10 @@ fn view(row: DeliveryRow) -> DeliveryView {
         Phase::Sent { .. } => (DeliveryState::Pending, None),
         Phase::Claimed { .. } => (DeliveryState::Sending, None),
         Phase::Delivered => (DeliveryState::Delivered, None),
+        // A failed attempt by hand does not undo that it was delivered before.
+        Phase::Abandoned if row.log.iter().any(|logged| logged.outcome == Outcome::Ok) => {
+            (DeliveryState::Delivered, None)
+        }
         Phase::Abandoned => (DeliveryState::Abandoned, None),
     };
     DeliveryView {
@@ -52,6 +64,7 @@ fn view(row: DeliveryRow) -> DeliveryView {
 fn attempt_view(logged: LoggedAttempt) -> DeliveryAttempt {
     DeliveryAttempt {
         attempt: logged.attempt,
+        started_at: UnixMs(logged.ended_ms - logged.duration_ms),
         ended_at: UnixMs(logged.ended_ms),
         duration_ms: logged.duration_ms,
         status: Some(logged.status).filter(|status| *status != 0),
@@ -65,13 +78,15 @@ fn attempt_view(logged: LoggedAttempt) -> DeliveryAttempt {
 pub struct Recorded {
     /// The delivery.
     pub delivery: Id,
-    /// The attempt's number.
-    pub attempt: u32,
+    /// What the sender held.
+    pub claim: Claim,
     /// How it ended.
     pub outcome: Outcome,
     /// 0 without an answer.
     pub status: u16,
-    /// From the claim to the end, in milliseconds.
+    /// When it ended by the sender's clock, in ms since 1970.
+    pub ended_ms: i64,
+    /// From its start to its end, in milliseconds.
     pub duration_ms: i64,
     /// What the answer says about the next attempt.
     pub wish: Wish,
@@ -88,35 +103,28 @@ impl JobShard {
         row.delivery = claimed;
         self.put_delivery(&row)?;
         self.arm().await?;
-        Ok(Some(Claimed { url: row.url, body }))
+        Ok(Some(Claimed { claim: claimed.held(), url: row.url, body }))
     }
 
     /// Notes how an attempt went and when the next one is due.
     pub(super) async fn record(&self, recorded: Recorded) -> Result<(), ApiError> {
         let Some(mut row) = self.delivery(recorded.delivery)? else { return Ok(()) };
+        let Recorded { claim, outcome, status, duration_ms, wish, answer, .. } = recorded;
+        // The next wait counts from the attempt's end, not from when we hear of it; a clock that is off moves it little.
         let now = config::now();
+        let ended = UnixMs(recorded.ended_ms.clamp(now.0 - CLOCKS_DIFFER_MS, now.0));
         let jitter = u32::from_le_bytes(config::random()?);
-        let Some(next) = row.delivery.record(recorded.attempt, recorded.outcome, recorded.wish, jitter, now) else {
-            return Ok(());
-        };
+        let Some(next) = row.delivery.record(claim, outcome, wish, jitter, ended) else { return Ok(()) };
         row.delivery = next;
-        row.log.push(LoggedAttempt {
-            attempt: recorded.attempt,
-            ended_ms: now.0,
-            duration_ms: recorded.duration_ms,
-            outcome: recorded.outcome,
-            status: recorded.status,
-            answer: cut(recorded.answer),
-        });
+        let attempt = claim.attempt;
+        row.note(LoggedAttempt { attempt, ended_ms: ended.0, duration_ms, outcome, status, answer: cut(answer) });
         self.put_delivery(&row)?;
         self.arm().await
     }
 
     /// Sends the message of a delivery whose row was just written. If that fails, the alarm sends it.
     pub(super) async fn dispatch(&self, row: Option<DeliveryRow>) {
-        if let Some(row) = row {
-            self.send_message(&row).await;
-        }
+        self.send(row.iter().map(Message::of).collect()).await;
     }
 
     /// Looks at deliveries whose time has come, and sends what is due.
@@ -127,18 +135,16 @@ impl JobShard {
             let before = row.delivery;
             row.delivery = before.wake(now);
             if row.delivery.interruptions > before.interruptions {
-                row.log.push(interrupted(before.attempt, now));
+                row.note(interrupted(before.attempt, now));
             }
             let is_due = row.delivery.wakes_at().is_some_and(|at| at <= now.0);
             if is_due {
                 row.delivery = row.delivery.sent(now);
             }
             self.put_delivery(&row)?;
-            due.extend(is_due.then_some(row));
+            due.extend(is_due.then(|| Message::of(&row)));
         }
-        for row in due {
-            self.send_message(&row).await;
-        }
+        self.send(due).await;
         Ok(())
     }
 
@@ -155,7 +161,7 @@ impl JobShard {
         row.delivery = due.sent(now);
         self.put_delivery(&row)?;
         self.arm().await?;
-        self.send_message(&row).await;
+        self.send(vec![Message::of(&row)]).await;
         Ok(())
     }
 
@@ -169,22 +175,25 @@ impl JobShard {
     /// Leaves a trace of a message that the Queue gave up. The row's own time sends it again.
     pub(super) fn note_dead_letter(&self, message: &Message) -> Result<(), ApiError> {
         let Some(mut row) = self.delivery(message.delivery)? else { return Ok(()) };
-        row.log.push(LoggedAttempt {
+        row.note(LoggedAttempt {
             answer: "the queue could not hand this attempt to a sender".to_owned(),
             ..interrupted(message.attempt, config::now())
         });
         self.put_delivery(&row)
     }
 
-    async fn send_message(&self, row: &DeliveryRow) {
-        let message = Message { delivery: row.id, attempt: row.delivery.attempt };
+    /// Hands attempts to the Queue, as many as an alarm handles: in one call, so that none waits for another.
+    async fn send(&self, messages: Vec<Message>) {
+        if messages.is_empty() {
+            return;
+        }
+        self.spend(0, messages.len());
         let sent = match self.env.queue("DELIVERIES") {
-            Ok(queue) => queue.send(message).await,
+            Ok(queue) => queue.send_batch(messages).await,
             Err(error) => Err(error),
         };
-        self.spend(0, 1);
         if let Err(error) = sent {
-            console_error!("queue: delivery {} waits for the alarm: {error:?}", row.id);
+            console_error!("queue: what is due waits for its row's time: {error:?}");
         }
     }
 
@@ -192,6 +201,19 @@ impl JobShard {
         let links = self.links(&row.record, &row.origin)?;
         let view = JobView::of(row.record.clone(), |key| links.read_url(key));
         webhook::body(&view, UnixMs(row.ended_ms))
+    }
+}
+
+impl Message {
+    fn of(row: &DeliveryRow) -> Self {
+        Self { delivery: row.id, attempt: row.delivery.attempt }
+    }
+}
+
+impl DeliveryRow {
+    fn note(&mut self, attempt: LoggedAttempt) {
+        self.log.drain(..(self.log.len() + 1).saturating_sub(LOGGED));
+        self.log.push(attempt);
     }
 }
 

@@ -326,8 +326,8 @@ fn secret() -> Value {
 }
 
 fn deliveries() -> Value {
-    let attempt = json!({"attempt": 1, "endedAt": "2026-01-02T03:05:06.120Z", "durationMs": 40, "status": 200,
-        "answer": "ok"});
+    let attempt = json!({"attempt": 1, "startedAt": "2026-01-02T03:05:06.080Z",
+        "endedAt": "2026-01-02T03:05:06.120Z", "durationMs": 40, "status": 200, "answer": "ok"});
     json!({"deliveries": [{"id": ID, "url": "https://app.example/hook", "state": "delivered", "jobState": "completed",
         "endedAt": "2026-01-02T03:05:06.000Z", "attempts": [attempt]}]})
 }
