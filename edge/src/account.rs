@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use worker::{
     DurableObject, Env, Error, Request, Response, Result, Socket, SqlStorage, State, WebSocket,
-    WebSocketIncomingMessage, durable_object,
+    WebSocketIncomingMessage, console_error, durable_object,
 };
 use xora_shared::{settings::Settings, token::Token, webhook::Secrets};
 
@@ -24,6 +24,9 @@ use crate::{
     routes::Reply,
     shard::rpc::{self, Asked},
 };
+
+/// When settings are written to KV once more, in milliseconds after they were merged: KV takes one write a second.
+const WRITE_AGAIN_MS: i64 = 2_000;
 
 /// Name of the settings, here and in KV.
 const SETTINGS: &str = "settings";
@@ -135,8 +138,18 @@ impl Account {
     }
 
     async fn keep_settings(&self, settings: &Settings) -> Result<(), ApiError> {
-        let doc = serde_json::to_string(settings)?;
-        self.put_document(SETTINGS, &doc)?;
+        self.put_document(SETTINGS, &serde_json::to_string(settings)?)?;
+        // Armed before the first try: a crash, a refused write and two merges that overtake each other are all made good.
+        self.state.storage().set_alarm(WRITE_AGAIN_MS).await?;
+        if let Err(error) = self.write_through().await {
+            console_error!("settings: written to KV a little later: {error:?}");
+        }
+        Ok(())
+    }
+
+    /// Brings KV up to what stands here.
+    async fn write_through(&self) -> Result<(), ApiError> {
+        let doc = serde_json::to_string(&self.settings()?)?;
         Ok(self.env.kv("SETTINGS")?.put(SETTINGS, doc)?.execute().await?)
     }
 
@@ -205,7 +218,7 @@ impl DurableObject for Account {
         ];
         for statement in schema {
             if let Err(error) = account.sql().exec(statement, None) {
-                worker::console_error!("account schema: {error:?}");
+                console_error!("account schema: {error:?}");
             }
         }
         account
@@ -219,6 +232,9 @@ impl DurableObject for Account {
     }
 
     async fn alarm(&self) -> Result<Response> {
+        if self.write_through().await.is_err() {
+            self.state.storage().set_alarm(WRITE_AGAIN_MS).await?;
+        }
         Response::empty()
     }
 
