@@ -7,6 +7,8 @@ mod account;
 mod auth;
 mod config;
 mod error;
+#[cfg(debug_assertions)]
+mod panics;
 mod routes;
 mod s3;
 mod shard;

@@ -31,6 +31,10 @@ pub async fn answer(req: Request, env: Env) -> Result<Response> {
     let request_id = request_id(&req);
     let url = req.url()?;
     let path = route::canonical(url.path());
+    #[cfg(debug_assertions)]
+    if let Some(response) = crate::panics::on_demand(path, &env).await? {
+        return Ok(response);
+    }
     let site = Site { origin: config::public_url(&env).unwrap_or_else(|| url.origin().ascii_serialization()), env };
     // Bodies of files and sockets have a form of their own.
     let answered = if path.starts_with("/files/") {

@@ -348,6 +348,8 @@ impl DurableObject for JobShard {
         if req.headers().get("Upgrade")?.is_some() {
             return self.accept_node();
         }
+        #[cfg(debug_assertions)]
+        crate::panics::in_object(&req.path());
         rpc::answer(match Asked::receive(&mut req).await {
             Ok(asked) => self.perform(&asked).await,
             Err(error) => Err(error),
