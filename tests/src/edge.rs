@@ -36,6 +36,15 @@ impl Default for EdgeOptions {
     }
 }
 
+/// What the platform bills a shard for.
+#[derive(Clone, Copy, Debug)]
+pub struct Spent {
+    /// Rows written, index entries and alarms included.
+    pub rows: u64,
+    /// Messages sent to the Queue: three operations each, when nothing goes wrong.
+    pub messages: u64,
+}
+
 /// A running edge. Dropping it kills it.
 #[derive(Debug)]
 pub struct Edge {
@@ -78,6 +87,16 @@ impl Edge {
         self.launch().await
     }
 
+    /// The same with another variable: what the operator changed in between.
+    pub async fn restart_with(&mut self, name: &str, value: &str) -> Result<()> {
+        self.group = None;
+        let path = self.dir.join("vars");
+        let mut vars = read_vars(&path);
+        vars.insert(name.to_owned(), value.to_owned());
+        store_vars(&path, &vars)?;
+        self.launch().await
+    }
+
     /// A client with the first API key.
     pub fn client(&self) -> Client {
         Client::new(&self.url, &self.key)
@@ -98,6 +117,30 @@ impl Edge {
         self.client().get("/cdn-cgi/local/scheduled").await?.expect(200).map(drop)
     }
 
+    /// What the first shard has cost since it started, by the line that it logs when the cron fires.
+    pub async fn spent(&self) -> Result<Spent> {
+        const MARK: &str = "cost since start: ";
+        let before = self.log()?.matches(MARK).count();
+        self.tick().await?;
+        let log = wait_for("the cost in the log", Duration::from_secs(20), async || {
+            Ok(Some(self.log()?).filter(|log| log.matches(MARK).count() > before))
+        });
+        let log = log.await?;
+        let (_, line) = log.rsplit_once(MARK).context("a cost")?;
+        let mut numbers = line.split_whitespace().filter_map(|word| word.parse().ok());
+        Ok(Spent { rows: numbers.next().context("rows")?, messages: numbers.next().context("messages")? })
+    }
+
+    /// Where Workers that run beside it are found.
+    pub(crate) fn registry(&self) -> PathBuf {
+        self.dir.join("registry")
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> Result<String> {
+        Ok(String::from_utf8_lossy(&fs::read(self.dir.join("edge.log"))?).into_owned())
+    }
+
     /// `wrangler dev` opens ports of its own by chance, and now and then finds one taken by another that starts beside
     /// it: it is started again then.
     async fn launch(&mut self) -> Result<()> {
@@ -112,22 +155,8 @@ impl Edge {
     }
 
     async fn launch_once(&mut self) -> Result<()> {
-        let modules = root().join("node_modules");
-        let inspector = free_port()?;
-        let mut command = Command::new(modules.join(".bin/node"));
-        command
-            .arg(modules.join("wrangler/bin/wrangler.js"))
-            .args(["dev", "--ip", "127.0.0.1", "--show-interactive-dev-session=false", "--config"])
-            .arg(self.dir.join("wrangler.toml"))
-            .args(["--port", &self.port.to_string(), "--inspector-port", &inspector.to_string(), "--persist-to"])
-            .arg(self.dir.join("state"))
-            .arg("--env-file")
-            .arg(self.dir.join("vars"))
-            .current_dir(&self.dir)
-            .env("CLOUDFLARE_CF_FETCH_ENABLED", "false")
-            .env("WRANGLER_REGISTRY_PATH", self.dir.join("registry"))
-            .env("WRANGLER_LOG_PATH", self.dir.join("wrangler-logs"))
-            .env("WRANGLER_HIDE_BANNER", "true");
+        let mut command = wrangler_dev(&self.dir, self.port, &self.registry())?;
+        command.arg("--persist-to").arg(self.dir.join("state")).arg("--env-file").arg(self.dir.join("vars"));
         let log = self.dir.join("edge.log");
         let group = self.group.insert(Group::spawn(command, &log)?);
 
@@ -140,6 +169,23 @@ impl Edge {
         });
         answers.await.map(drop).with_context(|| tail(&log))
     }
+}
+
+/// Serves the Worker whose `wrangler.toml` is in `dir`.
+pub(crate) fn wrangler_dev(dir: &Path, port: u16, registry: &Path) -> Result<Command> {
+    let modules = root().join("node_modules");
+    let mut command = Command::new(modules.join(".bin/node"));
+    command
+        .arg(modules.join("wrangler/bin/wrangler.js"))
+        .args(["dev", "--ip", "127.0.0.1", "--show-interactive-dev-session=false", "--config"])
+        .arg(dir.join("wrangler.toml"))
+        .args(["--port", &port.to_string(), "--inspector-port", &free_port()?.to_string()])
+        .current_dir(dir)
+        .env("CLOUDFLARE_CF_FETCH_ENABLED", "false")
+        .env("WRANGLER_REGISTRY_PATH", registry)
+        .env("WRANGLER_LOG_PATH", dir.join("wrangler-logs"))
+        .env("WRANGLER_HIDE_BANNER", "true");
+    Ok(command)
 }
 
 /// Builds the Worker, or finds it built, and copies it, so that a later edit cannot change what is being served.
@@ -158,18 +204,22 @@ fn write_vars(dir: &Path, options: &EdgeOptions) -> Result<String> {
     vars.entry("CREDENTIALS_SECRET".to_owned()).or_insert(random_hex(32)?);
     vars.insert("ALLOW_LOOPBACK".to_owned(), options.allow_loopback.to_string());
     vars.extend(options.vars.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-    let mut text = String::new();
-    for (name, value) in &vars {
-        writeln!(text, "{name}={value}")?;
-    }
-    fs::write(&path, text)?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+    store_vars(&path, &vars)?;
     vars.remove("XORA_API_KEY").context("the key written just now")
 }
 
 fn read_vars(path: &Path) -> BTreeMap<String, String> {
     let text = fs::read_to_string(path).unwrap_or_default();
     text.lines().filter_map(|line| line.split_once('=')).map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+fn store_vars(path: &Path, vars: &BTreeMap<String, String>) -> Result<()> {
+    let mut text = String::new();
+    for (name, value) in vars {
+        writeln!(text, "{name}={value}")?;
+    }
+    fs::write(path, text)?;
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o600))?)
 }
 
 fn random_hex(bytes: usize) -> Result<String> {
@@ -195,7 +245,7 @@ fn write_config(dir: &Path) -> Result<()> {
 }
 
 /// The end of a log, for an error message.
-fn tail(log: &Path) -> String {
+pub(crate) fn tail(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<_> = text.lines().collect();
     format!("{} ends with:\n{}", log.display(), lines[lines.len().saturating_sub(20)..].join("\n"))

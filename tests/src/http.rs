@@ -69,6 +69,8 @@ pub struct Reply {
     pub claimed: Option<usize>,
     /// Bytes a second, if not as fast as possible.
     pub pace: Option<usize>,
+    /// Whether the body is sent again and again, without end.
+    pub endless: bool,
     /// What happens after the body.
     pub ending: Ending,
 }
@@ -83,6 +85,7 @@ impl Reply {
             body: Bytes::new(),
             claimed: None,
             pace: None,
+            endless: false,
             ending: Ending::Complete,
         }
     }
@@ -95,6 +98,12 @@ impl Reply {
     /// No answer, ever.
     pub fn hang() -> Self {
         Self { ending: Ending::Hang, ..Self::status(0) }
+    }
+
+    /// An answer that never comes to its end, at this many bytes a second or as fast as it is read.
+    pub fn endless(status: u16, pace: Option<usize>) -> Self {
+        let body = Bytes::from_static(&[b'x'; 4 << 10]);
+        Self { body, claimed: Some(1 << 50), pace, endless: true, ..Self::status(status) }
     }
 
     /// A redirect.
@@ -218,14 +227,18 @@ async fn write_reply(stream: &mut TcpStream, reply: &Reply, head_only: bool, sen
     }
     // Ten steps a second when paced.
     let step = reply.pace.map_or(64 << 10, |pace| (pace / 10).max(1));
-    for piece in reply.body.chunks(step) {
-        stream.write_all(piece).await?;
-        sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
-        if reply.pace.is_some() {
-            sleep(Duration::from_millis(100)).await;
+    loop {
+        for piece in reply.body.chunks(step) {
+            stream.write_all(piece).await?;
+            sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            if reply.pace.is_some() {
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+        if !reply.endless {
+            return Ok(());
         }
     }
-    Ok(())
 }
 
 fn length(reply: &Reply) -> usize {

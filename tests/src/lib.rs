@@ -11,17 +11,19 @@ mod media;
 mod node;
 mod origin;
 mod process;
+mod queue;
 mod receiver;
 mod zygote;
 
 pub use bucket::{Bucket, Seen};
 pub use client::{Answer, Client, TERMINAL};
-pub use edge::{Edge, EdgeOptions};
+pub use edge::{Edge, EdgeOptions, Spent};
 pub use http::{Ending, Reply, Request, Server};
 pub use media::{Probe, clip, ffmpeg, probe, sample};
 pub use node::{Node, NodeOptions};
 pub use origin::{Origin, Served};
 pub use process::{Group, Guard, end_with_parent, free_port};
+pub use queue::{ODD, Producer, Queue};
 pub use receiver::{Hook, Receiver};
 pub use zygote::Zygote;
 

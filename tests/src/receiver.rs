@@ -66,6 +66,11 @@ impl Receiver {
         format!("http://{}/hook", self.server.address)
     }
 
+    /// Bytes of answers sent so far.
+    pub fn sent(&self) -> u64 {
+        self.server.sent()
+    }
+
     /// Everything received so far.
     pub fn hooks(&self) -> Vec<Hook> {
         self.got.borrow().clone()

@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::json;
-use xora_tests::{Node, NodeOptions, Origin, Receiver, Reply, Served, clip, probe};
+use xora_tests::{Client, Node, NodeOptions, Origin, Receiver, Reply, Served, clip, probe};
 
-use crate::{PATIENCE, compress, job, long_clip, own_edge, short_clip, with};
+use crate::{
+    PATIENCE, compress, job, long_clip, own_edge, short_clip, thumbnail,
+    webhooks::{cancelled, delivery, outcomes},
+    with,
+};
 
 fn named(name: &str) -> NodeOptions {
     NodeOptions { name: name.to_owned(), ..NodeOptions::default() }
@@ -142,4 +146,96 @@ async fn a_webhook_that_was_owed_when_the_power_went_is_still_sent() -> Result<(
         Ok(ids.iter().all(told).then_some(()))
     });
     told.await
+}
+
+/// However the power goes between the row, its message, the claim, the sending and the record: after the restart every
+/// delivery arrives, under one `webhook-id`, and no attempt is lost.
+#[tokio::test]
+async fn every_delivery_arrives_whenever_the_power_went() -> Result<()> {
+    const CUTS: usize = 3;
+    const JOBS: usize = 12;
+    let mut edge = own_edge().await?;
+    let client = edge.client();
+    let receiver = Receiver::start().await?;
+    let body = with(thumbnail("https://media.example.com/a.mp4"), "webhookUrl", receiver.url());
+    let mut ids = Vec::new();
+    for cut in 1..=CUTS {
+        let mut fresh = Vec::new();
+        for _ in 0..JOBS {
+            fresh.push(client.create(&body).await?);
+        }
+        // All end at once; when a few webhooks have arrived, the others are anywhere on their way.
+        let ending: Vec<_> = fresh.iter().cloned().map(|id| tokio::spawn(end(client.clone(), id))).collect();
+        receiver.wait(ids.len() + cut, PATIENCE).await?;
+        edge.restart().await?;
+        for task in ending {
+            task.await?;
+        }
+        for id in &fresh {
+            // A cancel that was never heard of is asked for again; one that was heard stands.
+            end(client.clone(), id.clone()).await;
+            assert_eq!(client.job(id).await?["state"], "cancelled");
+        }
+        ids.extend(fresh);
+        for id in &ids {
+            let log = delivery(&client, id, "delivered").await?;
+            assert!(outcomes(&log).iter().all(|(attempt, ..)| *attempt == 1), "an interruption cost an attempt: {log}");
+            let hooks = receiver.hooks();
+            let told: Vec<_> = hooks.iter().filter(|hook| hook.job()["jobId"] == id.as_str()).collect();
+            assert!(!told.is_empty());
+            assert!(told.iter().all(|hook| hook.request.header("webhook-id") == log["id"].as_str()), "{log}");
+        }
+    }
+    Ok(())
+}
+
+/// Cancels, whatever comes of it.
+async fn end(client: Client, id: String) {
+    let _ = client.cancel(&id).await;
+}
+
+#[tokio::test]
+async fn a_webhook_whose_sender_died_is_sent_again_and_it_costs_no_attempt() -> Result<()> {
+    let mut edge = own_edge().await?;
+    let client = edge.client();
+    let receiver = Receiver::answering([Reply::hang(), Reply::status(500), Reply::status(500)]).await?;
+    let id = cancelled(&client, &receiver.url()).await?;
+    // The receiver has the request and has not answered.
+    receiver.wait(1, PATIENCE).await?;
+    edge.restart().await?;
+    let log = delivery(&client, &id, "delivered").await?;
+    let expected = [(1, 0, "interrupted"), (1, 500, "status"), (2, 500, "status"), (3, 200, "")];
+    assert_eq!(outcomes(&log), expected);
+    let hooks = receiver.hooks();
+    assert_eq!(hooks.len(), 4);
+    assert!(hooks.iter().all(|hook| hook.request.header("webhook-id") == log["id"].as_str()));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_panic_in_one_request_touches_no_other() -> Result<()> {
+    let edge = own_edge().await?;
+    let client = edge.client();
+    let receiver = Receiver::answering([Reply::status(200).after(Duration::from_secs(2))]).await?;
+    let sending = cancelled(&client, &receiver.url()).await?;
+    receiver.wait(1, PATIENCE).await?;
+    // Others are asked before, while and after each of them panics, and a webhook is on its way all the time.
+    let mut others = Vec::new();
+    let mut panics = Vec::new();
+    for place in ["worker", "object"] {
+        for _ in 0..5 {
+            let (caller, url) = (client.clone(), receiver.url());
+            others.push(tokio::spawn(async move { cancelled(&caller, &url).await }));
+            let caller = client.clone();
+            panics.push(tokio::spawn(async move { caller.get(&format!("/panic/{place}")).await }));
+        }
+    }
+    for panicked in panics {
+        assert_eq!(panicked.await??.status, 500, "whoever asked learns that it failed");
+    }
+    for other in others {
+        delivery(&client, &other.await??, "delivered").await?;
+    }
+    assert_eq!(outcomes(&delivery(&client, &sending, "delivered").await?), [(1, 200, "")]);
+    Ok(())
 }

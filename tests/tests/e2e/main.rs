@@ -5,6 +5,7 @@
 mod concat;
 mod crashes;
 mod create;
+mod deliveries;
 mod description;
 mod files;
 mod fuzz;
@@ -16,6 +17,7 @@ mod recipes;
 mod remote;
 mod samples;
 mod settings;
+mod signatures;
 mod storage;
 mod uploads;
 mod webhooks;
@@ -46,6 +48,13 @@ async fn edge() -> Result<&'static Edge> {
         anyhow::Ok(System { edge, _node: node })
     });
     Ok(&system.await?.edge)
+}
+
+static IDLE: OnceCell<Edge> = OnceCell::const_new();
+
+/// The edge without a node that tests share: jobs stay queued there until they are cancelled.
+async fn idle_edge() -> Result<&'static Edge> {
+    IDLE.get_or_try_init(own_edge).await
 }
 
 /// An edge of a test's own.

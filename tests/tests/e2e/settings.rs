@@ -64,24 +64,58 @@ async fn the_default_webhook_url_is_used_and_a_jobs_own_beats_it() -> Result<()>
 }
 
 #[tokio::test]
+async fn who_gets_a_webhook_is_settled_when_the_job_ends() -> Result<()> {
+    let edge = own_edge().await?;
+    let client = edge.client();
+    let (before, after) = (Receiver::start().await?, Receiver::answering([Reply::status(500)]).await?);
+    let set = async |url: Value| client.put("/v1/settings", &json!({"defaultWebhookUrl": url})).await?.expect(200);
+    let create = async || client.create(&thumbnail("https://media.example.com/a.mp4")).await;
+
+    set(before.url().into()).await?;
+    let (told, untold) = (create().await?, create().await?);
+    set(after.url().into()).await?;
+    client.cancel(&told).await?.expect(200)?;
+    // What is owed is owed, whatever the settings say by then.
+    set(Value::Null).await?;
+    client.cancel(&untold).await?.expect(200)?;
+    let hooks = after.wait(2, PATIENCE).await?;
+    assert!(hooks.iter().all(|hook| hook.job()["jobId"] == told.as_str()));
+    assert!(before.hooks().is_empty(), "the URL at creation does not count");
+    let log = client.get(&format!("/v1/jobs/{untold}/deliveries")).await?.expect(200)?;
+    assert_eq!(log, json!({"deliveries": []}));
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_test_webhook_says_what_the_receiver_answered() -> Result<()> {
     let edge = own_edge().await?;
     let client = edge.client();
     let test = async || client.post("/v1/settings/webhook/test", &json!({})).await;
     assert_eq!(test().await?.status, 400, "no URL is set");
 
-    let receiver = Receiver::answering([Reply::status(204), Reply::status(500), Reply::redirect("/else")]).await?;
+    let replies = [Reply::status(204), Reply::status(500), Reply::status(404), Reply::redirect("/else"), Reply::hang()];
+    let receiver = Receiver::answering(replies).await?;
     client.post("/v1/settings", &json!({"defaultWebhookUrl": receiver.url()})).await?.expect(200)?;
     assert_eq!(test().await?.expect(200)?, json!({"ok": true, "status": 204}));
-    assert_eq!(test().await?.expect(200)?, json!({"ok": false, "status": 500}));
-    let redirected = test().await?.expect(200)?;
-    assert_eq!(redirected["ok"], false, "{redirected}");
-    assert_eq!(receiver.hooks().len(), 3, "nothing is tried again");
-    assert!(receiver.hooks()[0].request.header("webhook-signature").is_some());
+    for status in [500, 404, 302] {
+        assert_eq!(test().await?.expect(200)?, json!({"ok": false, "status": status}));
+    }
+    let unreached = async |code: &str| {
+        let told = test().await?.expect(200)?;
+        assert_eq!((&told["ok"], &told["status"], &told["error"]["code"]), (&json!(false), &json!(0), &json!(code)));
+        assert!(told["error"]["message"].is_string(), "{told}");
+        anyhow::Ok(())
+    };
+    unreached("timeout").await?;
+    let hooks = receiver.hooks();
+    assert_eq!(hooks.len(), 5, "nothing is tried again");
+    let sample = hooks[0].job();
+    for field in ["jobId", "state", "progress", "output", "output_files"] {
+        assert!(sample.get(field).is_some(), "the sample has no {field}: {sample}");
+    }
+    assert!(hooks[0].json["timestamp"].is_u64());
 
+    // Nobody listens there any more.
     drop(receiver);
-    let nobody = test().await?.expect(200)?;
-    assert_eq!((&nobody["ok"], &nobody["status"]), (&json!(false), &json!(0)), "{nobody}");
-    assert!(nobody["error"].is_object(), "{nobody}");
-    Ok(())
+    unreached("network").await
 }
