@@ -1,13 +1,15 @@
 //! `make bench`: the figures, measured against the real system. Medians of runs that alternate with what they are compared
 //! with; losing rows are printed too. Not a test: machines are noisy.
+//! `bench webhooks` prints those rows alone.
 #![allow(clippy::print_stdout, reason = "a command that talks to a person")]
 
+mod webhooks;
+
 use std::{
-    collections::HashMap,
-    fs,
+    env, fs,
     path::Path,
     process::Command,
-    time::{Duration, Instant, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -21,9 +23,6 @@ const PAIRS: usize = 5;
 const LEASES: usize = 40;
 /// Job processes whose start is measured.
 const STARTS: usize = 20;
-/// Jobs whose webhooks are measured, and how many begin in a second.
-const DELIVERIES: usize = 200;
-const DELIVERIES_PER_SECOND: u64 = 20;
 
 /// `compress` at its default quality as a command: see `COMMAND` in the node's `job/film.rs`.
 const X264: &str = "-map 0:v:0 -map 0:a:0? -dn -sn -c:v libx264 -preset veryfast -profile:v high -pix_fmt yuv420p -crf 28 \
@@ -41,9 +40,12 @@ async fn main() -> Result<()> {
     let edge = Edge::start(EdgeOptions::default()).await?;
     let bench = Bench { edge, origin: Origin::start().await?, receiver: Receiver::start().await? };
     row("what", "measured", "goal");
-    job_process()?;
     // Without a node, which would share the cores.
-    bench.deliveries().await?;
+    webhooks::measure(&bench.edge).await?;
+    if env::args().nth(1).as_deref() == Some("webhooks") {
+        return Ok(());
+    }
+    job_process()?;
     let _node = Node::start(&bench.edge, NodeOptions { release: true, ..NodeOptions::default() }).await?;
     bench.latencies().await?;
     for name in ["trailer.mp4", "full-hd.mp4"] {
@@ -73,33 +75,6 @@ impl Bench {
             queued.push(milliseconds(&job["timings"]["queueMs"])?);
         }
         row(&format!("create → node has it, {LEASES} jobs"), &spread(queued), "p50 ≤ 25, p99 ≤ 150 ms");
-        Ok(())
-    }
-
-    /// Terminal → webhook received, at a bounded rate, by jobs that are cancelled; and what was lost or came twice.
-    async fn deliveries(&self) -> Result<()> {
-        let client = self.edge.client();
-        let mut tick = tokio::time::interval(Duration::from_millis(1000 / DELIVERIES_PER_SECOND));
-        let before = self.receiver.hooks().len();
-        let begun = Instant::now();
-        for _ in 0..DELIVERIES {
-            tick.tick().await;
-            let id = client.create(&self.with_webhook(recipe(&self.origin.missing(), "jpg", "thumbnail"))).await?;
-            client.cancel(&id).await?.expect(200)?;
-        }
-        let hooks = self.receiver.wait(before + DELIVERIES, PATIENCE).await?.split_off(before);
-        let rate = DELIVERIES as f64 / begun.elapsed().as_secs_f64();
-        let mut ids = HashMap::<&str, usize>::new();
-        let mut delays = Vec::new();
-        for hook in &hooks {
-            *ids.entry(hook.request.header("webhook-id").context("an id")?).or_default() += 1;
-            let at = hook.request.at.duration_since(UNIX_EPOCH)?.as_secs_f64() * 1000.0;
-            delays.push(at - milliseconds(&hook.json["timestamp"])?);
-        }
-        row(&format!("terminal → webhook received, {DELIVERIES}"), &spread(delays), "p50 ≤ 25, p99 ≤ 150 ms");
-        let twice = ids.values().filter(|times| **times > 1).count();
-        let lost = DELIVERIES - ids.len().min(DELIVERIES);
-        row("deliveries a second; lost; twice", &format!("{rate:.1}; {lost}; {twice}"), "–; 0; –");
         Ok(())
     }
 
@@ -172,32 +147,19 @@ impl Bench {
 
     /// Rows and messages of one job, by the line that the shard logs when the cron fires.
     async fn cost(&self) -> Result<()> {
+        const JOBS: usize = 10;
         let url = self.origin.file(&sample("small.mp4")?)?;
-        let before = self.spent().await?;
+        let before = self.edge.spent().await?;
         let seen = self.receiver.hooks().len();
-        for _ in 0..10 {
+        for _ in 0..JOBS {
             self.edge.client().create(&self.with_webhook(recipe(&url, "jpg", "thumbnail"))).await?;
         }
-        self.receiver.wait(seen + 10, PATIENCE).await?;
-        let after = self.spent().await?;
-        let each = |index: usize| (after[index] - before[index]) as f64 / 10.0;
-        row("rows written for a job", &format!("{:.1}", each(0)), "≤ 15");
-        row("queue operations for a job", &format!("{:.0}", each(1) * 3.0), "≤ 3");
+        self.receiver.wait(seen + JOBS, PATIENCE).await?;
+        let after = self.edge.spent().await?;
+        let each = |count: u64| count as f64 / JOBS as f64;
+        row("rows written for a job", &format!("{:.1}", each(after.rows - before.rows)), "≤ 15");
+        row("queue operations for a job", &format!("{:.0}", each(3 * (after.messages - before.messages))), "≤ 3");
         Ok(())
-    }
-
-    async fn spent(&self) -> Result<[u64; 2]> {
-        let lines = || Ok::<_, anyhow::Error>(fs::read_to_string(self.edge.dir().join("edge.log"))?);
-        let count = |text: &str| text.matches("cost since start").count();
-        let before = count(&lines()?);
-        self.edge.tick().await?;
-        let log = xora_tests::wait_for("the cost in the log", PATIENCE, async || {
-            Ok(Some(lines()?).filter(|text| count(text) > before))
-        });
-        let log = log.await?;
-        let (_, line) = log.rsplit_once("cost since start: ").context("a cost")?;
-        let mut numbers = line.split_whitespace().filter_map(|word| word.parse().ok());
-        Ok([numbers.next().context("rows")?, numbers.next().context("messages")?])
     }
 
     fn with_webhook(&self, mut job: Value) -> Value {
