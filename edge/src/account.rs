@@ -33,6 +33,9 @@ const SETTINGS: &str = "settings";
 /// Name of the secrets that sign webhooks, here only.
 const SECRETS: &str = "webhook-secrets";
 
+/// How far behind `last_used_at` may be, in milliseconds: a key in use costs a row in this time.
+const USED_MS: i64 = 10 * 60 * 1000;
+
 /// Who holds the key with this hash, if anyone does.
 pub async fn verify(env: &Env, hash: &str) -> Result<Option<Caller>, ApiError> {
     ask(env, "verify", &hash).await
@@ -122,8 +125,16 @@ impl Account {
     fn verify(&self, hash: &str) -> Result<Option<Caller>, ApiError> {
         let sql = "SELECT doc FROM tokens WHERE hash = ?";
         let found = self.sql().exec(sql, vec![hash.into()])?.to_array::<Doc>()?.pop();
-        let token: Option<Token> = found.map(|row| serde_json::from_str(&row.doc)).transpose()?;
-        Ok(token.map(|token| Caller { token_id: token.id, scopes: token.scopes }))
+        let Some(row) = found else { return Ok(None) };
+        let mut token: Token = serde_json::from_str(&row.doc)?;
+        let now = config::now();
+        // ISO 8601 sorts by time.
+        if token.last_used_at.as_ref().is_none_or(|used| *used < now.plus(-USED_MS).to_iso()) {
+            token.last_used_at = Some(now.to_iso());
+            let values = vec![serde_json::to_string(&token)?.into(), hash.into()];
+            self.sql().exec("UPDATE tokens SET doc = ? WHERE hash = ?", values)?;
+        }
+        Ok(Some(Caller { token_id: token.id, scopes: token.scopes }))
     }
 
     fn settings(&self) -> Result<Settings, ApiError> {

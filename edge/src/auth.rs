@@ -66,6 +66,18 @@ pub async fn caller(env: &Env, headers: &Headers) -> Result<Caller, ApiError> {
     verdict.ok_or_else(|| ApiError::new(Code::Unauthorized, "this API key is not valid"))
 }
 
+/// Refuses a key that asks too often. The platform counts, at each of its locations for itself: a brake, not an account.
+/// No more than `ratelimits` of `wrangler.toml` says; without that, no limit.
+pub async fn admit(env: &Env, caller: &Caller) -> Result<(), ApiError> {
+    let Ok(limiter) = env.rate_limiter("REQUESTS") else { return Ok(()) };
+    // What cannot be counted is let in.
+    let admitted = limiter.limit(caller.token_id.clone()).await.map_or(true, |outcome| outcome.success);
+    if admitted {
+        return Ok(());
+    }
+    Err(ApiError::new(Code::RateLimited, "this key asks too often; wait as long as `Retry-After` says, in seconds"))
+}
+
 fn presented(headers: &Headers) -> Option<String> {
     let bearer = headers.get("Authorization").ok().flatten().and_then(|value| {
         let (scheme, key) = value.split_once(' ')?;

@@ -62,6 +62,11 @@ pub fn public_url(env: &Env) -> Option<String> {
     text(env, "PUBLIC_URL").map(|url| url.trim_end_matches('/').to_owned())
 }
 
+/// The origins of web pages that may call the API, with commas. None: none may.
+pub fn cors_origins(env: &Env) -> Option<String> {
+    text(env, "CORS_ORIGINS")
+}
+
 /// How long links to files are good, in seconds.
 pub fn file_url_seconds(env: &Env) -> i64 {
     text(env, "FILE_URL_SECONDS").and_then(|text| text.parse().ok()).unwrap_or(FILE_URL_SECONDS)

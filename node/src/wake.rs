@@ -84,7 +84,7 @@ impl Wake {
     async fn connect(&self, shard: u16) -> Option<Socket> {
         let (mut url, authorization) = self.edge.address(WAKE)?;
         url.set_scheme(if url.scheme() == "https" { "wss" } else { "ws" }).ok()?;
-        url.set_query(Some(&format!("shard={shard}")));
+        url.query_pairs_mut().append_pair("shard", &shard.to_string()).append_pair("node", &self.edge.node.name);
         let mut request = url.as_str().into_client_request().ok()?;
         request.headers_mut().insert(AUTHORIZATION, authorization.parse().ok()?);
         match timeout(PONG, connect_async(request)).await {

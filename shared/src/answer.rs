@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use crate::{
-    delivery::Outcome, id::Id, job::JobState, preset::Preset, provider::ProviderView, time::UnixMs, token::Token,
-    webhook::Secrets,
+    delivery::Outcome, id::Id, job::JobState, nodes::NodeView, preset::Preset, provider::ProviderView, time::UnixMs,
+    token::Token, webhook::Secrets,
 };
 
 /// `GET /healthz`
@@ -24,6 +24,25 @@ pub struct Accepted {
     pub job_id: Id,
     /// Where it is: `queued`.
     pub state: JobState,
+}
+
+/// `GET /v1/jobs`
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(rename = "JobList"))]
+#[serde(rename_all = "camelCase")]
+pub struct JobList<J> {
+    /// Newest first.
+    pub jobs: Vec<J>,
+    /// Where the next page begins; null on the last.
+    pub next_cursor: Option<Id>,
+}
+
+/// `GET /v1/nodes`
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
+pub struct NodeList {
+    /// By name.
+    pub nodes: Vec<NodeView>,
 }
 
 /// `GET /v1/jobs/:id/deliveries`

@@ -58,6 +58,11 @@ impl Id {
         Self(Ulid::from_parts(now.0.unsigned_abs(), random))
     }
 
+    /// Where the ids of a time begin: not above any of them, and above all of earlier times.
+    pub fn floor(time: UnixMs) -> Self {
+        Self(Ulid::from_parts(time.0.max(0).unsigned_abs(), 0))
+    }
+
     /// Where the row of this id lives.
     pub fn place(self) -> Place {
         let bits = u128::from(self.0);
@@ -144,6 +149,14 @@ mod tests {
             let place = Place::new(0, 0).expect("in range");
             prop_assert!(Id::new(UnixMs(ms), a, place).to_string() < Id::new(UnixMs(ms + later), b, place).to_string());
         }
+    }
+
+    #[test]
+    fn ids_of_a_time_begin_at_its_floor() {
+        let place = Place::new(31, 1023).expect("in range");
+        assert!(Id::new(UnixMs(4), u128::MAX, place) < Id::floor(UnixMs(5)));
+        assert!(Id::floor(UnixMs(5)) <= Id::new(UnixMs(5), 0, Place::FIRST));
+        assert_eq!(Id::floor(UnixMs(-1)), Id::floor(UnixMs(0)));
     }
 
     #[test]

@@ -14,6 +14,8 @@ use crate::{
     request::{Headers, one_or_more},
 };
 
+/// Where everything that nodes ask for is.
+pub const PREFIX: &str = "/v1/node/";
 /// `POST /v1/node/lease`
 pub const LEASE: &str = "/v1/node/lease";
 /// `POST /v1/node/heartbeat`
@@ -34,7 +36,7 @@ pub const COMPLETE: &str = "/v1/node/complete";
 pub const FAIL: &str = "/v1/node/fail";
 /// `POST /v1/node/release`
 pub const RELEASE: &str = "/v1/node/release";
-/// `GET /v1/node/wake`, a WebSocket: every text message means "heartbeat now, then look for work".
+/// `GET /v1/node/wake?shard=…&node=…`, a WebSocket: every text message means "heartbeat now, then look for work".
 pub const WAKE: &str = "/v1/node/wake";
 
 /// Largest part that the edge takes, in bytes.

@@ -27,6 +27,8 @@ pub enum Code {
     RangeNotSatisfiable,
     /// The same idempotency key came with another body.
     IdempotencyMismatch,
+    /// The key asks too often.
+    RateLimited,
     /// Cannot be answered just now.
     Unavailable,
     /// Our fault.
@@ -47,15 +49,36 @@ impl Code {
             Self::UnsupportedMediaType => 415,
             Self::RangeNotSatisfiable => 416,
             Self::IdempotencyMismatch => 422,
+            Self::RateLimited => 429,
             Self::Unavailable => 503,
             Self::Internal => 500,
+        }
+    }
+
+    /// After how many seconds the same request may be answered, where that is known.
+    pub const fn retry_after(self) -> Option<u32> {
+        match self {
+            // A period of the rate limit in `wrangler.toml`.
+            Self::RateLimited => Some(10),
+            Self::Unavailable => Some(1),
+            Self::ValidationError
+            | Self::Unauthorized
+            | Self::Forbidden
+            | Self::NotFound
+            | Self::MethodNotAllowed
+            | Self::Conflict
+            | Self::PayloadTooLarge
+            | Self::UnsupportedMediaType
+            | Self::RangeNotSatisfiable
+            | Self::IdempotencyMismatch
+            | Self::Internal => None,
         }
     }
 
     /// Whether the same request may be answered later.
     pub const fn retryable(self) -> bool {
         match self {
-            Self::Unavailable | Self::Internal => true,
+            Self::RateLimited | Self::Unavailable | Self::Internal => true,
             Self::ValidationError
             | Self::Unauthorized
             | Self::Forbidden

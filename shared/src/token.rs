@@ -48,6 +48,10 @@ pub struct Token {
     /// When it was made.
     #[cfg_attr(feature = "openapi", schemars(with = "crate::time::UnixMs"))]
     pub created_at: String,
+    /// When it was last used, to ten minutes or so.
+    #[cfg_attr(feature = "openapi", schemars(with = "Option<crate::time::UnixMs>"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used_at: Option<String>,
 }
 
 /// The body of `POST /v1/tokens`, checked.

@@ -17,8 +17,10 @@ pub const MAX_BYTES: u64 = MAX_PARTS * MAX_PART;
 pub const MAX_UNUSED: u64 = 100;
 
 /// How long a file stays after the last job that named it was created, in milliseconds: such a job may wait a day for a
-/// node, and then run and be retried.
-pub const USED_MS: i64 = 48 * 3600 * 1000;
+/// node, and then the file is kept for as long as inputs are.
+pub const fn used_ms(input_retention_days: u32) -> i64 {
+    (1 + input_retention_days as i64) * 24 * 3600 * 1000
+}
 
 /// Smallest part but the last, in bytes: small enough to send again after a break.
 const PART: u64 = 16 << 20;

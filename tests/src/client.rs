@@ -90,6 +90,11 @@ impl Client {
         created["jobId"].as_str().map(str::to_owned).context("a job id")
     }
 
+    /// `DELETE`
+    pub async fn delete(&self, path: &str) -> Result<Answer> {
+        answer(self.request(Method::DELETE, path)).await
+    }
+
     /// The job as it stands.
     pub async fn job(&self, id: &str) -> Result<Value> {
         self.get(&format!("/v1/jobs/{id}")).await?.expect(200)

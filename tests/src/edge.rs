@@ -12,6 +12,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use reqwest::Method;
+use serde_json::Value;
 
 use crate::{
     client::Client,
@@ -28,11 +30,13 @@ pub struct EdgeOptions {
     pub allow_loopback: bool,
     /// Further variables of the Worker.
     pub vars: Vec<(&'static str, String)>,
+    /// How often a key may ask in ten seconds, if not as `wrangler.toml` says.
+    pub requests: Option<u32>,
 }
 
 impl Default for EdgeOptions {
     fn default() -> Self {
-        Self { port: None, allow_loopback: true, vars: Vec::new() }
+        Self { port: None, allow_loopback: true, vars: Vec::new(), requests: None }
     }
 }
 
@@ -69,7 +73,7 @@ impl Edge {
         }
         fs::create_dir_all(&dir)?;
         let key = write_vars(&dir, &options)?;
-        write_config(&dir)?;
+        write_config(&dir, &options)?;
         let bundle = dir.join("bundle");
         tokio::task::spawn_blocking(move || build(&bundle)).await??;
 
@@ -139,6 +143,42 @@ impl Edge {
     /// What it has logged so far.
     pub fn log(&self) -> Result<String> {
         Ok(String::from_utf8_lossy(&fs::read(self.dir.join("edge.log"))?).into_owned())
+    }
+
+    /// Writes the map of shards, as an operator does with `wrangler kv key put`.
+    pub async fn put_shard_map(&self, map: &Value) -> Result<()> {
+        let config: toml::Table = fs::read_to_string(self.dir.join("wrangler.toml"))?.parse()?;
+        let namespace = config["kv_namespaces"][0]["id"].as_str().context("a namespace")?.to_owned();
+        let path = format!("/cdn-cgi/local/explorer/api/storage/kv/namespaces/{namespace}/values/shard-map");
+        let put = self.client().request(Method::PUT, &path).body(map.to_string()).send().await?;
+        ensure!(put.status().is_success(), "{}: {}", put.status(), put.text().await?);
+        Ok(())
+    }
+
+    /// How many files and parts of files there are in storage, by what the local runtime keeps on disk.
+    pub fn stored(&self) -> Result<usize> {
+        let blobs = self.dir.join("state/v3/r2/xora-media/blobs");
+        if blobs.exists() { Ok(fs::read_dir(blobs)?.count()) } else { Ok(0) }
+    }
+
+    /// How many rows a table of the shards has in all, by what the local runtime keeps on disk.
+    pub fn rows(&self, table: &str) -> Result<u64> {
+        const COUNT: &str = "const { DatabaseSync } = require('node:sqlite'); const fs = require('fs');
+            const [dir, table] = process.argv.slice(1); let count = 0;
+            for (const name of fs.readdirSync(dir).filter((name) => name.endsWith('.sqlite') && name != 'metadata.sqlite')) {
+                const db = new DatabaseSync(dir + '/' + name, { readOnly: true });
+                const found = db.prepare('SELECT 1 FROM sqlite_master WHERE name = ?').get(table);
+                if (found) count += db.prepare('SELECT count(*) AS n FROM ' + table).get().n;
+            }
+            console.log(count);";
+        let shards = self.dir.join("state/v3/do/xora-JobShard");
+        let run = Command::new(root().join("node_modules/.bin/node"))
+            .args(["--no-warnings", "-e", COUNT])
+            .arg(shards)
+            .arg(table)
+            .output()?;
+        ensure!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        Ok(String::from_utf8_lossy(&run.stdout).trim().parse()?)
     }
 
     /// `wrangler dev` opens ports of its own by chance, and now and then finds one taken by another that starts beside
@@ -233,10 +273,13 @@ fn random_hex(bytes: usize) -> Result<String> {
 }
 
 /// The deployed configuration, except that it serves the copied bundle and builds nothing.
-fn write_config(dir: &Path) -> Result<()> {
+fn write_config(dir: &Path, options: &EdgeOptions) -> Result<()> {
     let mut config: toml::Table = fs::read_to_string(root().join("wrangler.toml"))?.parse()?;
     config.remove("build");
     config.insert("main".to_owned(), "bundle/index.js".into());
+    if let Some(requests) = options.requests {
+        config["ratelimits"][0]["simple"]["limit"] = i64::from(requests).into();
+    }
     if let Some(assets) = config.get_mut("assets").and_then(|assets| assets.get_mut("directory")) {
         let path = root().join(assets.as_str().context("assets.directory")?);
         *assets = path.to_string_lossy().into_owned().into();

@@ -6,6 +6,7 @@
 mod bucket;
 mod client;
 mod edge;
+mod events;
 mod http;
 mod media;
 mod node;
@@ -18,6 +19,7 @@ mod zygote;
 pub use bucket::{Bucket, Seen};
 pub use client::{Answer, Client, TERMINAL};
 pub use edge::{Edge, EdgeOptions, Spent};
+pub use events::{Event, Events, Said};
 pub use http::{Ending, Reply, Request, Server};
 pub use media::{Probe, clip, ffmpeg, probe, sample};
 pub use node::{Node, NodeOptions};

@@ -116,8 +116,9 @@ impl Reply {
         if self.status == Code::Unauthorized.status() {
             headers.set("WWW-Authenticate", "Bearer")?;
         }
-        if self.status == Code::Unavailable.status() {
-            headers.set("Retry-After", "1")?;
+        let code = [Code::RateLimited, Code::Unavailable].into_iter().find(|code| code.status() == self.status);
+        if let Some(seconds) = code.and_then(Code::retry_after) {
+            headers.set("Retry-After", &seconds.to_string())?;
         }
         Ok(Response::ok(self.body)?.with_status(self.status).with_headers(headers))
     }

@@ -102,7 +102,9 @@ fn granted(env: &Env, url: &Url, access: Access) -> Result<(String, String), Api
 async fn download(req: &Request, env: &Env, url: &Url) -> Result<Response, ApiError> {
     let (key, _) = granted(env, url, Access::Read)?;
     let bucket = env.bucket("MEDIA")?;
-    let gone = || ApiError::not_found("file; it may have been deleted");
+    let gone = || {
+        ApiError::not_found("file; it was deleted, or removed because its time was over (see `outputRetentionDays`)")
+    };
     let head = bucket.head(key.as_str()).await?.ok_or_else(gone)?;
     let span = span(req, &head)?;
     let headers = file_headers(&head, &key)?;

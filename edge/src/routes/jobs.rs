@@ -1,14 +1,14 @@
 //! `/v1/jobs` and `/v1/deliveries`.
 
-use serde_json::Value;
-use worker::Env;
+use serde_json::{Value, value::RawValue};
+use worker::{Env, Headers, Response};
 use xora_shared::{
-    answer::{Accepted, DeliveryState, Redelivered},
+    answer::{Accepted, DeliveryState, JobList, Redelivered},
     id::Id,
     job::JobState,
     preset,
     provider::Provider,
-    request::{Input, JobRequest},
+    request::{Input, JobRequest, ListQuery},
     sign::sha256_hex,
 };
 
@@ -18,7 +18,7 @@ use crate::{
     auth::Scope,
     config,
     error::ApiError,
-    shard::{self, NewJob, Once, Op, ShardMap},
+    shard::{self, NewJob, Once, Op, Watch},
 };
 
 /// `POST /v1/jobs`
@@ -45,10 +45,62 @@ pub async fn create(mut ask: Ask) -> Result<Reply, ApiError> {
         Some(once) => u16::from_str_radix(&once.key[..4], 16).unwrap_or(0),
         None => u16::from_le_bytes(config::random()?),
     };
-    let place = ShardMap::load(&site.env).await?.place(spread);
+    let map = shard::shard_map(&site.env).await?;
+    let (place, before) = (map.place(spread, config::now()), map.place_before(spread, config::now()));
+    if let (Some(once), Some(before)) = (&once, before.filter(|before| before.shard() != place.shard())) {
+        // The first request with this key may have come before the shards were changed.
+        if let Some(first) = shard::ask(&site.env, before.shard(), Op::Repeat, once).await? {
+            return accepted(first);
+        }
+    }
     let id = Id::new(config::now(), u128::from_le_bytes(config::random()?), place);
     let job = NewJob { id, request, token_id, origin: site.origin, once, provider };
     accepted(shard::ask(&site.env, place.shard(), Op::Create, &job).await?)
+}
+
+/// `GET /v1/jobs`: every shard lists its newest, and the newest of these are the answer.
+pub async fn list(ask: Ask) -> Result<Reply, ApiError> {
+    ask.needs(Scope::Jobs)?;
+    let env = &ask.site.env;
+    let url = ask.request.url()?;
+    let query = ListQuery::parse(url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())))?;
+    let limit = usize::try_from(query.limit).unwrap_or(usize::MAX);
+    // One more, to know whether there is more.
+    let wanted = ListQuery { limit: query.limit + 1, ..query };
+    let shards = shard::shard_map(env).await?.reach();
+    let mut jobs = Vec::<(Id, Box<RawValue>)>::new();
+    for (_, listed) in shard::ask_all::<Vec<_>>(env, shards, Op::List, &wanted).await {
+        jobs.extend(listed?);
+    }
+    jobs.sort_unstable_by_key(|(id, _)| std::cmp::Reverse(*id));
+    let more = jobs.len() > limit;
+    jobs.truncate(limit);
+    let next = jobs.last().filter(|_| more).map(|(id, _)| *id);
+    // Passed on as their shards wrote them.
+    let jobs: Vec<Box<RawValue>> = jobs.into_iter().map(|(_, job)| job).collect();
+    Reply::of(200, &JobList { jobs, next_cursor: next })
+}
+
+/// `GET /v1/jobs/:id/events`
+pub async fn events(ask: Ask) -> Result<Response, ApiError> {
+    ask.needs(Scope::Jobs)?;
+    let job = ask.id("job")?;
+    let seen = ask.request.headers().get("Last-Event-ID")?.and_then(|text| text.trim().parse().ok());
+    let response = shard::open(&ask.site.env, job.place().shard(), Op::Events, &Watch { job, seen }).await?;
+    let headers = Headers::new();
+    if response.status_code() == 200 {
+        headers.set("Content-Type", "text/event-stream")?;
+    }
+    headers.set("Cache-Control", "no-cache, no-transform")?;
+    Ok(response.with_headers(headers))
+}
+
+/// `DELETE /v1/jobs/:id`
+pub async fn delete(ask: Ask) -> Result<Reply, ApiError> {
+    ask.needs(Scope::Jobs)?;
+    let id = ask.id("job")?;
+    shard::ask::<()>(&ask.site.env, id.place().shard(), Op::Delete, &id).await?;
+    Ok(Reply::no_content())
 }
 
 /// `POST /v1/jobs/:id/retry`

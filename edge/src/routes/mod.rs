@@ -1,6 +1,7 @@
 //! HTTP: which path does what.
 
 mod ask;
+mod cors;
 pub mod files;
 mod jobs;
 mod nodes;
@@ -18,6 +19,7 @@ use xora_shared::{
 };
 
 pub use ask::{Ask, Reply, Site};
+use cors::Cors;
 
 use crate::{
     auth::{self, Caller, Scope},
@@ -28,6 +30,18 @@ use crate::{
 
 /// Answers a request. Whatever goes wrong becomes an error body.
 pub async fn answer(req: Request, env: Env) -> Result<Response> {
+    let cors = Cors::of(&env, &req);
+    let response = if cors::is_preflight(&req) { cors.preflight()? } else { dispatch(req, env).await? };
+    cors.open(response)
+}
+
+/// An answer that is ready, or one that is still being made.
+enum Answer {
+    Json(Reply),
+    Stream(Response),
+}
+
+async fn dispatch(req: Request, env: Env) -> Result<Response> {
     let request_id = request_id(&req);
     let url = req.url()?;
     let path = route::canonical(url.path());
@@ -42,8 +56,12 @@ pub async fn answer(req: Request, env: Env) -> Result<Response> {
     } else if path == protocol::WAKE {
         wake_socket(req, &site, &url).await
     } else {
-        match answer_json(req, site, path).await {
-            Ok(reply) => Ok(reply.into_response(&request_id)?),
+        match answer_with_key(req, site, path).await {
+            Ok(Answer::Json(reply)) => Ok(reply.into_response(&request_id)?),
+            Ok(Answer::Stream(response)) => {
+                response.headers().set("X-Request-Id", &request_id)?;
+                Ok(response)
+            }
             Err(error) => Err(error),
         }
     };
@@ -54,19 +72,26 @@ pub async fn answer(req: Request, env: Env) -> Result<Response> {
     Ok(response)
 }
 
-async fn answer_json(request: Request, site: Site, path: &str) -> Result<Reply, ApiError> {
+async fn answer_with_key(request: Request, site: Site, path: &str) -> Result<Answer, ApiError> {
     if path == "/healthz" {
         find(&request, path)?;
-        return Reply::of(200, &Health { ok: true });
+        return Reply::of(200, &Health { ok: true }).map(Answer::Json);
     }
     // A stranger does not learn which paths there are.
     let caller = auth::caller(&site.env, request.headers()).await?;
+    // What nodes say keeps leases alive, and there is no more of it than there is work.
+    if !path.starts_with(protocol::PREFIX) {
+        auth::admit(&site.env, &caller).await?;
+    }
     let (route, id_text) = find(&request, path)?;
     let ask = Ask { site, caller, id_text, request };
-    match route {
+    let reply = match route {
         Route::Health => Err(ApiError::not_found("path")),
         Route::CreateJob => jobs::create(ask).await,
+        Route::ListJobs => jobs::list(ask).await,
         Route::ReadJob => jobs::about(ask, shard::Op::Read).await,
+        Route::DeleteJob => jobs::delete(ask).await,
+        Route::JobEvents => return jobs::events(ask).await.map(Answer::Stream),
         Route::CancelJob => jobs::about(ask, shard::Op::Cancel).await,
         Route::RetryJob => jobs::retry(ask).await,
         Route::Deliveries => jobs::about(ask, shard::Op::Deliveries).await,
@@ -92,6 +117,7 @@ async fn answer_json(request: Request, site: Site, path: &str) -> Result<Reply, 
         Route::CreateToken => tokens::create(ask).await,
         Route::ListTokens => tokens::list(ask).await,
         Route::RevokeToken => tokens::revoke(ask).await,
+        Route::ListNodes => nodes::list(ask).await,
         Route::Lease => nodes::lease(ask).await,
         Route::Heartbeat => nodes::heartbeat(ask).await,
         Route::OutputBegin => nodes::about(ask, shard::Op::OutputBegin).await,
@@ -102,7 +128,8 @@ async fn answer_json(request: Request, site: Site, path: &str) -> Result<Reply, 
         Route::Complete => nodes::about(ask, shard::Op::Complete).await,
         Route::Fail => nodes::about(ask, shard::Op::Fail).await,
         Route::Release => nodes::about(ask, shard::Op::Release).await,
-    }
+    };
+    reply.map(Answer::Json)
 }
 
 /// Finds the route, and the id in its path. By the method's own name: the library takes every name that it does not know
@@ -123,7 +150,7 @@ async fn wake_socket(req: Request, site: &Site, url: &Url) -> Result<Response, A
         return Err(ApiError::invalid("this is a WebSocket; send `Upgrade: websocket`"));
     }
     let shard = url.query_pairs().find(|(name, _)| name == "shard").and_then(|(_, value)| value.parse().ok());
-    let shards = shard::ShardMap::load(&site.env).await?.shards;
+    let shards = shard::shard_map(&site.env).await?.reach();
     let Some(shard) = shard.filter(|shard| *shard < shards) else {
         return Err(ApiError::invalid(format!("shard: must be 0 to {}", shards - 1)));
     };

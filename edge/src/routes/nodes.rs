@@ -4,8 +4,10 @@ use futures_util::future::try_join_all;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use xora_shared::{
+    answer::NodeList,
     id::Id,
-    protocol::{Beat, Heartbeat, HeartbeatAnswer, Word},
+    nodes::{NodeSeen, NodeView},
+    protocol::{Beat, Heartbeat, HeartbeatAnswer, LeaseRequest, Word},
 };
 
 use super::{Ask, Reply, Site};
@@ -13,18 +15,29 @@ use crate::{
     auth::Scope,
     config,
     error::ApiError,
-    shard::{self, Op, ShardMap},
+    shard::{self, Op},
 };
 
-/// `POST /v1/node/lease`: asks the shards in turn, beginning anywhere, until one has work.
+/// `GET /v1/nodes`
+pub async fn list(ask: Ask) -> Result<Reply, ApiError> {
+    ask.needs(Scope::Jobs)?;
+    let env = &ask.site.env;
+    let shards = shard::shard_map(env).await?.reach();
+    let mut seen = Vec::<NodeSeen>::new();
+    for (_, nodes) in shard::ask_all::<Vec<_>>(env, shards, Op::Nodes, &()).await {
+        seen.extend(nodes?);
+    }
+    Reply::of(200, &NodeList { nodes: NodeView::merge(seen) })
+}
+
+/// `POST /v1/node/lease`: asks the shards in turn until one has work, highest priority first.
 pub async fn lease(mut ask: Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Node)?;
     let site = ask.site.clone();
     let body = ask.text().await?;
-    let shards = ShardMap::load(&site.env).await?.shards.max(1);
-    let first = u16::from_le_bytes(config::random()?) % shards;
-    for step in 0..shards {
-        let answer = shard::forward(&site, (first + step) % shards, Op::Lease, body.clone()).await?;
+    let shards = shard::shard_map(&site.env).await?.reach();
+    for shard in with_work(&site, shards, &body).await? {
+        let answer = shard::forward(&site, shard, Op::Lease, body.clone()).await?;
         if answer.status >= 400 {
             return Ok(answer);
         }
@@ -33,6 +46,22 @@ pub async fn lease(mut ask: Ask) -> Result<Reply, ApiError> {
         }
     }
     Reply::of(200, &json!({"lease": Value::Null, "shards": shards}))
+}
+
+/// The shards that have work, those with the highest priority first and otherwise beginning anywhere.
+async fn with_work(site: &Site, shards: u16, body: &str) -> Result<Vec<u16>, ApiError> {
+    if shards == 1 {
+        return Ok(vec![0]);
+    }
+    let request: LeaseRequest = parse(body)?;
+    let peeked = shard::ask_all::<Option<u8>>(&site.env, shards, Op::Peek, &request).await;
+    // A shard that does not answer does not keep the others from handing out work.
+    let ready = peeked.into_iter().filter_map(|(shard, priority)| Some((priority.ok()??, shard)));
+    let mut ready: Vec<_> = ready.collect();
+    let first = usize::from(u16::from_le_bytes(config::random()?)) % ready.len().max(1);
+    ready.rotate_left(first);
+    ready.sort_by_key(|(priority, _)| std::cmp::Reverse(*priority));
+    Ok(ready.into_iter().map(|(_, shard)| shard).collect())
 }
 
 /// `POST /v1/node/heartbeat`: one call for all leases of a node, passed on to the shards that keep them.

@@ -18,7 +18,7 @@ pub async fn create(mut ask: Ask) -> Result<Reply, ApiError> {
     let TokenRequest { name, scopes } = TokenRequest::parse(&body)?;
     let id = Id::new(config::now(), u128::from_le_bytes(config::random()?), Place::FIRST).to_string();
     let created_at = config::now().to_iso();
-    let (listed, token) = (Token { id, name, scopes, created_at }, new_key()?);
+    let (listed, token) = (Token { id, name, scopes, created_at, last_used_at: None }, new_key()?);
     account::create_token(&env, &listed, &sha256_hex(token.as_bytes())).await?;
     Reply::of(201, &NewToken { listed, token })
 }

@@ -7,7 +7,7 @@ use crate::{
     auth::Scope,
     config,
     error::ApiError,
-    shard::{self, NewReceived, Op, ShardMap},
+    shard::{self, NewReceived, Op},
 };
 
 /// `POST /v1/uploads`
@@ -18,7 +18,7 @@ pub async fn create(mut ask: Ask) -> Result<Reply, ApiError> {
     let UploadRequest { filename, size } = UploadRequest::parse(&body, config::max_upload_bytes(&site.env))?;
     // All uploads of a key in one shard, which can count them.
     let spread = u16::from_str_radix(&sha256_hex(token_id.as_bytes())[..4], 16).unwrap_or(0);
-    let place = ShardMap::load(&site.env).await?.place(spread);
+    let place = shard::shard_map(&site.env).await?.place(spread, config::now());
     let id = Id::new(config::now(), u128::from_le_bytes(config::random()?), place);
     let new = serde_json::to_string(&NewReceived { id, token_id, filename, size })?;
     let reply = shard::forward(&site, place.shard(), Op::Receive, new).await?;

@@ -41,6 +41,7 @@ impl JobShard {
         // Deliveries first: their retries are due to the millisecond.
         report(self.wake_deliveries(config::now(), ROWS).await);
         report(self.wake_tasks().await);
+        report(self.sweep_now_and_then().await);
         report(self.wake_uploads().await);
         report(self.wake_received().await);
         report(self.arm().await);
@@ -99,7 +100,7 @@ impl JobShard {
     }
 }
 
-fn report(result: Result<(), ApiError>) {
+pub(super) fn report(result: Result<(), ApiError>) {
     if let Err(error) = result {
         console_error!("alarm: {error:?}");
     }

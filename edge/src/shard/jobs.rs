@@ -42,12 +42,11 @@ impl JobShard {
             return Ok(id);
         }
         let now = config::now();
-        if let Some(Once { key, body }) = once {
-            if let Some(first) = self.repeat(&key, now.0)? {
-                let message = "this Idempotency-Key came with another body within the last day; use a new key";
-                let mismatch = || ApiError::new(Code::IdempotencyMismatch, message);
-                return if first.body == body { Ok(first.job_id) } else { Err(mismatch()) };
+        if let Some(once) = once {
+            if let Some(first) = self.repeated(&once)? {
+                return Ok(first);
             }
+            let Once { key, body } = once;
             self.put_repeat(&key, now.0, &RepeatRow { body, job_id: id })?;
         }
         let row = JobRow {
@@ -57,6 +56,7 @@ impl JobShard {
             fence: 0,
             completed_by: None,
             deliveries: vec![],
+            turns: 0,
         };
         if let Some(provider) = provider {
             self.put_provider(&provider)?;
@@ -68,12 +68,41 @@ impl JobShard {
         Ok(id)
     }
 
+    /// The job that the same idempotency key and body made within a day, if one did.
+    pub(super) fn repeated(&self, Once { key, body }: &Once) -> Result<Option<Id>, ApiError> {
+        let message = "this Idempotency-Key came with another body within the last day; use a new key";
+        match self.repeat(key, config::now().0)? {
+            Some(first) if first.body == *body => Ok(Some(first.job_id)),
+            Some(_) => Err(ApiError::new(Code::IdempotencyMismatch, message)),
+            None => Ok(None),
+        }
+    }
+
     /// A job as it stands.
     pub(super) fn read(&self, id: Id) -> Result<JobView, ApiError> {
-        let job = self.job(id)?;
+        self.view(self.job(id)?)
+    }
+
+    /// A job as callers see it now.
+    pub(super) fn view(&self, job: JobRow) -> Result<JobView, ApiError> {
         let links = self.links(&job.record, &job.origin)?;
-        let record = self.shown(job.record, self.task(id)?);
-        Ok(JobView::of(record, |key| links.read_url(key)))
+        let task = if job.record.state.is_terminal() { None } else { self.task(job.record.id)? };
+        Ok(JobView::of(self.shown(job.record, task), |key| links.read_url(key)))
+    }
+
+    /// Deletes a job that is over, and everything that there is of it.
+    pub(super) async fn delete(&self, id: Id) -> Result<(), ApiError> {
+        let job = self.job(id)?;
+        if let Some(task) = self.task(id)? {
+            return Err(conflict(task.state, "deleted; cancel it first"));
+        }
+        self.forget(job, config::now())?;
+        self.arm().await?;
+        // Now rather than at the alarm, which does it if this comes to nothing.
+        for file in self.uploads_of(id)?.into_iter().chain(self.staged_of(id)?) {
+            self.remove(file).await?;
+        }
+        Ok(())
     }
 
     /// Stops a job.
@@ -105,10 +134,12 @@ impl JobShard {
         let JobRecord { id, request, attempts, created_ms, .. } = job.record;
         job.record = JobRecord { attempts, created_ms, ..queued(id, request, now) };
         job.completed_by = None;
+        job.turns += 1;
         self.memory.cancelled.borrow_mut().remove(&id);
         self.take_up_staged(id, now)?;
         self.put_job(&job)?;
         self.put_task(&offer(&job, now))?;
+        self.tell(id);
         self.arm().await?;
         self.wake_nodes();
         Ok(())
@@ -137,17 +168,19 @@ impl JobShard {
             ..job.record
         };
         job.fence = task.fence;
+        job.turns += 1;
         job.completed_by = ending.completed_by;
         let delivery = new_delivery(&job, settings, now)?;
         job.deliveries.extend(delivery.as_ref().map(|row| row.id));
         self.drop_uploads(task.id, job.record.result.as_ref().and_then(|published| published.key.as_deref()), now)?;
-        self.leave_staged(job.record.id, now)?;
+        self.leave_staged(job.record.id, settings.input_retention_days, now)?;
         self.put_job(&job)?;
         self.delete_task(task.id)?;
         self.memory.live.borrow_mut().remove(&task.id);
         if let Some(row) = &delivery {
             self.put_delivery(row)?;
         }
+        self.tell(job.record.id);
         Ok(delivery)
     }
 
@@ -184,7 +217,9 @@ impl JobShard {
         task.state = JobState::Queued;
         task.offered_ms = now.0;
         task.phase = Phase::Waiting { ready_ms: now.plus(after_ms).0 };
-        self.put_task(&task)
+        self.put_task(&task)?;
+        self.tell(task.job_id);
+        Ok(())
     }
 
     /// The settings in force. An await: ask before reading rows.
@@ -225,7 +260,7 @@ impl JobShard {
     }
 
     /// A job with what its running task knows better.
-    fn shown(&self, mut record: JobRecord, task: Option<TaskRow>) -> JobRecord {
+    pub(super) fn shown(&self, mut record: JobRecord, task: Option<TaskRow>) -> JobRecord {
         if let Some(mut task) = task {
             self.note_live(&mut task);
             record.state = task.state;
@@ -251,6 +286,7 @@ fn new_delivery(job: &JobRow, settings: &Settings, now: UnixMs) -> Result<Option
         record: job.record.clone(),
         origin: job.origin.clone(),
         log: vec![],
+        orphan: false,
     }))
 }
 
@@ -279,6 +315,7 @@ fn queued(id: Id, request: JobRequest, now: UnixMs) -> JobRecord {
         attempts: vec![],
         failure: None,
         result: None,
+        output_expired_ms: None,
     }
 }
 
@@ -287,6 +324,7 @@ fn offer(job: &JobRow, now: UnixMs) -> TaskRow {
     TaskRow {
         id: job.record.id,
         job_id: job.record.id,
+        token_id: job.token_id.clone(),
         priority: job.record.request.priority,
         offered_ms: now.0,
         state: JobState::Queued,

@@ -33,6 +33,7 @@ impl JobShard {
     /// Hands out the next task, if there is one.
     pub(super) async fn lease(&self, request: &LeaseRequest, origin: &str) -> Result<Option<Lease>, ApiError> {
         let now = config::now();
+        self.note_node(&request.node, now)?;
         let Some(mut task) = self.next_task(now.0, request.light_only)? else { return Ok(None) };
         let job = self.job(task.job_id)?;
         let Ok(step) = machine::step(task.state, Event::Leased, &task.spent) else { return Ok(None) };
@@ -47,6 +48,8 @@ impl JobShard {
         task.attempts.push(Attempt { node, started_ms: now.0, finished_ms: None, stage, end: None });
         self.put_task(&task)?;
         self.memory.live.borrow_mut().insert(task.id, Live { expires_ms, stage, progress: 0, written_ms: now.0 });
+        self.memory.turns.borrow_mut().serve(&task.token_id);
+        self.tell(task.job_id);
         self.arm().await?;
         let request = job.record.request;
         let staged = self.staged_of(job.record.id)?;
@@ -79,8 +82,16 @@ impl JobShard {
         Ok(InputAt { url, headers: Headers::new(), ours: true })
     }
 
+    /// The priority of the task that would be handed out next. The Worker asks every shard before it chooses one.
+    pub(super) fn peek(&self, request: &LeaseRequest) -> Result<Option<u8>, ApiError> {
+        let now = config::now();
+        self.note_node(&request.node, now)?;
+        self.top_priority(now.0, request.light_only)
+    }
+
     /// Renews the leases of one node and answers a word for each, in order.
     pub(super) fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<Vec<Word>, ApiError> {
+        self.note_node(&heartbeat.node, config::now())?;
         heartbeat.leases.iter().map(|beat| self.beat(beat)).collect()
     }
 
@@ -104,6 +115,9 @@ impl JobShard {
         if unchanged.is_none() {
             self.note_live(&mut task);
             self.put_task(&task)?;
+        }
+        if before.is_none_or(|live| (live.stage, live.progress) != (beat.stage, progress)) {
+            self.tell(task.job_id);
         }
         Ok(Word::Continue)
     }

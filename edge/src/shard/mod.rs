@@ -6,12 +6,17 @@
 
 mod alarm;
 mod deliveries;
+mod events;
 mod jobs;
 mod leases;
+mod list;
+mod nodes;
 mod received;
+mod retention;
 pub mod rpc;
 mod staged;
 mod store;
+mod turns;
 mod uploads;
 
 use std::{
@@ -20,21 +25,27 @@ use std::{
     panic::AssertUnwindSafe,
 };
 
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
 use worker::{
     DurableObject, Env, Error, Request, Response, Result, Socket, State, WebSocket, WebSocketIncomingMessage,
-    WebSocketPair, console_log, durable_object,
+    WebSocketPair, console_error, console_log, durable_object,
 };
 use xora_shared::{
     failure::Stage,
-    id::{Id, Place},
-    job::JobState,
+    id::Id,
+    job::{JobState, turns::Turns},
     provider::Provider,
     request::JobRequest,
+    shards::ShardMap,
+    time::UnixMs,
 };
 
 pub use deliveries::{Claimed, Recorded};
+pub use events::Watch;
+use events::Watchers;
+use nodes::{MAX_TAG, NodeRow};
 pub use received::{NewReceived, ReceivedPart, of_key as received_of_key};
 use rpc::Asked;
 pub use uploads::Upload;
@@ -50,16 +61,26 @@ use crate::{
 pub enum Op {
     /// Keeps a [`NewJob`]. Answers its id, or that of the job that the same idempotency key made before.
     Create,
+    /// Answers the job that a [`Once`] made before, if one did.
+    Repeat,
     /// Answers the job with this id.
     Read,
+    /// `ListQuery` → the id and the job of each, newest first.
+    List,
+    /// [`Watch`] → a stream of events.
+    Events,
     /// Stops the job with this id. Answers it.
     Cancel,
     /// Starts the job with this id again. Answers nothing.
     Retry,
+    /// Deletes the job with this id, which is over. Answers nothing.
+    Delete,
     /// Answers the log of the deliveries of the job with this id.
     Deliveries,
     /// Makes an attempt of the delivery with this id now. Answers nothing.
     Redeliver,
+    /// `LeaseRequest` → the priority of the task that [`Self::Lease`] would hand out.
+    Peek,
     /// `LeaseRequest` → `Option<Lease>`.
     Lease,
     /// `Heartbeat` → a word for each lease.
@@ -98,18 +119,25 @@ pub enum Op {
     UseReceived,
     /// Forgets what opens the bucket of the storage provider with this id. Answers nothing.
     ForgetProvider,
+    /// Answers every `NodeSeen`.
+    Nodes,
     /// Looks at what is due, as the alarm does. Answers nothing.
     Touch,
 }
 
 impl Op {
-    const ALL: [(&'static str, Self); 26] = [
+    const ALL: [(&'static str, Self); 32] = [
         ("create", Self::Create),
+        ("repeat", Self::Repeat),
         ("read", Self::Read),
+        ("list", Self::List),
+        ("events", Self::Events),
         ("cancel", Self::Cancel),
         ("retry", Self::Retry),
+        ("delete", Self::Delete),
         ("deliveries", Self::Deliveries),
         ("redeliver", Self::Redeliver),
+        ("peek", Self::Peek),
         ("lease", Self::Lease),
         ("heartbeat", Self::Heartbeat),
         ("output-begin", Self::OutputBegin),
@@ -129,6 +157,7 @@ impl Op {
         ("note-part", Self::NotePart),
         ("use-received", Self::UseReceived),
         ("forget-provider", Self::ForgetProvider),
+        ("nodes", Self::Nodes),
         ("touch", Self::Touch),
     ];
 
@@ -173,46 +202,62 @@ pub async fn forward(site: &Site, shard: u16, op: Op, body: String) -> Result<Re
     rpc::forward(&stub(&site.env, shard)?, op.name(), &site.origin, body).await
 }
 
+/// Asks a shard for an answer that is a stream, or refused.
+pub async fn open(env: &Env, shard: u16, op: Op, body: &impl Serialize) -> Result<Response, ApiError> {
+    rpc::open(&stub(env, shard)?, op.name(), serde_json::to_string(body)?).await
+}
+
+/// Asks every shard at once, and gives what those answered that could.
+pub async fn ask_all<T: DeserializeOwned>(
+    env: &Env,
+    shards: u16,
+    op: Op,
+    body: &impl Serialize,
+) -> Vec<(u16, Result<T, ApiError>)> {
+    join_all((0..shards).map(async |shard| (shard, ask(env, shard, op, body).await))).await
+}
+
 /// The object that is shard `shard`.
 pub fn stub(env: &Env, shard: u16) -> Result<worker::Stub, ApiError> {
     Ok(env.durable_object("JOB_SHARDS")?.get_by_name(&format!("shard-{shard}"))?)
 }
 
-/// How new ids are spread: a versioned map in KV, one shard when it says nothing.
-#[derive(Clone, Copy, Debug, Deserialize)]
-pub struct ShardMap {
-    epoch: u8,
-    /// How many shards there are.
-    pub shards: u16,
-}
-
-impl ShardMap {
+/// How new rows are spread: the operator's map in KV, one shard when there is none. An isolate keeps it for a while.
+pub async fn shard_map(env: &Env) -> Result<ShardMap, ApiError> {
     const KEY: &str = "shard-map";
-    const ONE: Self = Self { epoch: 0, shards: 1 };
-
-    /// The map in force.
-    pub async fn load(env: &Env) -> Result<Self, ApiError> {
-        let text = env.kv("SETTINGS")?.get(Self::KEY).text().await?;
-        Ok(text.map(|text| serde_json::from_str(&text)).transpose()?.unwrap_or(Self::ONE))
+    const KEPT_MS: i64 = 10_000;
+    thread_local! {
+        static KEPT: RefCell<Option<(UnixMs, ShardMap)>> = const { RefCell::new(None) };
     }
-
-    /// The place of a new row, by chance.
-    pub fn place(self, random: u16) -> Place {
-        Place::new(self.epoch, random % self.shards.max(1)).unwrap_or_else(|| unreachable!("the map is in range"))
+    let now = config::now();
+    let kept = KEPT.with_borrow(|kept| kept.clone().filter(|(at, _)| now.since(*at) < KEPT_MS));
+    if let Some((_, map)) = kept {
+        return Ok(map);
     }
+    let text = env.kv("SETTINGS")?.get(KEY).text().await?;
+    let map = text.map(|text| ShardMap::parse(&text)).transpose().map_err(|bad| {
+        console_error!("{KEY} in KV: {bad}");
+        ApiError::new(Code::Unavailable, "this installation is being changed; try again soon")
+    })?;
+    let map = map.unwrap_or_default();
+    KEPT.set(Some((now, map.clone())));
+    Ok(map)
 }
 
-/// Wakes every shard.
+/// Wakes every shard that there ever was. One that cannot be woken does not keep the others asleep.
 pub async fn touch_all(env: &Env) -> Result<(), ApiError> {
-    for shard in 0..ShardMap::load(env).await?.shards {
-        ask::<()>(env, shard, Op::Touch, &()).await?;
+    let shards = shard_map(env).await?.reach();
+    for (shard, touched) in ask_all::<()>(env, shards, Op::Touch, &()).await {
+        if let Err(error) = touched {
+            console_error!("cron: shard {shard}: {error:?}");
+        }
     }
     Ok(())
 }
 
 /// Has every shard forget what opens the bucket of a storage provider.
 pub async fn forget_provider(env: &Env, id: Id) -> Result<(), ApiError> {
-    for shard in 0..ShardMap::load(env).await?.shards {
+    for shard in 0..shard_map(env).await?.reach() {
         ask::<()>(env, shard, Op::ForgetProvider, &id).await?;
     }
     Ok(())
@@ -245,6 +290,14 @@ struct Memory {
     live: RefCell<HashMap<Id, Live>>,
     /// Tasks whose node still has to hear that the caller cancelled them.
     cancelled: RefCell<HashSet<Id>>,
+    /// Whose turn it is.
+    turns: RefCell<Turns>,
+    /// Who watches which job.
+    watchers: Watchers,
+    /// Nodes by name.
+    nodes: RefCell<HashMap<String, NodeRow>>,
+    /// When retention was last carried out, in ms since 1970.
+    swept_ms: Cell<i64>,
     /// When the alarm is set for, as far as this instance knows.
     armed: Cell<Option<i64>>,
     /// What this instance has cost so far.
@@ -265,11 +318,17 @@ impl JobShard {
         let op = Op::ALL.iter().find(|(name, _)| *name == asked.op).map(|(_, op)| *op);
         match op.ok_or_else(|| ApiError::not_found("operation"))? {
             Op::Create => rpc::reply(&self.create(asked.body()?).await?),
+            Op::Repeat => rpc::reply(&self.repeated(&asked.body()?)?),
             Op::Read => rpc::reply(&self.read(asked.body()?)?),
+            Op::List => rpc::reply(&self.list(&asked.body()?)?),
+            // Answered before, with a stream.
+            Op::Events => Err(ApiError::not_found("operation")),
             Op::Cancel => rpc::reply(&self.cancel(asked.body()?).await?),
             Op::Retry => rpc::reply(&self.retry(asked.body()?).await?),
+            Op::Delete => rpc::reply(&self.delete(asked.body()?).await?),
             Op::Deliveries => rpc::reply(&self.log(asked.body()?)?),
             Op::Redeliver => rpc::reply(&self.redeliver(asked.body()?).await?),
+            Op::Peek => rpc::reply(&self.peek(&asked.body()?)?),
             Op::Lease => rpc::reply(&self.lease(&asked.body()?, &asked.origin).await?),
             Op::Heartbeat => rpc::reply(&self.heartbeat(&asked.body()?)?),
             Op::OutputBegin => rpc::reply(&self.begin_upload(asked.body()?, &asked.origin).await?),
@@ -289,12 +348,14 @@ impl JobShard {
             Op::NotePart => rpc::reply(&self.note_part(asked.body()?)?),
             Op::UseReceived => rpc::reply(&self.use_received(asked.body()?).await?),
             Op::ForgetProvider => rpc::reply(&self.delete_provider(asked.body()?)?),
+            Op::Nodes => rpc::reply(&self.nodes_seen()?),
             Op::Touch => rpc::reply(&self.touch().await),
         }
     }
 
-    /// What the cron asks for: a look at what is due, and a line on what this instance has cost.
+    /// What the cron asks for: retention, a look at what is due, and a line on what this instance has cost.
     async fn touch(&self) {
+        alarm::report(self.sweep().await);
         self.look_at_what_is_due().await;
         let Cost { rows, messages } = self.memory.cost.get();
         console_log!("cost since start: {rows} rows written, {messages} queue messages");
@@ -306,9 +367,14 @@ impl JobShard {
     }
 
     /// Opens a wake-up socket for a node. It hibernates: an idle node costs nothing.
-    fn accept_node(&self) -> Result<Response> {
+    fn accept_node(&self, req: &Request) -> Result<Response> {
         let pair = WebSocketPair::new()?;
-        self.state.accept_web_socket(&pair.server);
+        let url = req.url()?;
+        let name = url.query_pairs().find(|(name, _)| name == "node").map(|(_, value)| value.into_owned());
+        match name.filter(|name| (1..=MAX_TAG).contains(&name.len())) {
+            Some(name) => self.state.accept_websocket_with_tags(&pair.server, &[&name]),
+            None => self.state.accept_web_socket(&pair.server),
+        }
         let pong = worker::worker_sys::WebSocketRequestResponsePair::new("ping", "pong")?;
         self.state.set_websocket_auto_response(&pong);
         Response::from_websocket(pair.client)
@@ -346,14 +412,19 @@ impl DurableObject for JobShard {
 
     async fn fetch(&self, mut req: Request) -> Result<Response> {
         if req.headers().get("Upgrade")?.is_some() {
-            return self.accept_node();
+            return self.accept_node(&req);
         }
         #[cfg(debug_assertions)]
         crate::panics::in_object(&req.path());
-        rpc::answer(match Asked::receive(&mut req).await {
-            Ok(asked) => self.perform(&asked).await,
-            Err(error) => Err(error),
-        })
+        let asked = match Asked::receive(&mut req).await {
+            Ok(asked) => asked,
+            Err(error) => return rpc::answer(Err(error)),
+        };
+        if asked.op == Op::Events.name() {
+            let stream = asked.body().and_then(|watch| self.watch(watch));
+            return stream.or_else(|error| rpc::answer(Err(error)));
+        }
+        rpc::answer(self.perform(&asked).await)
     }
 
     async fn alarm(&self) -> Result<Response> {

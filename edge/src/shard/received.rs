@@ -5,7 +5,7 @@ use worker::{UploadedPart, console_error};
 use xora_shared::{
     id::Id,
     time::UnixMs,
-    upload::{Layout, MAX_UNUSED, USED_MS, UploadView},
+    upload::{Layout, MAX_UNUSED, UploadView, used_ms},
 };
 
 use super::{JobShard, Upload, store::ReceivedRow};
@@ -106,13 +106,14 @@ impl JobShard {
 
     /// Gives a file to a job: puts it together the first time, and keeps it for as long as the job may need it.
     pub(super) async fn use_received(&self, id: Id) -> Result<(), ApiError> {
+        let kept_ms = used_ms(self.settings().await?.input_retention_days);
         let row = self.received(id)?;
         if !row.used {
             self.put_together(&row).await?;
         }
         // Time has passed: the file may have been deleted.
         let row = self.received(id)?;
-        self.put_received(&ReceivedRow { used: true, drop_at: config::now().plus(USED_MS).0, ..row })?;
+        self.put_received(&ReceivedRow { used: true, drop_at: config::now().plus(kept_ms).0, ..row })?;
         self.delete_received_parts(id)?;
         self.arm().await
     }

@@ -9,13 +9,22 @@ use crate::{error::ApiError, routes::Reply};
 /// Header with the origin that a caller reached us under, for links in the answer.
 const ORIGIN: &str = "x-xora-origin";
 
-/// Asks an object and passes its answer on, refusals included.
-pub async fn forward(stub: &Stub, op: &str, origin: &str, body: String) -> Result<Reply, ApiError> {
+/// Asks an object for an answer that is a stream. Refusals are none.
+pub async fn open(stub: &Stub, op: &str, body: String) -> Result<Response, ApiError> {
+    let mut response = call(stub, op, "", body).await?;
+    if response.status_code() < 400 { Ok(response) } else { Err(ApiError::parse(&response.text().await?)?) }
+}
+
+async fn call(stub: &Stub, op: &str, origin: &str, body: String) -> Result<Response> {
     let mut init = RequestInit::new();
     init.with_method(Method::Post).with_body(Some(body.into()));
     init.headers.set(ORIGIN, origin)?;
-    let request = Request::new_with_init(&format!("https://object/{op}"), &init)?;
-    let mut response = stub.fetch_with_request(request).await?;
+    stub.fetch_with_request(Request::new_with_init(&format!("https://object/{op}"), &init)?).await
+}
+
+/// Asks an object and passes its answer on, refusals included.
+pub async fn forward(stub: &Stub, op: &str, origin: &str, body: String) -> Result<Reply, ApiError> {
+    let mut response = call(stub, op, origin, body).await?;
     Ok(Reply { status: response.status_code(), body: response.text().await? })
 }
 

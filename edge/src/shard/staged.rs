@@ -14,9 +14,6 @@ use crate::{config, error::ApiError, routes::files};
 /// How long a node may take to send a part, in seconds: an input comes as slowly as it is worked on.
 const SECONDS: i64 = 24 * 3600;
 
-/// How long a whole copy stays after its job's end, in milliseconds.
-const KEPT_MS: i64 = 24 * 3600 * 1000;
-
 /// The key of the whole copy of an input, if there is one that stays.
 pub(super) fn whole(rows: &[UploadRow], input: u32) -> Option<&str> {
     let tail = format!("/{input}");
@@ -81,10 +78,11 @@ impl JobShard {
         self.put_upload(&UploadRow { stored: found, ..row })
     }
 
-    /// After a job's end: what is whole stays for a while, in case the caller wants the job tried again.
-    pub(super) fn leave_staged(&self, job: Id, now: UnixMs) -> Result<(), ApiError> {
+    /// After a job's end: what is whole stays for some days, in case the caller wants the job tried again.
+    pub(super) fn leave_staged(&self, job: Id, days: u32, now: UnixMs) -> Result<(), ApiError> {
+        const DAY_MS: i64 = 24 * 3600 * 1000;
         for row in self.staged_of(job)? {
-            let drop_at = if row.stored.is_some() { now.plus(KEPT_MS) } else { now };
+            let drop_at = if row.stored.is_some() { now.plus(i64::from(days) * DAY_MS) } else { now };
             self.put_upload(&UploadRow { drop_at: Some(drop_at.0), ..row })?;
         }
         Ok(())

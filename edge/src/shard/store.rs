@@ -19,7 +19,7 @@ use super::{JobShard, Live};
 use crate::{config, error::ApiError};
 
 /// Statements that lead from one version of the schema to the next. Never edited, only added to.
-const MIGRATIONS: [&[&str]; 5] = [
+const MIGRATIONS: [&[&str]; 6] = [
     &[
         "CREATE TABLE jobs (id TEXT PRIMARY KEY, state TEXT NOT NULL, doc TEXT NOT NULL) WITHOUT ROWID",
         // Rows of jobs that are not over. `ready_at` and `wakes_at` are null while leased: memory knows when a lease ends.
@@ -49,6 +49,21 @@ const MIGRATIONS: [&[&str]; 5] = [
         // Copies of the storage providers that jobs here use; what opens them is sealed. Deleting one deletes its copies.
         "CREATE TABLE providers (id TEXT PRIMARY KEY, doc TEXT NOT NULL) WITHOUT ROWID",
     ],
+    &[
+        // Jobs that are over, by state; and since when, if there is still an output of theirs.
+        "ALTER TABLE jobs ADD COLUMN ended_at INTEGER",
+        "ALTER TABLE jobs ADD COLUMN output_at INTEGER",
+        "UPDATE jobs SET ended_at = json_extract(doc, '$.record.finishedMs'), output_at =
+        iif(json_extract(doc, '$.record.result') IS NULL, NULL, json_extract(doc, '$.record.finishedMs'))",
+        "CREATE INDEX jobs_ended ON jobs (state, id) WHERE ended_at IS NOT NULL",
+        "CREATE INDEX jobs_output ON jobs (output_at) WHERE output_at IS NOT NULL",
+        // Within a priority, keys take turns.
+        "DROP INDEX tasks_ready",
+        "ALTER TABLE tasks ADD COLUMN token TEXT NOT NULL DEFAULT 'first'",
+        "CREATE INDEX tasks_turn ON tasks (priority DESC, token, id) WHERE ready_at IS NOT NULL",
+        // What nodes said of themselves; when, only roughly: memory and their sockets know better.
+        "CREATE TABLE nodes (name TEXT PRIMARY KEY, doc TEXT NOT NULL) WITHOUT ROWID",
+    ],
 ];
 
 /// A job's row. While the job runs, its task's row is newer in state, progress and attempts.
@@ -65,6 +80,21 @@ pub(super) struct JobRow {
     pub completed_by: Option<Hold>,
     /// Its deliveries, oldest first.
     pub deliveries: Vec<Id>,
+    /// How often it was ended or retried.
+    #[serde(default)]
+    pub turns: u32,
+}
+
+impl JobRow {
+    /// Since when its output stands in the managed bucket, if one does.
+    fn output_at(&self) -> Option<i64> {
+        self.record.finished_ms.filter(|_| self.record.kept_key().is_some())
+    }
+}
+
+/// Tasks of before keys took turns.
+fn first_key() -> String {
+    "first".to_owned()
 }
 
 /// The row of a task that is not over. The one task of an undivided job carries the job's id.
@@ -72,6 +102,9 @@ pub(super) struct JobRow {
 pub(super) struct TaskRow {
     pub id: Id,
     pub job_id: Id,
+    /// The key that created its job.
+    #[serde(default = "first_key")]
+    pub token_id: String,
     pub priority: u8,
     /// Since when it waits for a node, in ms since 1970.
     pub offered_ms: i64,
@@ -161,6 +194,9 @@ pub(super) struct DeliveryRow {
     pub record: JobRecord,
     pub origin: String,
     pub log: Vec<LoggedAttempt>,
+    /// The job was deleted: the row goes when nothing is owed any more.
+    #[serde(default)]
+    pub orphan: bool,
 }
 
 /// How long the same idempotency key gets the same answer, in milliseconds.
@@ -253,13 +289,6 @@ impl JobShard {
         Ok(self.docs("SELECT doc FROM tasks WHERE id = ?", vec![text(id)])?.pop())
     }
 
-    /// The task that runs next, of all or of those that are not heavy: highest priority first, then the oldest.
-    pub(super) fn next_task(&self, now: i64, light_only: bool) -> Result<Option<TaskRow>, ApiError> {
-        let query = "SELECT doc FROM tasks WHERE ready_at IS NOT NULL AND ready_at <= ? AND heavy <= ?
-            ORDER BY priority DESC, id LIMIT 1";
-        Ok(self.docs(query, vec![integer(now), integer(i64::from(!light_only))])?.pop())
-    }
-
     /// Tasks that the alarm has to look at: those that waited long enough, and those whose lease has ended.
     pub(super) fn due_tasks(&self, now: i64, limit: i64) -> Result<Vec<TaskRow>, ApiError> {
         let query = "SELECT doc FROM tasks WHERE wakes_at <= ? ORDER BY wakes_at LIMIT ?";
@@ -312,22 +341,32 @@ impl JobShard {
     }
 
     pub(super) fn put_job(&self, row: &JobRow) -> Result<(), ApiError> {
-        let state = serde_json::to_string(&row.record.state)?;
-        let values = vec![text(row.record.id), state.trim_matches('"').into(), serde_json::to_string(row)?.into()];
-        self.write("INSERT OR REPLACE INTO jobs (id, state, doc) VALUES (?, ?, ?)", values)
+        let values = vec![
+            text(row.record.id),
+            row.record.state.name().into(),
+            row.record.finished_ms.map_or(SqlStorageValue::Null, integer),
+            row.output_at().map_or(SqlStorageValue::Null, integer),
+            serde_json::to_string(row)?.into(),
+        ];
+        self.write("INSERT OR REPLACE INTO jobs (id, state, ended_at, output_at, doc) VALUES (?, ?, ?, ?, ?)", values)
+    }
+
+    pub(super) fn delete_job(&self, id: Id) -> Result<(), ApiError> {
+        self.write("DELETE FROM jobs WHERE id = ?", vec![text(id)])
     }
 
     pub(super) fn put_task(&self, row: &TaskRow) -> Result<(), ApiError> {
         let values = vec![
             text(row.id),
             integer(row.priority.into()),
+            row.token_id.as_str().into(),
             row.ready_at().map_or(SqlStorageValue::Null, integer),
             row.wakes_at().map_or(SqlStorageValue::Null, integer),
             integer(row.heavy.into()),
             serde_json::to_string(row)?.into(),
         ];
-        let query =
-            "INSERT OR REPLACE INTO tasks (id, priority, ready_at, wakes_at, heavy, doc) VALUES (?, ?, ?, ?, ?, ?)";
+        let query = "INSERT OR REPLACE INTO tasks (id, priority, token, ready_at, wakes_at, heavy, doc)
+            VALUES (?, ?, ?, ?, ?, ?, ?)";
         self.write(query, values)
     }
 
@@ -335,7 +374,11 @@ impl JobShard {
         self.write("DELETE FROM tasks WHERE id = ?", vec![text(id)])
     }
 
+    /// Keeps a delivery, unless its job is gone and nothing is owed any more.
     pub(super) fn put_delivery(&self, row: &DeliveryRow) -> Result<(), ApiError> {
+        if row.orphan && row.delivery.wakes_at().is_none() {
+            return self.write("DELETE FROM deliveries WHERE id = ?", vec![text(row.id)]);
+        }
         let wakes_at = row.delivery.wakes_at().map_or(SqlStorageValue::Null, integer);
         let values = vec![text(row.id), wakes_at, serde_json::to_string(row)?.into()];
         self.write("INSERT OR REPLACE INTO deliveries (id, wakes_at, doc) VALUES (?, ?, ?)", values)
@@ -425,27 +468,31 @@ impl JobShard {
         self.write("INSERT OR REPLACE INTO repeats (key, at, doc) VALUES (?, ?, ?)", values)
     }
 
-    fn write(&self, query: &str, values: Vec<SqlStorageValue>) -> Result<(), ApiError> {
+    pub(super) fn write(&self, query: &str, values: Vec<SqlStorageValue>) -> Result<(), ApiError> {
         let written = self.sql().exec(query, values)?.rows_written();
         self.spend(written, 0);
         Ok(())
     }
 
-    fn docs<T: DeserializeOwned>(&self, query: &str, values: Vec<SqlStorageValue>) -> Result<Vec<T>, ApiError> {
+    pub(super) fn docs<T: DeserializeOwned>(
+        &self,
+        query: &str,
+        values: Vec<SqlStorageValue>,
+    ) -> Result<Vec<T>, ApiError> {
         let rows = self.sql().exec(query, values)?.to_array::<Doc>()?;
         rows.iter().map(|row| Ok(serde_json::from_str(&row.doc)?)).collect()
     }
 
-    fn sql(&self) -> SqlStorage {
+    pub(super) fn sql(&self) -> SqlStorage {
         self.state.storage().sql()
     }
 }
 
-fn text(id: Id) -> SqlStorageValue {
+pub(super) fn text(id: Id) -> SqlStorageValue {
     id.to_string().into()
 }
 
 /// Times and counts stay below 2^53, which is all that SQL values carry over JavaScript.
-fn integer(value: i64) -> SqlStorageValue {
+pub(super) fn integer(value: i64) -> SqlStorageValue {
     SqlStorageValue::Integer(value)
 }

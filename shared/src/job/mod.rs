@@ -2,6 +2,8 @@
 
 pub mod lease;
 pub mod machine;
+pub mod turns;
+pub mod version;
 pub mod view;
 pub mod weight;
 
@@ -33,6 +35,34 @@ pub enum JobState {
 }
 
 impl JobState {
+    /// Every state, in the order in which a job may pass through them.
+    pub const ALL: [Self; 9] = [
+        Self::Queued,
+        Self::Probing,
+        Self::Planning,
+        Self::Transcoding,
+        Self::Merging,
+        Self::Completed,
+        Self::Failed,
+        Self::Rejected,
+        Self::Cancelled,
+    ];
+
+    /// Its name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Probing => "probing",
+            Self::Planning => "planning",
+            Self::Transcoding => "transcoding",
+            Self::Merging => "merging",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Rejected => "rejected",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
     /// Whether the job is over. Only the caller's retry leads out of such a state.
     pub const fn is_terminal(self) -> bool {
         match self {

@@ -38,6 +38,17 @@ pub struct JobRecord {
     pub failure: Option<Failure>,
     /// What it made.
     pub result: Option<Published>,
+    /// When the output was removed because its time was over. What is known of it stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_expired_ms: Option<i64>,
+}
+
+impl JobRecord {
+    /// Where its output stands in the managed bucket, if one does. What stands elsewhere is the caller's own.
+    pub fn kept_key(&self) -> Option<&str> {
+        let published = self.result.as_ref().filter(|published| published.own.is_none());
+        published.filter(|_| self.output_expired_ms.is_none())?.key.as_deref()
+    }
 }
 
 /// One try of a task by one node.
@@ -109,6 +120,9 @@ pub struct JobView {
     /// What is known of the result.
     #[serde(rename = "output_files", skip_serializing_if = "Option::is_none")]
     output_files: Option<OutputFiles>,
+    /// When the files were removed because their time was over; instead of `output` and `output_files`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_expired_at: Option<UnixMs>,
     /// Why it failed or was rejected.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<JobError>,
@@ -288,8 +302,19 @@ struct Verification {
 impl JobView {
     /// Shows a record. `sign` makes a URL of a storage key, good from now.
     pub fn of(record: JobRecord, sign: impl Fn(&str) -> String) -> Self {
-        let JobRecord { id, state, progress, created_ms, started_ms, finished_ms, request, attempts, failure, result } =
-            record;
+        let JobRecord {
+            id,
+            state,
+            progress,
+            created_ms,
+            started_ms,
+            finished_ms,
+            request,
+            attempts,
+            failure,
+            result,
+            output_expired_ms,
+        } = record;
         let queue_ms = started_ms.map_or(0, |started| UnixMs(started).since(UnixMs(created_ms)));
         let mut view = Self {
             job_id: id,
@@ -297,6 +322,7 @@ impl JobView {
             progress,
             output: None,
             output_files: None,
+            output_expired_at: output_expired_ms.map(UnixMs),
             error: failure.as_ref().map(JobError::of),
             created_at: UnixMs(created_ms),
             started_at: started_ms.map(UnixMs),
@@ -311,6 +337,7 @@ impl JobView {
         if let Some(Published { key, own: _, result }) = result {
             // Without a key the caller's own file is the result, at the caller's own address.
             let url = match (key, request.inputs.into_iter().next()) {
+                _ if output_expired_ms.is_some() => None,
                 (Some(key), _) => Some(sign(&key)),
                 (None, Some(Input::Url { url, .. })) => Some(url),
                 (None, Some(Input::Upload { .. }) | None) => None,

@@ -135,7 +135,7 @@ impl Operation {
             usual.extend([Code::ValidationError, Code::PayloadTooLarge, Code::UnsupportedMediaType]);
         }
         if self.scope.is_some() {
-            usual.extend([Code::Unauthorized, Code::Forbidden]);
+            usual.extend([Code::Unauthorized, Code::Forbidden, Code::RateLimited]);
         }
         if pattern.contains(":id") {
             usual.push(Code::NotFound);
@@ -164,6 +164,7 @@ fn usual_refusals() -> Value {
         Code::NotFound,
         Code::PayloadTooLarge,
         Code::UnsupportedMediaType,
+        Code::RateLimited,
         Code::Internal,
         Code::Unavailable,
     ];
@@ -184,6 +185,7 @@ const fn usual_reason(code: Code) -> &'static str {
         Code::UnsupportedMediaType => "the body is said to be something else than JSON",
         Code::RangeNotSatisfiable => "the range starts past the end",
         Code::IdempotencyMismatch => "the same idempotency key came with another body",
+        Code::RateLimited => "this key asks too often; `Retry-After` says when to try again",
         Code::Unavailable => "cannot be answered just now; `Retry-After` says when to try again",
         Code::Internal => "something went wrong here; try again",
     }

@@ -5,8 +5,15 @@ use serde_json::{Value, json};
 
 use super::{Answer, Body, Operation, requests, schema_of};
 use crate::{
-    answer, job::view::JobView, preset::Preset, provider::ProviderView, refusal::Code, route::Route,
-    settings::Settings, token::Scope, upload::UploadView,
+    answer,
+    job::{JobState, view::JobView},
+    preset::Preset,
+    provider::ProviderView,
+    refusal::Code,
+    route::Route,
+    settings::Settings,
+    token::Scope,
+    upload::UploadView,
 };
 
 /// Groups of operations, in the order of the page.
@@ -28,6 +35,12 @@ pub(super) fn of(route: Route) -> Option<Operation> {
         Route::Health => Operation::public("Service", "health", "Whether the service answers")
             .answers::<answer::Health>(200, "It does.", json!({"ok": true})),
         Route::CreateJob => create_job(),
+        Route::ListJobs => list_jobs(),
+        Route::DeleteJob => Operation::keyed(Scope::Jobs, "Jobs", "deleteJob", "Delete a job")
+            .says("The job, its files and its webhook log. Webhooks that are still owed are sent.")
+            .done("It is gone.")
+            .refuses(Code::Conflict, "the job has not ended; cancel it first"),
+        Route::JobEvents => job_events(),
         Route::ReadJob => Operation::keyed(Scope::Jobs, "Jobs", "readJob", "Read a job")
             .says("Links in the answer are signed afresh at each read.")
             .answers::<JobView>(200, "The job as it stands.", completed()),
@@ -148,6 +161,9 @@ pub(super) fn of(route: Route) -> Option<Operation> {
         Route::RevokeToken => Operation::keyed(Scope::Admin, "Tokens", "revokeToken", "Revoke an API key")
             .says("It is refused everywhere within 30 seconds.")
             .done("It is gone."),
+        Route::ListNodes => Operation::keyed(Scope::Jobs, "Service", "listNodes", "List nodes")
+            .says("What they can encode, what they work on, and when they were last heard of.")
+            .answers::<answer::NodeList>(200, "The nodes, by name.", nodes()),
         Route::Lease
         | Route::Heartbeat
         | Route::OutputBegin
@@ -297,6 +313,49 @@ fn create_job() -> Operation {
         .refuses(Code::NotFound, "there is no upload with this id")
         .refuses(Code::Conflict, "parts of the upload are missing; the message lists them")
         .refuses(Code::IdempotencyMismatch, "this `Idempotency-Key` came with another body")
+}
+
+fn list_jobs() -> Operation {
+    let parameter = |name: &str, description: &str, schema: Value| json!({"name": name, "in": "query", "required": false, "description": description, "schema": schema});
+    let states = json!({"type": "string", "enum": JobState::ALL});
+    Operation::keyed(Scope::Jobs, "Jobs", "listJobs", "List jobs")
+        .says("Newest first. Jobs that come or go meanwhile move nobody's place.")
+        .takes(parameter("state", "Only jobs in this state.", states))
+        .takes(parameter(
+            "limit",
+            "At most this many.",
+            json!({"type": "integer", "minimum": 1, "maximum": 100, "default": 50}),
+        ))
+        .takes(parameter("cursor", "The `nextCursor` of the page before.", json!({"type": "string"})))
+        .answers::<answer::JobList<JobView>>(200, "A page.", json!({"jobs": [completed()], "nextCursor": null}))
+        .refuses(Code::ValidationError, "a parameter is wrong; it is named")
+}
+
+fn job_events() -> Operation {
+    let last = json!({
+        "name": "Last-Event-ID", "in": "header", "required": false,
+        "description": "The id of the last event that was read: what follows it is told.",
+        "schema": {"type": "string"},
+    });
+    let mut operation = Operation::keyed(Scope::Jobs, "Jobs", "followJob", "Follow a job")
+        .says(
+            "Server-sent events: first the job as it stands, then again at every change of state or progress, to its \
+            end. The event's id is the job's version, which only grows; its data is the job. A comment comes every 15 \
+            seconds of silence.",
+        )
+        .takes(last)
+        .done("The job has ended and its last event was read already.");
+    operation.answers.push(Answer {
+        status: 200,
+        description: "The stream.",
+        content: Some(("text/event-stream", schema_of::<String>(), None)),
+    });
+    operation
+}
+
+fn nodes() -> Value {
+    json!({"nodes": [{"name": "node-1", "version": env!("CARGO_PKG_VERSION"), "encoders": ["libx264", "aac"],
+        "holds": [{"jobId": ID, "state": "transcoding", "progress": 40}], "lastSeenAt": "2026-01-02T03:05:06.120Z"}]})
 }
 
 const ID: &str = "01M86XHHP6260EWAT1TBY7T000";

@@ -360,6 +360,15 @@ pub struct SettingsBody {
     pub default_storage_provider_id: Option<Id>,
     /// How long webhooks are tried. Default: `standard`.
     pub webhook_schedule: Option<Schedule>,
+    /// How long outputs are kept after their job ended, in days. 0: to the next clean-up. Default: 7.
+    #[schemars(range(max = 3650))]
+    pub output_retention_days: Option<u32>,
+    /// How long inputs that are in storage are kept, in days, beyond the day that a job may wait for a node. Default: 1.
+    #[schemars(range(max = 3650))]
+    pub input_retention_days: Option<u32>,
+    /// How long jobs are kept after they ended, in days, and with them whatever else there is of them. Default: 30.
+    #[schemars(range(max = 3650))]
+    pub job_retention_days: Option<u32>,
 }
 
 /// A key to make.

@@ -1,6 +1,7 @@
 //! Requests of callers: strict JSON in, checked values out. Raw input never travels further than this.
 
 mod fields;
+mod list;
 mod recipe;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 pub use fields::{Field, Fields, Invalid};
+pub use list::ListQuery;
 
 use crate::{
     id::Id,

@@ -1,0 +1,104 @@
+//! Retention: what is over is removed, as the settings say. The cron asks for it, and the alarm now and then.
+
+use xora_shared::{id::Id, job::view::JobRecord, settings::Cutoffs, time::UnixMs};
+
+use super::{
+    JobShard,
+    store::{JobRow, UploadRow, integer, text},
+};
+use crate::{config, error::ApiError};
+
+/// Most rows of each kind that are handled at once.
+const ROWS: u32 = 100;
+
+/// Between two looks of the alarm, in milliseconds.
+const EVERY_MS: i64 = 5 * 60 * 1000;
+
+/// A node that was not heard of for this long is forgotten, in milliseconds.
+const NODE_MS: i64 = 24 * 3600 * 1000;
+
+impl JobShard {
+    /// As [`Self::sweep`], unless it was done lately.
+    pub(super) async fn sweep_now_and_then(&self) -> Result<(), ApiError> {
+        let now = config::now();
+        if now.since(UnixMs(self.memory.swept_ms.get())) < EVERY_MS { Ok(()) } else { self.sweep().await }
+    }
+
+    /// Marks files for removal and removes rows whose time is over. What is left after many goes has its turn at the next
+    /// look.
+    pub(super) async fn sweep(&self) -> Result<(), ApiError> {
+        const GOES: usize = 10;
+        let settings = self.settings().await?;
+        let now = config::now();
+        self.memory.swept_ms.set(now.0);
+        for _ in 0..GOES {
+            if !self.sweep_once(settings.cutoffs(now), now)? {
+                break;
+            }
+        }
+        self.forget_nodes(now.plus(-NODE_MS))
+    }
+
+    /// Whether there may be more. No await: rows are read and written in one turn.
+    fn sweep_once(&self, cutoffs: Cutoffs, now: UnixMs) -> Result<bool, ApiError> {
+        let ended = self.jobs_ended(cutoffs.jobs, ROWS)?;
+        let outputs = self.jobs_with_output(cutoffs.outputs, ROWS)?;
+        let full = |rows: &[JobRow]| rows.len() >= ROWS as usize;
+        let more = full(&ended) || full(&outputs);
+        for job in ended {
+            self.forget(job, now)?;
+        }
+        for job in outputs {
+            self.expire_output(job, now)?;
+        }
+        Ok(more)
+    }
+
+    fn expire_output(&self, mut job: JobRow, now: UnixMs) -> Result<(), ApiError> {
+        self.drop_output(&job.record, now)?;
+        job.record.output_expired_ms = Some(now.0);
+        self.put_job(&job)
+    }
+
+    /// Removes the rows of a job that is over, and marks its files for removal. Webhooks that are still owed are sent; their
+    /// rows go then.
+    pub(super) fn forget(&self, job: JobRow, now: UnixMs) -> Result<(), ApiError> {
+        self.drop_output(&job.record, now)?;
+        self.leave_staged(job.record.id, 0, now)?;
+        for id in job.deliveries {
+            if let Some(mut delivery) = self.delivery(id)? {
+                delivery.orphan = true;
+                self.put_delivery(&delivery)?;
+            }
+        }
+        self.delete_job(job.record.id)
+    }
+
+    /// Marks the output of a job for removal, if there is one.
+    fn drop_output(&self, record: &JobRecord, now: UnixMs) -> Result<(), ApiError> {
+        let Some(key) = record.kept_key() else { return Ok(()) };
+        self.put_upload(&UploadRow {
+            key: key.to_owned(),
+            task_id: record.id,
+            // Of no lease: nobody writes here any more.
+            fence: 0,
+            upload_id: String::new(),
+            provider: None,
+            stored: None,
+            drop_at: Some(now.0),
+        })
+    }
+
+    /// Jobs that ended by `cutoff` and still have an output.
+    fn jobs_with_output(&self, cutoff: UnixMs, limit: u32) -> Result<Vec<JobRow>, ApiError> {
+        let query = "SELECT doc FROM jobs WHERE output_at IS NOT NULL AND output_at <= ? ORDER BY output_at LIMIT ?";
+        self.docs(query, vec![integer(cutoff.0), integer(limit.into())])
+    }
+
+    /// Jobs that ended by `cutoff`. None of them has an id from after it.
+    fn jobs_ended(&self, cutoff: UnixMs, limit: u32) -> Result<Vec<JobRow>, ApiError> {
+        let query = "SELECT doc FROM jobs WHERE id < ? AND ended_at <= ? ORDER BY id LIMIT ?";
+        let after = Id::floor(cutoff.plus(1));
+        self.docs(query, vec![text(after), integer(cutoff.0), integer(limit.into())])
+    }
+}

@@ -1,0 +1,149 @@
+//! How new rows are spread over shards: a map that the operator keeps, with every epoch that there ever was.
+//!
+//! ```json
+//! {"epochs": [{"shards": 1}, {"shards": 4, "since": 1795600000}]}
+//! ```
+//!
+//! An epoch is never edited and never removed: ids carry its number and their shard, so that no data moves and old ids
+//! still find their rows. `since` (seconds since 1970) lets all Workers change at the same moment, however long the map
+//! takes to reach them.
+
+use serde::Deserialize;
+
+use crate::{id::Place, time::UnixMs};
+
+/// How long after a change an idempotency key is looked for where it went before, in milliseconds.
+const REMEMBERED_MS: i64 = 24 * 3600 * 1000;
+
+/// Every epoch, oldest first.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShardMap {
+    epochs: Vec<Epoch>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Epoch {
+    shards: u16,
+    /// Seconds since 1970.
+    #[serde(default)]
+    since: i64,
+}
+
+/// The map cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the shard map is not valid: {0}")]
+pub struct BadMap(String);
+
+impl Default for ShardMap {
+    /// One shard.
+    fn default() -> Self {
+        Self { epochs: vec![Epoch { shards: 1, since: 0 }] }
+    }
+}
+
+impl ShardMap {
+    /// Reads a map.
+    pub fn parse(text: &str) -> Result<Self, BadMap> {
+        let map: Self = serde_json::from_str(text).map_err(|error| BadMap(error.to_string()))?;
+        let bad = |problem: &str| Err(BadMap(problem.to_owned()));
+        if map.epochs.is_empty() || map.epochs.len() > Place::EPOCHS.into() {
+            return bad("it must have 1 to 32 epochs");
+        }
+        if map.epochs.iter().any(|epoch| epoch.shards == 0 || epoch.shards > Place::SHARDS) {
+            return bad("an epoch has 1 to 1024 shards");
+        }
+        if !map.epochs.is_sorted_by(|a, b| a.since < b.since) {
+            return bad("every epoch must begin later than the one before");
+        }
+        Ok(map)
+    }
+
+    /// Where a new row goes. `spread` is any number; the same number goes to the same place within an epoch.
+    pub fn place(&self, spread: u16, now: UnixMs) -> Place {
+        self.place_in(self.current(now), spread)
+    }
+
+    /// Where the same `spread` went before the last change, for a day after it.
+    pub fn place_before(&self, spread: u16, now: UnixMs) -> Option<Place> {
+        let current = self.current(now);
+        let fresh = now.since(UnixMs(self.epochs[current].since.saturating_mul(1000))) < REMEMBERED_MS;
+        let before = current.checked_sub(1).filter(|_| fresh)?;
+        Some(self.place_in(before, spread))
+    }
+
+    /// How many shards there may be rows in, or soon be.
+    pub fn reach(&self) -> u16 {
+        self.epochs.iter().map(|epoch| epoch.shards).max().unwrap_or(1)
+    }
+
+    fn current(&self, now: UnixMs) -> usize {
+        self.epochs.iter().rposition(|epoch| epoch.since.saturating_mul(1000) <= now.0).unwrap_or(0)
+    }
+
+    fn place_in(&self, epoch: usize, spread: u16) -> Place {
+        let shard = spread % self.epochs[epoch].shards;
+        let place = u8::try_from(epoch).ok().and_then(|epoch| Place::new(epoch, shard));
+        place.unwrap_or_else(|| unreachable!("both numbers were checked when the map was read"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GROWN: &str = r#"{"epochs":[{"shards":1},{"shards":4,"since":1000},{"shards":2,"since":200000}]}"#;
+
+    fn numbers(place: Place) -> (u8, u16) {
+        (place.epoch(), place.shard())
+    }
+
+    #[test]
+    fn a_new_row_goes_where_the_epoch_in_force_sends_it() {
+        let map = ShardMap::parse(GROWN).expect("valid");
+        for (now, expected) in
+            [(0, (0, 0)), (999_999, (0, 0)), (1_000_000, (1, 3)), (199_999_999, (1, 3)), (200_000_000, (2, 1))]
+        {
+            assert_eq!(numbers(map.place(7, UnixMs(now))), expected, "{now}");
+        }
+        assert_eq!(numbers(ShardMap::default().place(7, UnixMs(5))), (0, 0));
+    }
+
+    #[test]
+    fn the_place_before_is_remembered_for_a_day() {
+        let map = ShardMap::parse(GROWN).expect("valid");
+        let day = 24 * 3600 * 1000;
+        for (now, expected) in [
+            (999_999, None),
+            (1_000_000, Some((0, 0))),
+            (1_000_000 + day - 1, Some((0, 0))),
+            (1_000_000 + day, None),
+            (200_000_000, Some((1, 3))),
+        ] {
+            assert_eq!(map.place_before(7, UnixMs(now)).map(numbers), expected, "{now}");
+        }
+    }
+
+    #[test]
+    fn shards_of_every_epoch_are_reached_the_coming_one_included() {
+        assert_eq!(ShardMap::parse(GROWN).expect("valid").reach(), 4);
+        assert_eq!(ShardMap::default().reach(), 1);
+    }
+
+    #[test]
+    fn a_map_that_would_lose_rows_is_refused() {
+        for bad in [
+            "",
+            "[]",
+            r#"{"epochs":[]}"#,
+            r#"{"epochs":[{"shards":0}]}"#,
+            r#"{"epochs":[{"shards":1025}]}"#,
+            r#"{"epochs":[{"shards":1},{"shards":4}]}"#,
+            r#"{"epochs":[{"shards":1,"since":5},{"shards":4,"since":4}]}"#,
+            r#"{"epochs":[{"shards":1,"from":5}]}"#,
+        ] {
+            assert!(ShardMap::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

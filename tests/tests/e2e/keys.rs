@@ -1,0 +1,175 @@
+//! What keys and web pages may do, and how often.
+
+use anyhow::{Context, Result};
+use reqwest::{Method, Response, header::HeaderMap};
+use serde_json::{Value, json};
+use xora_tests::{Edge, EdgeOptions, Node, NodeOptions, end_with_parent, wait_for};
+
+use crate::{PATIENCE, edge};
+
+#[tokio::test]
+async fn a_key_that_asks_too_often_is_told_when_to_come_back_and_others_are_served() -> Result<()> {
+    end_with_parent();
+    let edge = Edge::start(EdgeOptions { requests: Some(20), ..EdgeOptions::default() }).await?;
+    let admin = edge.client();
+    let busy = admin.with_key(&admin.mint("busy", &["settings"]).await?);
+    let refused = wait_for("a refusal", PATIENCE, async || {
+        let response = busy.request(Method::GET, "/v1/settings").send().await?;
+        Ok(Some(response).filter(|response| response.status() != 200))
+    });
+    let refused = refused.await?;
+    assert_eq!(refused.status(), 429);
+    let seconds: u64 = refused.headers()["retry-after"].to_str()?.parse()?;
+    assert!((1..=60).contains(&seconds), "{seconds}");
+    let body: Value = serde_json::from_slice(&refused.bytes().await?)?;
+    assert_eq!((&body["error"]["code"], &body["error"]["retryable"]), (&json!("RATE_LIMITED"), &json!(true)));
+    assert!(body["error"]["requestId"].is_string(), "{body}");
+
+    // Another key is counted for itself, and nodes are not counted: this one asks more often than a key may.
+    admin.get("/v1/settings").await?.expect(200)?;
+    let node = admin.with_key(&admin.mint("node", &["node"]).await?);
+    for _ in 0..30 {
+        let asked = json!({"node": {"name": "n", "version": "0", "encoders": []}});
+        node.post("/v1/node/lease", &asked).await?.expect(200)?;
+    }
+    Ok(())
+}
+
+async fn preflight(edge: &Edge, origin: &str) -> Result<Response> {
+    let client = edge.client().with_key("");
+    let request = client.request(Method::OPTIONS, "/v1/jobs").header("Origin", origin);
+    let request = request.header("Access-Control-Request-Method", "POST");
+    Ok(request.header("Access-Control-Request-Headers", "authorization,content-type").send().await?)
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+#[tokio::test]
+async fn a_web_page_may_call_only_from_a_named_origin() -> Result<()> {
+    const PAGE: &str = "https://app.example";
+    end_with_parent();
+    let vars = vec![("CORS_ORIGINS", format!("https://other.example, {PAGE}"))];
+    let edge = Edge::start(EdgeOptions { vars, ..EdgeOptions::default() }).await?;
+    let allowed = preflight(&edge, PAGE).await?;
+    assert_eq!(allowed.status(), 204);
+    assert_eq!(header(allowed.headers(), "access-control-allow-origin"), Some(PAGE));
+    let headers = header(allowed.headers(), "access-control-allow-headers").context("headers")?.to_lowercase();
+    for name in ["authorization", "content-type", "x-api-key"] {
+        assert!(headers.contains(name), "{headers}");
+    }
+    assert!(
+        header(allowed.headers(), "access-control-allow-methods").is_some_and(|methods| methods.contains("DELETE"))
+    );
+
+    let client = edge.client();
+    for (key, status) in [(edge.key.as_str(), 200), ("", 401)] {
+        let request = client.with_key(key).request(Method::GET, "/v1/settings").header("Origin", PAGE);
+        let answer = request.send().await?;
+        assert_eq!(answer.status(), status);
+        assert_eq!(header(answer.headers(), "access-control-allow-origin"), Some(PAGE), "errors can be read as well");
+        assert_eq!(header(answer.headers(), "vary"), Some("Origin"));
+    }
+    for stranger in ["https://evil.example", "http://app.example", "null"] {
+        let refused = preflight(&edge, stranger).await?;
+        assert_eq!(header(refused.headers(), "access-control-allow-origin"), None, "{stranger}");
+        let answer = client.request(Method::GET, "/v1/settings").header("Origin", stranger).send().await?;
+        assert_eq!(header(answer.headers(), "access-control-allow-origin"), None, "{stranger}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_web_page_may_call_unless_the_operator_says_so() -> Result<()> {
+    let answer = preflight(edge().await?, "https://app.example").await?;
+    assert_eq!(header(answer.headers(), "access-control-allow-origin"), None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_node_key_works_for_nodes_and_for_nothing_else() -> Result<()> {
+    let admin = edge().await?.client();
+    let node = admin.with_key(&admin.mint("only a node", &["node"]).await?);
+    let id = "01J00000000000000000000000";
+    let calls = [
+        (Method::POST, "/v1/jobs".to_owned()),
+        (Method::GET, "/v1/jobs".to_owned()),
+        (Method::GET, format!("/v1/jobs/{id}")),
+        (Method::DELETE, format!("/v1/jobs/{id}")),
+        (Method::GET, format!("/v1/jobs/{id}/events")),
+        (Method::POST, format!("/v1/jobs/{id}/cancel")),
+        (Method::POST, format!("/v1/jobs/{id}/retry")),
+        (Method::GET, format!("/v1/jobs/{id}/deliveries")),
+        (Method::POST, format!("/v1/deliveries/{id}/redeliver")),
+        (Method::GET, "/v1/settings".to_owned()),
+        (Method::PUT, "/v1/settings".to_owned()),
+        (Method::POST, "/v1/settings/webhook/test".to_owned()),
+        (Method::GET, "/v1/settings/webhook/secret".to_owned()),
+        (Method::POST, "/v1/settings/webhook/secret/rotate".to_owned()),
+        (Method::GET, "/v1/tokens".to_owned()),
+        (Method::POST, "/v1/tokens".to_owned()),
+        (Method::DELETE, format!("/v1/tokens/{id}")),
+        (Method::GET, "/v1/nodes".to_owned()),
+    ];
+    for (method, path) in calls {
+        let mut request = node.request(method.clone(), &path);
+        if method != Method::GET {
+            request = request.json(&json!({}));
+        }
+        let answer = request.send().await?;
+        assert_eq!(answer.status(), 403, "{method} {path}");
+        let body: Value = serde_json::from_slice(&answer.bytes().await?)?;
+        assert_eq!(body["error"]["code"], "FORBIDDEN", "{method} {path}");
+    }
+    // And no other key speaks for a node.
+    for path in ["lease", "heartbeat", "outputs/begin", "outputs/finish", "complete", "fail", "release"] {
+        let answer = admin.post(&format!("/v1/node/{path}"), &json!({})).await?;
+        assert_eq!((answer.status, answer.code()), (403, "FORBIDDEN"), "{path}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_key_says_when_it_was_last_used() -> Result<()> {
+    let admin = edge().await?.client();
+    let minted = admin.post("/v1/tokens", &json!({"name": "idle", "scopes": ["jobs"]})).await?.expect(201)?;
+    let listed = async || {
+        let tokens = admin.get("/v1/tokens").await?.expect(200)?["tokens"].take();
+        let found = tokens.as_array().into_iter().flatten().find(|token| token["id"] == minted["id"]);
+        found.cloned().context("the token")
+    };
+    let unused = listed().await?;
+    assert!(unused.get("lastUsedAt").is_none(), "{unused}");
+    assert!(unused.get("token").is_none() && unused.get("hash").is_none(), "{unused}");
+    let client = admin.with_key(minted["token"].as_str().context("a key")?);
+    client.get("/v1/jobs?limit=1").await?.expect(200)?;
+    let used = listed().await?;
+    assert!(used["lastUsedAt"].as_str() >= used["createdAt"].as_str(), "{used}");
+    assert!(used["lastUsedAt"].is_string(), "{used}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn nodes_are_listed_with_what_they_hold_and_when_they_were_seen() -> Result<()> {
+    let edge = crate::own_edge().await?;
+    let client = edge.client();
+    assert_eq!(client.get("/v1/nodes").await?.expect(200)?, json!({"nodes": []}));
+    let _node = Node::start(&edge, NodeOptions { name: "a node".to_owned(), ..NodeOptions::default() }).await?;
+    let idle = client.get("/v1/nodes").await?.expect(200)?["nodes"][0].take();
+    assert_eq!((&idle["name"], &idle["holds"]), (&json!("a node"), &json!([])), "{idle}");
+    assert!(idle["version"].is_string() && idle["encoders"].is_array(), "{idle}");
+
+    let origin = xora_tests::Origin::start().await?;
+    let slow = crate::job(&origin.file(&crate::long_clip()?)?, "webm", &json!({"name": "compress"}));
+    let id = client.create(&slow).await?;
+    let running = client.when(&id, PATIENCE, |job| job["state"] == "transcoding").await?;
+    let busy = client.get("/v1/nodes").await?.expect(200)?["nodes"][0].take();
+    assert_eq!(busy["holds"][0]["jobId"], id.as_str(), "{busy}");
+    assert_eq!(busy["holds"][0]["state"], "transcoding", "{busy}");
+    assert!(busy["lastSeenAt"].as_str() > running["startedAt"].as_str(), "{busy}");
+    client.cancel(&id).await?.expect(200)?;
+    let done = client.get("/v1/nodes").await?.expect(200)?["nodes"][0].take();
+    assert_eq!(done["holds"], json!([]), "{done}");
+    Ok(())
+}
