@@ -10,7 +10,7 @@ use crate::{
     time::UnixMs,
 };
 
-/// Largest file that fits into [`MAX_PARTS`] parts, in bytes.
+/// Largest file that fits into its parts, in bytes.
 pub const MAX_BYTES: u64 = MAX_PARTS * MAX_PART;
 
 /// Most files of one key that no job has named yet.

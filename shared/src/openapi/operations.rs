@@ -348,7 +348,18 @@ fn job_events() -> Operation {
     operation.answers.push(Answer {
         status: 200,
         description: "The stream.",
-        content: Some(("text/event-stream", schema_of::<String>(), None)),
+        content: Some((
+            "text/event-stream",
+            |_| {
+                // One event, as the checkers of such streams read it.
+                schemars::json_schema!({"type": "object", "required": ["data"], "properties": {
+                    "id": {"type": "string", "description": "The job's version."},
+                    "event": {"type": "string"},
+                    "data": {"type": "string", "description": "The job as it stands, as JSON."},
+                }})
+            },
+            None,
+        )),
     });
     operation
 }
