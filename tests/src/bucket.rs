@@ -18,6 +18,9 @@ use crate::{
     root, state_dir, wait_for,
 };
 
+/// How long the server has for one request: longer, and the test fails instead of waiting for ever.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// The bucket's name.
 const NAME: &str = "media";
 
@@ -74,7 +77,7 @@ impl Bucket {
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         let faults: Arc<Mutex<Vec<Fault>>> = Arc::default();
         let (log, plan) = (Arc::clone(&seen), Arc::clone(&faults));
-        let http = reqwest::Client::builder().no_proxy().build()?;
+        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
         let front = Server::start(move |request| {
             let (http, back, log, fault) = (http.clone(), back.clone(), Arc::clone(&log), next(&plan, &request));
             async move {
@@ -143,7 +146,7 @@ impl Bucket {
 }
 
 async fn answers(url: &str) -> Result<()> {
-    let http = reqwest::Client::builder().no_proxy().build()?;
+    let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
     let ready =
         wait_for("the S3 server to answer", Duration::from_secs(20), async || Ok(http.get(url).send().await.ok()));
     ready.await.map(drop)

@@ -50,13 +50,12 @@ const MIGRATIONS: [&[&str]; 6] = [
         "CREATE TABLE providers (id TEXT PRIMARY KEY, doc TEXT NOT NULL) WITHOUT ROWID",
     ],
     &[
-        // Jobs that are over, by state; and since when, if there is still an output of theirs. No index for that: it would
-        // cost each job a row, and the sweep that asks comes every five minutes.
+        // Since when jobs are over, and since when if there is still an output of theirs. No index: it would cost each job
+        // a row, and lists and sweeps go by id, which is by time.
         "ALTER TABLE jobs ADD COLUMN ended_at INTEGER",
         "ALTER TABLE jobs ADD COLUMN output_at INTEGER",
         "UPDATE jobs SET ended_at = json_extract(doc, '$.record.finishedMs'), output_at =
         iif(json_extract(doc, '$.record.result') IS NULL, NULL, json_extract(doc, '$.record.finishedMs'))",
-        "CREATE INDEX jobs_ended ON jobs (state, id) WHERE ended_at IS NOT NULL",
         // Within a priority, keys take turns.
         "DROP INDEX tasks_ready",
         "ALTER TABLE tasks ADD COLUMN token TEXT NOT NULL DEFAULT 'first'",
