@@ -43,7 +43,7 @@ check: setup
 # The figures, as paired runs on this machine.
 bench: setup
 	@scripts/media
-	@scripts/build-edge
+	@scripts/build-edge deploy
 	@cargo build --quiet --release -p xora-node -p xora-tests
 	@target/release/bench
 

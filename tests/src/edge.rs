@@ -32,11 +32,15 @@ pub struct EdgeOptions {
     pub vars: Vec<(&'static str, String)>,
     /// How often a key may ask in ten seconds, if not as `wrangler.toml` says.
     pub requests: Option<u32>,
+    /// How often the Queue tries to hand out what cannot be claimed, if not as `wrangler.toml` says; and then at once.
+    pub tries: Option<u32>,
+    /// The Worker as it is deployed, for measuring.
+    pub deployed: bool,
 }
 
 impl Default for EdgeOptions {
     fn default() -> Self {
-        Self { port: None, allow_loopback: true, vars: Vec::new(), requests: None }
+        Self { port: None, allow_loopback: true, vars: Vec::new(), requests: None, tries: None, deployed: false }
     }
 }
 
@@ -60,7 +64,7 @@ pub struct Edge {
     dir: PathBuf,
     group: Option<Group>,
     /// After the group, which writes there.
-    _scratch: Option<Guard>,
+    _scratch: Guard,
 }
 
 impl Edge {
@@ -75,14 +79,23 @@ impl Edge {
         let key = write_vars(&dir, &options)?;
         write_config(&dir, &options)?;
         let bundle = dir.join("bundle");
-        tokio::task::spawn_blocking(move || build(&bundle)).await??;
+        let kind = if options.deployed { "deploy" } else { "local" };
+        tokio::task::spawn_blocking(move || build(kind, &bundle)).await??;
 
-        let scratch =
-            options.port.is_none().then(|| Guard::delete_dirs(&[dir.join("state"), dir.join("bundle")])).transpose()?;
+        let mut scratch = vec![temporary(&dir)];
+        if options.port.is_none() {
+            scratch.extend([dir.join("state"), dir.join("bundle")]);
+        }
+        let scratch = Guard::delete_dirs(&scratch)?;
         let url = format!("http://127.0.0.1:{port}");
         let mut edge = Self { url, key, port, dir, group: None, _scratch: scratch };
         edge.launch().await?;
         Ok(edge)
+    }
+
+    /// Stops everything where it stands. What reaches it from now on is not taken up before the power is cut.
+    pub fn freeze(&self) -> Result<()> {
+        self.group.as_ref().context("a running edge")?.freeze()
     }
 
     /// Kills everything at once, as a power cut would, and starts again on the same state.
@@ -211,9 +224,15 @@ impl Edge {
     }
 }
 
+/// Where `wrangler dev` keeps what it would leave behind when it is killed. Whoever starts next in `dir` has another.
+fn temporary(dir: &Path) -> PathBuf {
+    dir.join(format!("tmp-{}", std::process::id()))
+}
+
 /// Serves the Worker whose `wrangler.toml` is in `dir`.
 pub(crate) fn wrangler_dev(dir: &Path, port: u16, registry: &Path) -> Result<Command> {
-    let modules = root().join("node_modules");
+    let (modules, temporary) = (root().join("node_modules"), temporary(dir));
+    fs::create_dir_all(&temporary)?;
     let mut command = Command::new(modules.join(".bin/node"));
     command
         .arg(modules.join("wrangler/bin/wrangler.js"))
@@ -221,16 +240,19 @@ pub(crate) fn wrangler_dev(dir: &Path, port: u16, registry: &Path) -> Result<Com
         .arg(dir.join("wrangler.toml"))
         .args(["--port", &port.to_string(), "--inspector-port", &free_port()?.to_string()])
         .current_dir(dir)
+        .env("TMPDIR", temporary)
         .env("CLOUDFLARE_CF_FETCH_ENABLED", "false")
         .env("WRANGLER_REGISTRY_PATH", registry)
         .env("WRANGLER_LOG_PATH", dir.join("wrangler-logs"))
-        .env("WRANGLER_HIDE_BANNER", "true");
+        .env("WRANGLER_HIDE_BANNER", "true")
+        // It keeps a trace of every call in a database of its own, which costs more than the call.
+        .env("X_LOCAL_OBSERVABILITY", "false");
     Ok(command)
 }
 
 /// Builds the Worker, or finds it built, and copies it, so that a later edit cannot change what is being served.
-fn build(bundle: &Path) -> Result<()> {
-    let output = Command::new(root().join("scripts/build-edge")).arg("local").arg(bundle).output()?;
+fn build(kind: &str, bundle: &Path) -> Result<()> {
+    let output = Command::new(root().join("scripts/build-edge")).arg(kind).arg(bundle).output()?;
     ensure!(output.status.success(), "scripts/build-edge failed:\n{}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
@@ -279,6 +301,11 @@ fn write_config(dir: &Path, options: &EdgeOptions) -> Result<()> {
     config.insert("main".to_owned(), "bundle/index.js".into());
     if let Some(requests) = options.requests {
         config["ratelimits"][0]["simple"]["limit"] = i64::from(requests).into();
+    }
+    if let Some(tries) = options.tries {
+        let consumer = &mut config["queues"]["consumers"][0];
+        consumer["max_retries"] = i64::from(tries).into();
+        consumer["retry_delay"] = 0.into();
     }
     if let Some(assets) = config.get_mut("assets").and_then(|assets| assets.get_mut("directory")) {
         let path = root().join(assets.as_str().context("assets.directory")?);

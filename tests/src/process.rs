@@ -52,6 +52,11 @@ impl Group {
         Ok(kill_process(pid(&self.leader)?, Signal::TERM)?)
     }
 
+    /// Stops every process where it stands, until it is killed.
+    pub fn freeze(&self) -> Result<()> {
+        Ok(kill_process_group(pid(&self.leader)?, Signal::STOP)?)
+    }
+
     /// Kills the leader alone, as a crash or the kernel would; what it started is left to notice.
     pub fn kill_leader(&mut self) -> Result<ExitStatus> {
         self.leader.kill()?;

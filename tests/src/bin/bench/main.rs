@@ -37,7 +37,7 @@ struct Bench {
 #[tokio::main]
 async fn main() -> Result<()> {
     end_with_parent();
-    let edge = Edge::start(EdgeOptions::default()).await?;
+    let edge = Edge::start(EdgeOptions { deployed: true, ..EdgeOptions::default() }).await?;
     let bench = Bench { edge, origin: Origin::start().await?, receiver: Receiver::start().await? };
     row("what", "measured", "goal");
     // Without a node, which would share the cores.
