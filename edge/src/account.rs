@@ -134,7 +134,7 @@ impl Account {
             let values = vec![serde_json::to_string(&token)?.into(), hash.into()];
             self.sql().exec("UPDATE tokens SET doc = ? WHERE hash = ?", values)?;
         }
-        Ok(Some(Caller { token_id: token.id, scopes: token.scopes }))
+        Ok(Some(Caller { token_id: token.id, scopes: token.scopes, hash: None }))
     }
 
     fn settings(&self) -> Result<Settings, ApiError> {

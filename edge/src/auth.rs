@@ -29,6 +29,9 @@ pub struct Caller {
     pub token_id: String,
     /// What it may do.
     pub scopes: Vec<Scope>,
+    /// What the key is kept under. None for the first key, which nobody revokes.
+    #[serde(skip)]
+    pub hash: Option<String>,
 }
 
 impl Caller {
@@ -53,17 +56,18 @@ pub async fn caller(env: &Env, headers: &Headers) -> Result<Caller, ApiError> {
         ApiError::new(Code::Unauthorized, "send your API key as `Authorization: Bearer KEY` or `X-API-KEY: KEY`")
     })?;
     if config::first_key(env).is_some_and(|first| same_secret(&first, &key)) {
-        return Ok(Caller { token_id: "first".to_owned(), scopes: vec![Scope::Admin] });
+        return Ok(Caller { token_id: "first".to_owned(), scopes: vec![Scope::Admin], hash: None });
     }
     let hash = sha256_hex(key.as_bytes());
     let verdict = if let Some(verdict) = remembered(&hash) {
         verdict
     } else {
         let verdict = account::verify(env, &hash).await?;
-        remember(hash, verdict.clone());
+        remember(hash.clone(), verdict.clone());
         verdict
     };
-    verdict.ok_or_else(|| ApiError::new(Code::Unauthorized, "this API key is not valid"))
+    let caller = verdict.ok_or_else(|| ApiError::new(Code::Unauthorized, "this API key is not valid"))?;
+    Ok(Caller { hash: Some(hash), ..caller })
 }
 
 /// Refuses a key that asks too often. The platform counts, at each of its locations for itself: a brake, not an account.

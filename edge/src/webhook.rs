@@ -4,7 +4,7 @@ use std::{pin::pin, time::Duration};
 
 use futures_util::{
     StreamExt,
-    future::{Either, join_all, select},
+    future::{Either, join, join_all, select},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -24,7 +24,7 @@ use xora_shared::{
 use crate::{
     account, config,
     error::ApiError,
-    shard::{self, Claimed, Op, Recorded},
+    shard::{self, Claimed, Entrusted, Op, Recorded},
 };
 
 /// What the Queue carries: ids, because the row is the record.
@@ -85,24 +85,34 @@ pub async fn consume(batch: &MessageBatch<serde_json::Value>, env: &Env, ctx: &C
 }
 
 async fn consume_one(raw: RawMessage, message: Message, env: &Env, ctx: &Context) {
-    let delivery = message.delivery;
-    let claim = async {
-        // Secrets first: once an attempt is claimed, nothing but the receiver may stop it.
-        let secrets = account::secrets(env).await?;
-        let claimed = shard::ask::<Option<Claimed>>(env, delivery.place().shard(), Op::Claim, &message).await?;
-        Ok::<_, ApiError>(claimed.map(|claimed| (claimed, secrets)))
-    };
-    match claim.await {
-        Ok(Some((claimed, secrets))) => {
+    match Taken::take(message, env).await {
+        Ok(Some(taken)) => {
             let env = env.clone();
-            ctx.wait_until(async move { deliver(&env, delivery, claimed, secrets).await });
+            ctx.wait_until(async move { deliver(&env, taken).await });
             raw.ack();
         }
         Ok(None) => raw.ack(),
         Err(error) => {
-            console_error!("queue: delivery {delivery} cannot be claimed: {error:?}");
+            console_error!("queue: delivery {} cannot be claimed: {error:?}", message.delivery);
             raw.retry();
         }
+    }
+}
+
+/// An attempt that is ours to make.
+struct Taken {
+    delivery: Id,
+    claimed: Claimed,
+    secrets: Result<Secrets, ApiError>,
+}
+
+impl Taken {
+    /// Claims an attempt, and reads beside that what signs it.
+    async fn take(message: Message, env: &Env) -> Result<Option<Self>, ApiError> {
+        let delivery = message.delivery;
+        let claim = shard::ask::<Option<Claimed>>(env, delivery.place().shard(), Op::Claim, &message);
+        let (claimed, secrets) = join(claim, account::secrets(env)).await;
+        Ok(claimed?.map(|claimed| Self { delivery, claimed, secrets }))
     }
 }
 
@@ -122,18 +132,51 @@ fn decode(raw: &RawMessage) -> Option<Message> {
     serde_json::from_str(&text).ok()
 }
 
-/// Sends a claimed attempt and records how it went. If the record cannot be made, the claim runs out and the attempt is
-/// made again.
-async fn deliver(env: &Env, delivery: Id, claimed: Claimed, secrets: Secrets) {
+/// How long after its beginning a sender still goes on with the next attempt, in milliseconds: with that attempt's time it
+/// stays below what the platform allows in the background.
+const GO_ON_MS: i64 = 5_000;
+
+/// Makes a claimed attempt, and those after it that are soon.
+async fn deliver(env: &Env, mut taken: Taken) {
+    let begun = config::now();
+    loop {
+        let delivery = taken.delivery;
+        let Some(Entrusted { attempt, at_ms }) = make(env, taken, begun).await else { return };
+        let wait = at_ms.saturating_sub(config::now().0).max(0);
+        Delay::from(Duration::from_millis(wait.unsigned_abs())).await;
+        match Taken::take(Message { delivery, attempt }, env).await {
+            Ok(Some(next)) => taken = next,
+            Ok(None) => return,
+            // Its message is sent a little later.
+            Err(error) => return console_error!("delivery {delivery} cannot be claimed: {error:?}"),
+        }
+    }
+}
+
+/// Makes one attempt and records how it went. What cannot be signed is given back. If the record cannot be made, the claim
+/// runs out and the attempt is made again.
+async fn make(env: &Env, Taken { delivery, claimed, secrets }: Taken, begun: UnixMs) -> Option<Entrusted> {
     let Claimed { claim, url, body } = claimed;
     let started = config::now();
-    let outgoing = Outgoing { url: &url, id: &delivery.to_string(), body, secrets: &secrets };
-    let Sent { outcome, status, wish, answer } = send(outgoing, config::policy(env)).await;
+    let Sent { outcome, status, wish, answer } = match secrets {
+        Ok(secrets) => {
+            let outgoing = Outgoing { url: &url, id: &delivery.to_string(), body, secrets: &secrets };
+            send(outgoing, config::policy(env)).await
+        }
+        Err(error) => {
+            console_error!("delivery {delivery}: {claim:?} cannot be signed: {error:?}");
+            unanswered(Outcome::Interrupted)
+        }
+    };
     let ended = config::now();
-    let (ended_ms, duration_ms) = (ended.0, ended.since(started));
-    let recorded = Recorded { delivery, claim, outcome, status, ended_ms, duration_ms, wish, answer };
-    if let Err(error) = shard::ask::<()>(env, delivery.place().shard(), Op::Record, &recorded).await {
-        console_error!("delivery {delivery}: {claim:?} cannot be recorded: {error:?}");
+    let (ended_ms, duration_ms, goes_on) = (ended.0, ended.since(started), ended.since(begun) < GO_ON_MS);
+    let recorded = Recorded { delivery, claim, outcome, status, ended_ms, duration_ms, wish, answer, goes_on };
+    match shard::ask(env, delivery.place().shard(), Op::Record, &recorded).await {
+        Ok(entrusted) => entrusted,
+        Err(error) => {
+            console_error!("delivery {delivery}: {claim:?} cannot be recorded: {error:?}");
+            None
+        }
     }
 }
 

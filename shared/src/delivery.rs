@@ -18,6 +18,12 @@ const CLAIM_MS: i64 = ATTEMPT_TIMEOUT_MS + 5_000;
 /// are seldom lost, and a second one of a slow first costs only an idle claim.
 const IN_FLIGHT_MS: i64 = 30_000;
 
+/// How soon the next attempt must be for the sender of the last one to make it as well, in milliseconds.
+const SOON_MS: i64 = LAST_STANDARD_WAIT_MS;
+
+/// How long after its time such an attempt is sent by the alarm, if nobody has claimed it, in milliseconds.
+const GRACE_MS: i64 = 2_000;
+
 /// How often one attempt may be interrupted (claimed and never recorded) before the delivery is abandoned.
 pub const MAX_INTERRUPTIONS: u32 = 5;
 
@@ -135,7 +141,7 @@ pub enum Outcome {
     Network,
     /// The URL is not allowed (any more).
     RefusedByPolicy,
-    /// The sender died in between; costs no attempt.
+    /// The sender died in between, or could not begin; costs no attempt.
     Interrupted,
 }
 
@@ -191,16 +197,30 @@ impl Delivery {
     }
 
     /// A consumer says how the attempt that it claimed went, and when it ended. None when it no longer has that claim.
-    /// `jitter` is any random number; it spreads the waits of the durable schedule.
+    /// `jitter` is any random number; it spreads the waits of the durable schedule. A consumer that could not begin gives
+    /// its claim back: the attempt is sent again as if its message were lost, however often that happens.
     pub fn record(self, claim: Claim, outcome: Outcome, wish: Wish, jitter: u32, ended: UnixMs) -> Option<Self> {
         let holds = matches!(self.phase, Phase::Claimed { .. }) && claim == self.held();
         holds.then(|| match outcome {
             Outcome::Ok => Self { phase: Phase::Delivered, ..self },
-            Outcome::Interrupted => self.interrupted(ended),
+            Outcome::Interrupted => self.sent(ended),
             Outcome::Status | Outcome::Redirect | Outcome::Timeout | Outcome::Network | Outcome::RefusedByPolicy => {
                 self.failed(wish, jitter, ended)
             }
         })
+    }
+
+    /// Leaves the next attempt to the sender that has just recorded the last one, if it is soon: an alarm and a message are
+    /// later than a sender that is there. Unless it is claimed, its message is sent a little after its time. Gives its time.
+    pub const fn entrusted(self, now: UnixMs) -> Option<(Self, UnixMs)> {
+        match self.phase {
+            Phase::Due { at } if at <= now.plus(SOON_MS).0 => {
+                Some((Self { phase: Phase::Sent { until: at + GRACE_MS }, ..self }, UnixMs(at)))
+            }
+            Phase::Due { .. } | Phase::Sent { .. } | Phase::Claimed { .. } | Phase::Delivered | Phase::Abandoned => {
+                None
+            }
+        }
     }
 
     /// Time has come to [`Self::wakes_at`]. What is due must now be sent to the Queue.
@@ -291,6 +311,18 @@ mod tests {
     }
 
     #[test]
+    fn an_attempt_that_is_soon_is_left_to_the_sender_of_the_last_one_and_sent_anyway_if_that_is_gone() {
+        let second = record(claimed(1), Outcome::Status, NOW).expect("claimed");
+        let (entrusted, at) = second.entrusted(NOW).expect("soon");
+        assert_eq!((at, entrusted.wakes_at()), (NOW.plus(500), Some(NOW.plus(500 + GRACE_MS).0)));
+        assert!(entrusted.claim(2, at).is_some());
+        assert!(matches!(entrusted.wake(NOW.plus(500 + GRACE_MS)).phase, Phase::Due { .. }));
+        let durable = Delivery { schedule: Schedule::Durable, ..claimed(3) };
+        assert_eq!(record(durable, Outcome::Status, NOW).expect("claimed").entrusted(NOW), None);
+        assert_eq!(record(claimed(3), Outcome::Status, NOW).expect("claimed").entrusted(NOW), None);
+    }
+
+    #[test]
     fn an_attempt_is_claimed_once() {
         let claimed = Delivery::new(Schedule::Standard, NOW).claim(1, NOW).expect("due");
         assert_eq!(claimed.claim(1, NOW), None);
@@ -310,6 +342,14 @@ mod tests {
         let again = late.wake(NOW.plus(CLAIM_MS)).claim(1, NOW.plus(CLAIM_MS)).expect("due again");
         assert_eq!(again.record(late.held(), Outcome::Status, Wish::default(), 0, NOW), None);
         assert!(record(again, Outcome::Ok, NOW).is_some());
+    }
+
+    #[test]
+    fn a_sender_that_could_not_begin_gives_its_claim_back_at_no_cost() {
+        let back = record(claimed(2), Outcome::Interrupted, NOW).expect("claimed");
+        assert_eq!((back.attempt, back.interruptions), (2, 0));
+        assert_eq!(back.phase, Phase::Sent { until: NOW.0 + IN_FLIGHT_MS });
+        assert_eq!(record(back, Outcome::Ok, NOW), None, "it holds nothing any more");
     }
 
     #[test]

@@ -42,6 +42,8 @@ struct World {
     /// Attempts asked for by hand.
     asked: u32,
     schedule: Schedule,
+    /// Whether senders go on, when nothing disturbs them.
+    go_on: bool,
 }
 
 /// The single steps of the real system, each of which happens whole or not at all.
@@ -53,8 +55,8 @@ enum Step {
     Claim(usize),
     /// Sender `n` sends.
     Send(usize),
-    /// Sender `n` records.
-    Record(usize),
+    /// Sender `n` records. It may go on with the next attempt, if that is soon.
+    Record(usize, bool),
     /// The alarm looks at the row.
     Wake,
     /// Time passes, in milliseconds.
@@ -86,6 +88,7 @@ impl World {
             script,
             asked: 0,
             schedule,
+            go_on: true,
         }
     }
 
@@ -113,12 +116,17 @@ impl World {
                 self.senders[n].answer = Some(answer);
                 self.received.push((self.senders[n].claim.attempt, answer));
             }
-            Step::Record(n) if self.senders.get(n).is_some_and(|sender| sender.answer.is_some()) => {
+            Step::Record(n, goes_on) if self.senders.get(n).is_some_and(|sender| sender.answer.is_some()) => {
                 let Sender { claim, answer } = self.senders.remove(n);
                 let outcome = answer.expect("asked above");
                 if let Some(row) = self.row.record(claim, outcome, Wish::default(), 0, self.now) {
                     assert_eq!(self.current, Some(claim), "a sender that was given up for dead recorded");
                     self.row = row;
+                    if let Some((row, _)) = row.entrusted(self.now).filter(|_| goes_on) {
+                        self.row = row;
+                        // What a sender waits to claim is lost with it, like a message.
+                        self.queue.push(row.attempt);
+                    }
                 }
             }
             Step::Wake => {
@@ -140,7 +148,7 @@ impl World {
                 }
             }
             Step::PowerCut => (self.unsent, self.queue, self.senders) = (vec![], vec![], vec![]),
-            Step::Claim(_) | Step::Send(_) | Step::Record(_) | Step::Lose(_) | Step::Repeat(_) | Step::Die(_) => {}
+            Step::Claim(_) | Step::Send(_) | Step::Record(..) | Step::Lose(_) | Step::Repeat(_) | Step::Die(_) => {}
         }
         self.check(before);
     }
@@ -185,7 +193,7 @@ impl World {
             return Some(Step::Claim(0));
         }
         if let Some(sender) = self.senders.first() {
-            return Some(if sender.answer.is_some() { Step::Record(0) } else { Step::Send(0) });
+            return Some(if sender.answer.is_some() { Step::Record(0, self.go_on) } else { Step::Send(0) });
         }
         let at = self.row.wakes_at()?;
         Some(if at > self.now.0 { Step::Wait(at - self.now.0) } else { Step::Wake })
@@ -205,16 +213,17 @@ impl World {
     }
 }
 
-/// Every way in which three attempts can go.
-fn scripts() -> [Vec<Outcome>; 4] {
+/// Every way in which three attempts can go, with senders that go on and senders that do not.
+fn walks() -> Vec<(Vec<Outcome>, bool)> {
     use Outcome::{Network, Ok, Status, Timeout};
-    [vec![Ok], vec![Status, Ok], vec![Timeout, Network, Ok], vec![Status]]
+    let scripts = [vec![Ok], vec![Status, Ok], vec![Timeout, Network, Ok], vec![Status]];
+    scripts.into_iter().flat_map(|script| [(script.clone(), false), (script, true)]).collect()
 }
 
 /// Walks to the end with the power cut before step `first`, and again `then` steps after it. Answers the world and how
 /// many steps there were.
-fn walk(script: &[Outcome], first: Option<usize>, then: Option<usize>) -> (World, usize) {
-    let mut world = World::new(Schedule::Standard, script.to_vec());
+fn walk(script: &[Outcome], go_on: bool, first: Option<usize>, then: Option<usize>) -> (World, usize) {
+    let mut world = World { go_on, ..World::new(Schedule::Standard, script.to_vec()) };
     let second = first.zip(then).map(|(first, then)| first + then);
     for number in 0..STEPS {
         if Some(number) == first || Some(number) == second {
@@ -228,8 +237,8 @@ fn walk(script: &[Outcome], first: Option<usize>, then: Option<usize>) -> (World
 
 #[test]
 fn undisturbed_every_attempt_is_sent_once() {
-    for script in scripts() {
-        let (world, _) = walk(&script, None, None);
+    for (script, go_on) in walks() {
+        let (world, _) = walk(&script, go_on, None, None);
         let numbers: Vec<_> = world.received.iter().map(|(number, _)| *number).collect();
         let expected = if script == [Outcome::Status] { ATTEMPTS } else { u32::try_from(script.len()).expect("short") };
         assert_eq!(numbers, (1..=expected).collect::<Vec<_>>(), "{script:?}");
@@ -239,10 +248,10 @@ fn undisturbed_every_attempt_is_sent_once() {
 /// A cut before step `n + 1` is one after step `n`, so this is before and after every step.
 #[test]
 fn a_power_cut_before_or_after_any_step_costs_no_attempt_and_loses_nothing() {
-    for script in scripts() {
-        let (quiet, steps) = walk(&script, None, None);
+    for (script, go_on) in walks() {
+        let (quiet, steps) = walk(&script, go_on, None, None);
         for first in 0..=steps {
-            let (world, walked) = walk(&script, Some(first), None);
+            let (world, walked) = walk(&script, go_on, Some(first), None);
             assert_eq!(world.row.wakes_at(), None);
             // What was interrupted is sent again under its own number: the receiver misses no attempt.
             for attempt in 1..=quiet.row.attempt.min(world.row.attempt) {
@@ -253,7 +262,7 @@ fn a_power_cut_before_or_after_any_step_costs_no_attempt_and_loses_nothing() {
                 );
             }
             for then in 1..=walked.saturating_sub(first) {
-                let (world, _) = walk(&script, Some(first), Some(then));
+                let (world, _) = walk(&script, go_on, Some(first), Some(then));
                 assert_eq!(world.row.wakes_at(), None);
             }
         }
@@ -263,10 +272,12 @@ fn a_power_cut_before_or_after_any_step_costs_no_attempt_and_loses_nothing() {
 #[test]
 fn a_receiver_that_takes_the_third_attempt_gets_it_wherever_the_power_was_cut() {
     let script = [Outcome::Status, Outcome::Status, Outcome::Ok];
-    let (_, steps) = walk(&script, None, None);
-    for first in 0..=steps {
-        let (world, _) = walk(&script, Some(first), None);
-        assert_eq!(world.row.phase, Phase::Delivered, "cut before step {first}: {:?}", world.received);
+    for go_on in [false, true] {
+        let (_, steps) = walk(&script, go_on, None, None);
+        for first in 0..=steps {
+            let (world, _) = walk(&script, go_on, Some(first), None);
+            assert_eq!(world.row.phase, Phase::Delivered, "cut before step {first}: {:?}", world.received);
+        }
     }
 }
 
@@ -275,7 +286,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => Just(Step::Enqueue),
         6 => (0usize..3).prop_map(Step::Claim),
         6 => (0usize..3).prop_map(Step::Send),
-        6 => (0usize..3).prop_map(Step::Record),
+        6 => (0usize..3, any::<bool>()).prop_map(|(n, goes_on)| Step::Record(n, goes_on)),
         4 => Just(Step::Wake),
         4 => prop_oneof![0i64..2_000, 10_000i64..40_000].prop_map(Step::Wait),
         1 => (0usize..3).prop_map(Step::Lose),

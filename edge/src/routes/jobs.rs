@@ -86,7 +86,8 @@ pub async fn events(ask: Ask) -> Result<Response, ApiError> {
     ask.needs(Scope::Jobs)?;
     let job = ask.id("job")?;
     let seen = ask.request.headers().get("Last-Event-ID")?.and_then(|text| text.trim().parse().ok());
-    let response = shard::open(&ask.site.env, job.place().shard(), Op::Events, &Watch { job, seen }).await?;
+    let watch = Watch { job, seen, key: ask.caller.hash };
+    let response = shard::open(&ask.site.env, job.place().shard(), Op::Events, &watch).await?;
     let headers = Headers::new();
     if response.status_code() == 200 {
         headers.set("Content-Type", "text/event-stream")?;

@@ -39,7 +39,7 @@ impl JobShard {
     /// Does what the alarm is for. Never fails: what cannot be done now is due again at the next look.
     pub(super) async fn look_at_what_is_due(&self) {
         // Deliveries first: their retries are due to the millisecond.
-        report(self.wake_deliveries(config::now(), ROWS).await);
+        report(self.wake_deliveries(config::now(), ROWS));
         report(self.wake_tasks().await);
         report(self.sweep_now_and_then().await);
         report(self.wake_uploads().await);
@@ -59,7 +59,7 @@ impl JobShard {
             deliveries.extend(self.wake_task(task, now, &settings)?);
         }
         for delivery in deliveries {
-            self.dispatch(Some(delivery)).await;
+            self.dispatch(Some(&delivery));
         }
         Ok(())
     }

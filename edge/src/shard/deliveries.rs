@@ -92,6 +92,17 @@ pub struct Recorded {
     pub wish: Wish,
     /// The start of the answer.
     pub answer: String,
+    /// Whether the sender makes the next attempt too, if that is soon.
+    pub goes_on: bool,
+}
+
+/// The next attempt, for the sender of the last one.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Entrusted {
+    /// Its number.
+    pub attempt: u32,
+    /// When it is due, in ms since 1970.
+    pub at_ms: i64,
 }
 
 impl JobShard {
@@ -106,29 +117,31 @@ impl JobShard {
         Ok(Some(Claimed { claim: claimed.held(), url: row.url, body }))
     }
 
-    /// Notes how an attempt went and when the next one is due.
-    pub(super) async fn record(&self, recorded: Recorded) -> Result<(), ApiError> {
-        let Some(mut row) = self.delivery(recorded.delivery)? else { return Ok(()) };
-        let Recorded { claim, outcome, status, duration_ms, wish, answer, .. } = recorded;
+    /// Notes how an attempt went and when the next one is due. Leaves that to the sender if it can.
+    pub(super) async fn record(&self, recorded: Recorded) -> Result<Option<Entrusted>, ApiError> {
+        let Some(mut row) = self.delivery(recorded.delivery)? else { return Ok(None) };
+        let Recorded { claim, outcome, status, duration_ms, wish, answer, goes_on, .. } = recorded;
         // The next wait counts from the attempt's end, not from when we hear of it; a clock that is off moves it little.
         let now = config::now();
         let ended = UnixMs(recorded.ended_ms.clamp(now.0 - CLOCKS_DIFFER_MS, now.0));
         let jitter = u32::from_le_bytes(config::random()?);
-        let Some(next) = row.delivery.record(claim, outcome, wish, jitter, ended) else { return Ok(()) };
-        row.delivery = next;
+        let Some(next) = row.delivery.record(claim, outcome, wish, jitter, ended) else { return Ok(None) };
+        let entrusted = next.entrusted(now).filter(|_| goes_on);
+        row.delivery = entrusted.map_or(next, |(next, _)| next);
         let attempt = claim.attempt;
         row.note(LoggedAttempt { attempt, ended_ms: ended.0, duration_ms, outcome, status, answer: cut(answer) });
         self.put_delivery(&row)?;
-        self.arm().await
+        self.arm().await?;
+        Ok(entrusted.map(|(next, at)| Entrusted { attempt: next.attempt, at_ms: at.0 }))
     }
 
     /// Sends the message of a delivery whose row was just written. If that fails, the alarm sends it.
-    pub(super) async fn dispatch(&self, row: Option<DeliveryRow>) {
-        self.send(row.iter().map(Message::of).collect()).await;
+    pub(super) fn dispatch(&self, row: Option<&DeliveryRow>) {
+        self.send(row.map(Message::of).into_iter().collect());
     }
 
     /// Looks at deliveries whose time has come, and sends what is due.
-    pub(super) async fn wake_deliveries(&self, now: UnixMs, limit: i64) -> Result<(), ApiError> {
+    pub(super) fn wake_deliveries(&self, now: UnixMs, limit: i64) -> Result<(), ApiError> {
         // No await between reading these rows and writing the last of them.
         let mut due = Vec::new();
         for mut row in self.due_deliveries(now.0, limit)? {
@@ -144,7 +157,7 @@ impl JobShard {
             self.put_delivery(&row)?;
             due.extend(is_due.then(|| Message::of(&row)));
         }
-        self.send(due).await;
+        self.send(due);
         Ok(())
     }
 
@@ -161,7 +174,7 @@ impl JobShard {
         row.delivery = due.sent(now);
         self.put_delivery(&row)?;
         self.arm().await?;
-        self.send(vec![Message::of(&row)]).await;
+        self.send(vec![Message::of(&row)]);
         Ok(())
     }
 
@@ -182,19 +195,23 @@ impl JobShard {
         self.put_delivery(&row)
     }
 
-    /// Hands attempts to the Queue, as many as an alarm handles: in one call, so that none waits for another.
-    async fn send(&self, messages: Vec<Message>) {
+    /// Hands attempts to the Queue, as many as an alarm handles: in one call, so that none waits for another. Nobody waits for
+    /// the Queue: while an alarm does, the next alarm is late.
+    fn send(&self, messages: Vec<Message>) {
         if messages.is_empty() {
             return;
         }
         self.spend(0, messages.len());
-        let sent = match self.env.queue("DELIVERIES") {
-            Ok(queue) => queue.send_batch(messages).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = sent {
-            console_error!("queue: what is due waits for its row's time: {error:?}");
-        }
+        let env = self.env.clone();
+        self.state.wait_until(async move {
+            let sent = match env.queue("DELIVERIES") {
+                Ok(queue) => queue.send_batch(messages).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = sent {
+                console_error!("queue: what is due waits for its row's time: {error:?}");
+            }
+        });
     }
 
     fn body(&self, row: &DeliveryRow) -> Result<String, ApiError> {

@@ -15,17 +15,22 @@ use futures_util::{
     stream,
 };
 use serde::{Deserialize, Serialize};
-use worker::{Delay, Response, console_error};
+use worker::{Delay, Env, Response, console_error};
 use xora_shared::{
     id::Id,
     job::{version::version, view::JobView},
+    time::UnixMs,
 };
 
 use super::JobShard;
-use crate::error::ApiError;
+use crate::{account, config, error::ApiError};
 
 /// How long a reader hears nothing before it gets a comment, so that neither side takes the other for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// How often a stream asks whether its key still stands, in milliseconds. It ends within this and [`KEEP_ALIVE`] after the
+/// key was revoked.
+const ASK_AGAIN_MS: i64 = 10_000;
 
 /// What a stream begins with: how long a reader waits before it connects again, in milliseconds.
 const OPENING: &str = "retry: 1000\n\n";
@@ -37,6 +42,8 @@ pub struct Watch {
     pub job: Id,
     /// The version that the reader has already.
     pub seen: Option<u64>,
+    /// What the reader's key is kept under, if it can be revoked.
+    pub key: Option<String>,
 }
 
 /// Who watches which job.
@@ -74,7 +81,7 @@ impl JobShard {
 
     /// A stream of a job's events, from the state that it is in unless the reader has that. Nothing at all (204, which
     /// stops an `EventSource`) when the reader has seen the end.
-    pub(super) fn watch(&self, Watch { job, seen }: Watch) -> Result<Response, ApiError> {
+    pub(super) fn watch(&self, Watch { job, seen, key }: Watch) -> Result<Response, ApiError> {
         let event = self.event(job)?;
         if event.last && seen == Some(event.version) {
             return Ok(Response::empty()?.with_status(204));
@@ -84,7 +91,8 @@ impl JobShard {
         if !event.last {
             self.memory.watchers.add(job, &reader);
         }
-        Ok(Response::from_stream(stream::unfold(Next::Opening(reader), follow))?)
+        let stream = Stream { reader, env: self.env.clone(), key, asked: UnixMs(0) };
+        Ok(Response::from_stream(stream::unfold(Next::Opening(stream), follow))?)
     }
 
     fn event(&self, id: Id) -> Result<Event, ApiError> {
@@ -99,24 +107,53 @@ impl JobShard {
     }
 }
 
+/// A reader's connection.
+struct Stream {
+    reader: Rc<Reader>,
+    env: Env,
+    /// What the reader's key is kept under, if it can be revoked.
+    key: Option<String>,
+    /// When that was last asked. First before the first event: the Worker that opened the stream may have remembered the key.
+    asked: UnixMs,
+}
+
 /// What a stream says next.
 enum Next {
-    Opening(Rc<Reader>),
-    Following(Rc<Reader>),
+    Opening(Stream),
+    Following(Stream),
     Nothing,
 }
 
 async fn follow(next: Next) -> Option<(worker::Result<Vec<u8>>, Next)> {
     let (text, next) = match next {
-        Next::Opening(reader) => (OPENING.to_owned(), Next::Following(reader)),
-        Next::Following(reader) => match select(Box::pin(reader.next()), Delay::from(KEEP_ALIVE)).await {
-            Either::Left((event, _)) if event.last => (event.text, Next::Nothing),
-            Either::Left((event, _)) => (event.text, Next::Following(Rc::clone(&reader))),
-            Either::Right(_) => (": still here\n\n".to_owned(), Next::Following(Rc::clone(&reader))),
-        },
+        Next::Opening(stream) => (OPENING.to_owned(), Next::Following(stream)),
+        Next::Following(mut stream) => {
+            let event = match select(Box::pin(stream.reader.next()), Delay::from(KEEP_ALIVE)).await {
+                Either::Left((event, _)) => Some(event),
+                Either::Right(_) => None,
+            };
+            if stream.is_revoked().await {
+                return None;
+            }
+            match event {
+                Some(event) if event.last => (event.text, Next::Nothing),
+                Some(event) => (event.text, Next::Following(stream)),
+                None => (": still here\n\n".to_owned(), Next::Following(stream)),
+            }
+        }
         Next::Nothing => return None,
     };
     Some((Ok(text.into_bytes()), next))
+}
+
+impl Stream {
+    /// Whether the reader's key was revoked, as far as it is time to ask and there is an answer.
+    async fn is_revoked(&mut self) -> bool {
+        let now = config::now();
+        let Some(key) = self.key.as_ref().filter(|_| now.since(self.asked) >= ASK_AGAIN_MS) else { return false };
+        self.asked = now;
+        matches!(account::verify(&self.env, key).await, Ok(None))
+    }
 }
 
 impl Reader {

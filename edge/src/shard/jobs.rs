@@ -64,7 +64,7 @@ impl JobShard {
         self.put_job(&row)?;
         self.put_task(&offer(&row, now))?;
         self.arm().await?;
-        self.wake_nodes();
+        self.wake_nodes_for(id);
         Ok(id)
     }
 
@@ -120,7 +120,7 @@ impl JobShard {
         let delivery = self.end(job, task, step.state, Ending::default(), &settings)?;
         self.arm().await?;
         self.wake_nodes();
-        self.dispatch(delivery).await;
+        self.dispatch(delivery.as_ref());
         self.read(id)
     }
 

@@ -144,7 +144,7 @@ impl JobShard {
         let ending = Ending { result: Some(Published { key, own, result }), completed_by: Some(hold), failure: None };
         let delivery = self.end(job, task, step.state, ending, &settings)?;
         self.arm().await?;
-        self.dispatch(delivery).await;
+        self.dispatch(delivery.as_ref());
         Ok(step.state)
     }
 
@@ -160,7 +160,7 @@ impl JobShard {
         }
         let delivery = self.settle(task, step, fail.failure, &settings)?;
         self.arm().await?;
-        self.dispatch(delivery).await;
+        self.dispatch(delivery.as_ref());
         Ok(step.state)
     }
 

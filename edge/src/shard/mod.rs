@@ -42,7 +42,7 @@ use xora_shared::{
     time::UnixMs,
 };
 
-pub use deliveries::{Claimed, Recorded};
+pub use deliveries::{Claimed, Entrusted, Recorded};
 pub use events::Watch;
 use events::Watchers;
 use nodes::{MAX_TAG, NodeRow};
@@ -103,7 +103,7 @@ pub enum Op {
     Release,
     /// Takes the attempt of a `webhook::Message`. Answers `Option<Claimed>`.
     Claim,
-    /// [`Recorded`]: how a claimed attempt went. Answers nothing.
+    /// [`Recorded`]: how a claimed attempt went. Answers `Option<Entrusted>`.
     Record,
     /// Notes that the Queue gave up the attempt of a `webhook::Message`. Answers nothing.
     DeadLetter,
@@ -121,12 +121,14 @@ pub enum Op {
     ForgetProvider,
     /// Answers every `NodeSeen`.
     Nodes,
+    /// Tells the nodes that listen to look for work. Answers nothing.
+    Wake,
     /// Looks at what is due, as the alarm does. Answers nothing.
     Touch,
 }
 
 impl Op {
-    const ALL: [(&'static str, Self); 32] = [
+    const ALL: [(&'static str, Self); 33] = [
         ("create", Self::Create),
         ("repeat", Self::Repeat),
         ("read", Self::Read),
@@ -158,6 +160,7 @@ impl Op {
         ("use-received", Self::UseReceived),
         ("forget-provider", Self::ForgetProvider),
         ("nodes", Self::Nodes),
+        ("wake", Self::Wake),
         ("touch", Self::Touch),
     ];
 
@@ -349,6 +352,7 @@ impl JobShard {
             Op::UseReceived => rpc::reply(&self.use_received(asked.body()?).await?),
             Op::ForgetProvider => rpc::reply(&self.delete_provider(asked.body()?)?),
             Op::Nodes => rpc::reply(&self.nodes_seen()?),
+            Op::Wake => rpc::reply(&self.wake_nodes()),
             Op::Touch => rpc::reply(&self.touch().await),
         }
     }
@@ -384,6 +388,18 @@ impl JobShard {
     fn wake_nodes(&self) {
         for socket in self.state.get_websockets() {
             let _ = socket.send_with_str("wake");
+        }
+    }
+
+    /// The same for a new job. Nobody listens to a shard that is new: those who listen to the first one learn of it when they
+    /// look for work.
+    fn wake_nodes_for(&self, job: Id) {
+        self.wake_nodes();
+        if job.place().shard() > 0 && self.state.get_websockets().is_empty() {
+            let env = self.env.clone();
+            self.state.wait_until(async move {
+                let _ = ask::<()>(&env, 0, Op::Wake, &()).await;
+            });
         }
     }
 }

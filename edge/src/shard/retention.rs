@@ -1,12 +1,12 @@
 //! Retention: what is over is removed, as the settings say. The cron asks for it, and the alarm now and then.
 
-use xora_shared::{id::Id, job::view::JobRecord, settings::Cutoffs, time::UnixMs};
+use xora_shared::{id::Id, job::view::JobRecord, provider::Provider, settings::Cutoffs, time::UnixMs};
 
 use super::{
     JobShard,
     store::{JobRow, UploadRow, integer, text},
 };
-use crate::{config, error::ApiError};
+use crate::{account, config, error::ApiError};
 
 /// Most rows of each kind that are handled at once.
 const ROWS: u32 = 100;
@@ -36,7 +36,19 @@ impl JobShard {
                 break;
             }
         }
-        self.forget_nodes(now.plus(-NODE_MS))
+        self.forget_nodes(now.plus(-NODE_MS))?;
+        self.forget_deleted_providers().await
+    }
+
+    /// A provider may be deleted just while a job that names it is made, which then brings a copy of it.
+    async fn forget_deleted_providers(&self) -> Result<(), ApiError> {
+        let copies = self.providers()?;
+        if copies.is_empty() {
+            return Ok(());
+        }
+        let standing = account::providers(&self.env).await?;
+        let is_gone = |copy: &&Provider| standing.iter().all(|provider| provider.id != copy.id);
+        copies.iter().filter(is_gone).try_for_each(|gone| self.delete_provider(gone.id))
     }
 
     /// Whether there may be more. No await: rows are read and written in one turn.

@@ -444,6 +444,10 @@ impl JobShard {
         Ok(self.docs("SELECT doc FROM providers WHERE id = ?", vec![text(id)])?.pop())
     }
 
+    pub(super) fn providers(&self) -> Result<Vec<Provider>, ApiError> {
+        self.docs("SELECT doc FROM providers", vec![])
+    }
+
     /// Keeps a copy of a provider. Writes nothing when it is there.
     pub(super) fn put_provider(&self, provider: &Provider) -> Result<(), ApiError> {
         let values = vec![text(provider.id), serde_json::to_string(provider)?.into()];
