@@ -86,7 +86,7 @@ fn check_literal(address: IpAddr, policy: Policy) -> Result<bool, Refused> {
 
 /// Whether a name is an allowed loopback name; local names are refused.
 fn check_name(name: &str, policy: Policy) -> Result<bool, Refused> {
-    let name = name.strip_suffix('.').unwrap_or(name);
+    let name = name.trim_end_matches('.');
     if name == "localhost" && policy.allow_loopback {
         return Ok(true);
     }
@@ -180,6 +180,7 @@ mod tests {
             ("https://LOCALHOST/a", Some(LocalName), None),
             ("https://a.localhost/", Some(LocalName), Some(LocalName)),
             ("https://intranet/", Some(LocalName), Some(LocalName)),
+            ("https://intranet../", Some(LocalName), Some(LocalName)),
             ("https://printer.local/", Some(LocalName), Some(LocalName)),
             ("https://metadata.google.internal/", Some(LocalName), Some(LocalName)),
             ("https://router.home.arpa/", Some(LocalName), Some(LocalName)),

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::{JoinHandle, JoinSet},
     time::{sleep, timeout},
 };
@@ -59,6 +60,8 @@ pub enum Ending {
 pub struct Reply {
     /// Waited before the first byte.
     pub delay: Duration,
+    /// Whose next word is waited for before the first byte.
+    pub word: Option<watch::Receiver<()>>,
     /// The status code. 0 sends no head at all, only the ending.
     pub status: u16,
     /// Headers besides `Content-Length`.
@@ -80,6 +83,7 @@ impl Reply {
     pub fn status(status: u16) -> Self {
         Self {
             delay: Duration::ZERO,
+            word: None,
             status,
             headers: Vec::new(),
             body: Bytes::new(),
@@ -115,6 +119,12 @@ impl Reply {
     #[must_use]
     pub fn after(self, delay: Duration) -> Self {
         Self { delay, ..self }
+    }
+
+    /// The same answer, at the next word of this.
+    #[must_use]
+    pub fn when(self, word: watch::Receiver<()>) -> Self {
+        Self { word: Some(word), ..self }
     }
 
     /// The same answer with one more header.
@@ -192,8 +202,11 @@ async fn serve<F: Future<Output = Reply>>(
     let mut stream = BufReader::new(stream);
     while let Some(request) = read_request(&mut stream).await? {
         let head_only = request.method == "HEAD";
-        let reply = answer(request).await;
+        let mut reply = answer(request).await;
         sleep(reply.delay).await;
+        if let Some(word) = &mut reply.word {
+            word.changed().await?;
+        }
         write_reply(stream.get_mut(), &reply, head_only, sent).await?;
         match reply.ending {
             Ending::Complete => {}

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::json;
-use xora_tests::{Client, Node, NodeOptions, Origin, Receiver, Reply, Served, clip, probe};
+use tokio::sync::watch;
+use xora_tests::{Client, Node, NodeOptions, Origin, Receiver, Reply, Served, clip, probe, wait_for};
 
 use crate::{
     PATIENCE, compress, job, long_clip, own_edge, short_clip, thumbnail,
@@ -38,7 +39,7 @@ async fn a_job_whose_node_is_killed_is_finished_by_another_with_one_webhook() ->
     assert_eq!(probe(&path)?.frames("video")?, 1800);
 
     receiver.wait(1, PATIENCE).await?;
-    let delivered = xora_tests::wait_for("the delivery to be recorded", PATIENCE, async || {
+    let delivered = wait_for("the delivery to be recorded", PATIENCE, async || {
         let log = client.get(&format!("/v1/jobs/{id}/deliveries")).await?.expect(200)?["deliveries"].take();
         Ok((log[0]["state"] == "delivered").then_some(log))
     });
@@ -60,7 +61,7 @@ async fn an_input_that_was_kept_serves_the_next_attempt_though_its_origin_is_gon
     let url = origin.file(&clip("pale.mp4", &pale.split(' ').collect::<Vec<_>>())?)?;
     let id = client.create(&job(&url, "mp4", &json!({"name": "compress", "codec": "hevc"}))).await?;
     let log = edge.dir().join("first.log");
-    let kept = xora_tests::wait_for("the input to be kept", PATIENCE, async || {
+    let kept = wait_for("the input to be kept", PATIENCE, async || {
         Ok(std::fs::read_to_string(&log)?.contains("input kept").then_some(()))
     });
     kept.await?;
@@ -140,7 +141,7 @@ async fn a_webhook_that_was_owed_when_the_power_went_is_still_sent() -> Result<(
     }
     edge.restart().await?;
     edge.tick().await?;
-    let told = xora_tests::wait_for("every cancelled job's webhook", PATIENCE, async || {
+    let told = wait_for("every cancelled job's webhook", PATIENCE, async || {
         let hooks = receiver.hooks();
         let told = |id: &String| hooks.iter().any(|hook| hook.job()["jobId"] == id.as_str());
         Ok(ids.iter().all(told).then_some(()))
@@ -194,21 +195,60 @@ async fn end(client: Client, id: String) {
     let _ = client.cancel(&id).await;
 }
 
+/// The power goes at four points at once: while an attempt is being sent, after it was answered and before that is recorded,
+/// the same at the second attempt, and while a row waits whose message is not sent yet.
 #[tokio::test]
-async fn a_webhook_whose_sender_died_is_sent_again_and_it_costs_no_attempt() -> Result<()> {
+async fn an_interrupted_attempt_is_made_again_at_no_cost_wherever_the_power_went() -> Result<()> {
     let mut edge = own_edge().await?;
     let client = edge.client();
-    let receiver = Receiver::answering([Reply::hang(), Reply::status(500), Reply::status(500)]).await?;
-    let id = cancelled(&client, &receiver.url()).await?;
-    // The receiver has the request and has not answered.
-    receiver.wait(1, PATIENCE).await?;
+    // The first waits are the same, and the third is long enough to be caught in it.
+    client.put("/v1/settings", &json!({"webhookSchedule": "durable"})).await?.expect(200)?;
+    let (answer, told) = watch::channel(());
+    let silent = Receiver::answering([Reply::hang(), Reply::status(500), Reply::status(500)]).await?;
+    let answered = Receiver::answering([Reply::status(200).body("taken").when(told.clone())]).await?;
+    let second = [Reply::status(500), Reply::status(200).body("taken").when(told)];
+    let second = Receiver::answering(second).await?;
+    let waiting = Receiver::answering(vec![Reply::status(503); 3]).await?;
+
+    let mut ids = Vec::new();
+    for receiver in [&silent, &answered, &second] {
+        ids.push(cancelled(&client, &receiver.url()).await?);
+    }
+    silent.wait(1, PATIENCE).await?;
+    answered.wait(1, PATIENCE).await?;
+    second.wait(2, PATIENCE).await?;
+    ids.push(cancelled(&client, &waiting.url()).await?);
+    wait_for("the record of three attempts", PATIENCE, async || {
+        let log = client.get(&format!("/v1/jobs/{}/deliveries", ids[3])).await?.expect(200)?["deliveries"][0].take();
+        Ok((outcomes(&log).len() == 3 && log["nextAttemptAt"].is_string()).then_some(()))
+    })
+    .await?;
+    edge.freeze()?;
+    // The answers leave, and nobody takes them any more.
+    let before = answered.sent() + second.sent();
+    answer.send_replace(());
+    wait_for("the answers to be sent", PATIENCE, async || {
+        Ok((answered.sent() + second.sent() == before + 10).then_some(()))
+    })
+    .await?;
     edge.restart().await?;
-    let log = delivery(&client, &id, "delivered").await?;
-    let expected = [(1, 0, "interrupted"), (1, 500, "status"), (2, 500, "status"), (3, 200, "")];
-    assert_eq!(outcomes(&log), expected);
-    let hooks = receiver.hooks();
-    assert_eq!(hooks.len(), 4);
-    assert!(hooks.iter().all(|hook| hook.request.header("webhook-id") == log["id"].as_str()));
+
+    let lost = |attempt| (attempt, 0, "interrupted");
+    let refused = |attempt, status| (attempt, status, "status");
+    let done = |attempt| (attempt, 200, "");
+    let table = [
+        (&silent, vec![lost(1), refused(1, 500), refused(2, 500), done(3)]),
+        (&answered, vec![lost(1), done(1)]),
+        (&second, vec![refused(1, 500), lost(2), done(2)]),
+        (&waiting, vec![refused(1, 503), refused(2, 503), refused(3, 503), done(4)]),
+    ];
+    for (id, (receiver, expected)) in ids.iter().zip(table) {
+        let log = delivery(&client, id, "delivered").await?;
+        assert_eq!(outcomes(&log), expected, "{log}");
+        let hooks = receiver.hooks();
+        assert_eq!(hooks.len(), expected.len(), "every attempt reached the receiver, interrupted ones included");
+        assert!(hooks.iter().all(|hook| hook.request.header("webhook-id") == log["id"].as_str()));
+    }
     Ok(())
 }
 

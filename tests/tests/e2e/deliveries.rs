@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use xora_tests::{Client, Node, NodeOptions, ODD, Origin, Producer, Queue, Receiver, Reply, wait_for};
+use xora_tests::{
+    Client, Edge, EdgeOptions, Node, NodeOptions, ODD, Origin, Producer, Queue, Receiver, Reply, end_with_parent,
+    wait_for,
+};
 
 use crate::{
     PATIENCE, idle_edge, own_edge, short_clip, thumbnail,
@@ -155,6 +158,32 @@ async fn a_message_that_is_not_ours_harms_no_other_and_a_dead_one_leaves_its_tra
     assert!(log["attempts"][1]["answer"].as_str().unwrap_or_default().contains("queue"), "{log}");
     let told = receiver.hooks().iter().filter(|hook| hook.job()["jobId"] == id.as_str()).count();
     assert_eq!(told, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_attempt_that_the_queue_gives_up_leaves_its_trace_and_is_sent_when_it_can_be() -> Result<()> {
+    end_with_parent();
+    let mut edge = Edge::start(EdgeOptions { tries: Some(1), ..EdgeOptions::default() }).await?;
+    let client = edge.client();
+    let receiver = Receiver::start().await?;
+    let id = client.create(&with(thumbnail("https://media.example.com/a.mp4"), "webhookUrl", receiver.url())).await?;
+    let secret = edge.var("SIGNING_SECRET").context("the secret")?;
+    // Without it no link can be signed, so no payload can be made and no attempt claimed.
+    edge.restart_with("SIGNING_SECRET", "").await?;
+    assert_eq!(client.cancel(&id).await?.status, 500);
+    let traced = wait_for("the trace of the dead message", PATIENCE, async || {
+        let log = client.get(&format!("/v1/jobs/{id}/deliveries")).await?.expect(200)?["deliveries"][0].take();
+        Ok((!outcomes(&log).is_empty()).then_some(log))
+    });
+    let log = traced.await?;
+    assert_eq!((&log["state"], outcomes(&log)), (&json!("pending"), vec![(1, 0, "interrupted")]), "{log}");
+    assert!(log["attempts"][0]["answer"].as_str().unwrap_or_default().contains("queue"), "{log}");
+    assert!(receiver.hooks().is_empty());
+
+    edge.restart_with("SIGNING_SECRET", &secret).await?;
+    let log = delivery(&client, &id, "delivered").await?;
+    assert_eq!(outcomes(&log).last(), Some(&(1, 200, "")), "it cost no attempt: {log}");
     Ok(())
 }
 

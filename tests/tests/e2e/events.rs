@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::json;
-use xora_tests::{Node, NodeOptions, Origin, Said};
+use xora_tests::{Node, NodeOptions, Origin, Said, wait_for};
 
-use crate::{PATIENCE, compress, edge, long_clip, own_edge, short_clip, thumbnail, with};
+use crate::{PATIENCE, compress, edge, idle_edge, long_clip, own_edge, short_clip, thumbnail, with};
 
 fn states(events: &[xora_tests::Event]) -> Vec<&str> {
     let mut states: Vec<_> = events.iter().filter_map(|event| event.job["state"].as_str()).collect();
@@ -86,6 +86,30 @@ async fn a_stream_outlives_silence_and_is_found_again_after_a_power_cut() -> Res
     let end = again.next(PATIENCE).await?.context("the end")?;
     assert_eq!(end.job["state"], "cancelled", "what was seen is not told again");
     assert!(again.next(PATIENCE).await?.is_none());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stream_ends_within_half_a_minute_after_its_key_was_revoked() -> Result<()> {
+    let admin = idle_edge().await?.client();
+    let id = admin.create(&compress("https://media.example.com/a.mp4")).await?;
+    let minted = admin.post("/v1/tokens", &json!({"name": "watcher", "scopes": ["jobs"]})).await?.expect(201)?;
+    let watcher = admin.with_key(minted["token"].as_str().context("a key")?);
+    let mut revoked = watcher.events(&id, None).await?.context("a stream")?;
+    let mut other = admin.events(&id, None).await?.context("a stream")?;
+    revoked.next(PATIENCE).await?.context("how it stands")?;
+    other.next(PATIENCE).await?.context("how it stands")?;
+
+    admin.delete(&format!("/v1/tokens/{}", minted["id"].as_str().context("an id")?)).await?.expect(204)?;
+    assert!(revoked.next(Duration::from_secs(30)).await?.is_none(), "the contract names the time");
+    let refused = wait_for("the refusal", Duration::from_secs(30), async || {
+        let answer = watcher.get(&format!("/v1/jobs/{id}/events")).await?;
+        Ok((answer.status != 200).then_some(answer))
+    });
+    let refused = refused.await?;
+    assert_eq!((refused.status, refused.code()), (401, "UNAUTHORIZED"));
+    admin.cancel(&id).await?.expect(200)?;
+    assert_eq!(other.next(PATIENCE).await?.context("the end")?.job["state"], "cancelled", "another key's goes on");
     Ok(())
 }
 

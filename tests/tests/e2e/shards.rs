@@ -80,6 +80,25 @@ async fn shards_are_added_while_jobs_run_and_nothing_is_lost_or_made_twice() -> 
 }
 
 #[tokio::test]
+async fn a_node_that_rests_is_woken_for_a_shard_that_it_does_not_know_yet() -> Result<()> {
+    let edge = own_edge().await?;
+    let client = edge.client();
+    let origin = Origin::start().await?;
+    let _node = Node::start(&edge, NodeOptions::default()).await?;
+    let body = thumbnail(&origin.file(&short_clip()?)?);
+    client.run(&body, PATIENCE).await?;
+    edge.put_shard_map(&json!({"epochs": [{"shards": 1}, {"shards": 64, "since": 1}]})).await?;
+    let first = wait_for("a job in a new shard", PATIENCE, async || {
+        let id = client.create(&body).await?;
+        Ok((place(&id).1 != "00").then_some(id))
+    });
+    let done = client.finished(&first.await?, PATIENCE).await?;
+    // Without the word it waits until the node looks by itself, which is up to half a minute.
+    assert!(done["timings"]["queueMs"].as_u64().is_some_and(|ms| ms < 10_000), "{done}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn shards_that_new_jobs_no_longer_go_to_are_still_served() -> Result<()> {
     let edge = own_edge().await?;
     edge.put_shard_map(&json!({"epochs": [{"shards": 4}]})).await?;

@@ -172,6 +172,22 @@ async fn an_output_of_several_parts_goes_to_the_callers_bucket_by_signed_urls_al
 }
 
 #[tokio::test]
+async fn what_stands_in_the_callers_bucket_outlives_its_job() -> Result<()> {
+    let (client, origin, bucket) = (edge().await?.client(), Origin::start().await?, Bucket::start().await?);
+    let id = add(&client, &bucket.provider()).await?;
+    let body = with(thumbnail(&origin.file(&short_clip()?)?), "storageProviderId", id.as_str());
+    let job = client.run(&body, PATIENCE).await?;
+    assert_eq!(job["state"], "completed", "{job}");
+    let (url, before) = (storage_url(&job)?, bucket.left()?);
+    assert_eq!(before.len(), 1);
+    let picture = client.download(url).await?;
+    client.delete(&format!("/v1/jobs/{}", job["jobId"].as_str().context("an id")?)).await?.expect(204)?;
+    assert_eq!(bucket.left()?, before);
+    assert_eq!(client.download(url).await?, picture, "its link is good as long as it says");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_bucket_that_fails_in_the_middle_gets_its_parts_again() -> Result<()> {
     let (client, origin, bucket) = (edge().await?.client(), Origin::start().await?, Bucket::start().await?);
     let id = add(&client, &bucket.provider()).await?;
