@@ -1,6 +1,6 @@
 //! Opening and reading a container.
 
-use std::{ffi::c_char, ptr};
+use std::{ffi::c_char, ops::Range, ptr};
 
 use ffmpeg_next::ffi;
 
@@ -11,7 +11,7 @@ use crate::{
     options::Options,
     packet::Packet,
     stream::{Index, Stream},
-    time::{Rational, known},
+    time::{Rational, fine, known},
 };
 
 /// An open container. Reads only through the [`ReadAt`] it was given.
@@ -109,6 +109,35 @@ impl Input {
         }
     }
 
+    /// Where the index has the packets of a stream, in bytes: from the last place at or before `time` (of decoding, in
+    /// the stream's time base) where decoding can begin, to `more` packets behind it. None where the index has no
+    /// lengths, or other streams take up most of the room between.
+    pub fn place(&self, stream: usize, time: i64, more: i32) -> Option<Range<u64>> {
+        let time = time.div_euclid(self.time_bases(stream).2);
+        let stream = self.stream(stream)?;
+        // SAFETY: the stream is of this context; entries are valid until the context is used again.
+        unsafe {
+            let first = ffi::av_index_search_timestamp(stream, time, ffi::AVSEEK_FLAG_BACKWARD);
+            let behind = ffi::av_index_search_timestamp(stream, time, ffi::AVSEEK_FLAG_ANY);
+            let count = ffi::avformat_index_get_entries_count(stream);
+            if first < 0 || behind < first {
+                return None;
+            }
+            let (mut start, mut end, mut used) = (u64::MAX, 0, 0);
+            for number in first..behind.saturating_add(more).min(count) {
+                let entry = ffi::avformat_index_get_entry(stream, number).as_ref()?;
+                let (at, size) = (u64::try_from(entry.pos).ok()?, u64::try_from(entry.size()).ok()?);
+                (start, end, used) = (start.min(at), end.max(at.checked_add(size)?), used + size);
+            }
+            (used > 0 && used >= end.checked_sub(start)? / 2).then_some(start..end)
+        }
+    }
+
+    /// Tells the source what will be read next, so that it need not guess.
+    pub fn expect(&mut self, range: Range<u64>) {
+        self.io.expect(range);
+    }
+
     /// The picture that belongs to the file, such as cover art.
     pub fn attached_picture(&self, stream: usize) -> Result<Packet> {
         let stream = self.stream(stream).ok_or(Error::new(ErrorKind::Other, "find stream"))?;
@@ -145,22 +174,21 @@ impl Input {
         if code == ffi::AVERROR_EOF {
             return Ok(false);
         }
-        check(code, "read packet").map(|_| true)
+        check(code, "read packet")?;
+        let (coarse, time_base, ticks) = self.time_bases(packet.stream());
+        if ticks > 1 {
+            packet.rescale(coarse, time_base);
+        }
+        Ok(true)
     }
 
     /// Goes to the last point at or before `time` (in the stream's time base) where decoding can begin.
     pub fn seek(&mut self, stream: usize, time: i64) -> Result<()> {
         let index = i32::try_from(stream).map_err(|_| Error::new(ErrorKind::Other, "seek"))?;
+        let time = time.div_euclid(self.time_bases(stream).2);
         // SAFETY: valid while `self` is; libav checks the index.
         let code = unsafe { ffi::av_seek_frame(self.context, index, time, ffi::AVSEEK_FLAG_BACKWARD) };
         check(code, "seek").map(|_| ()).map_err(|error| self.blame(error))
-    }
-
-    /// Goes back to the first byte, without asking any clock of the file.
-    pub fn rewind(&mut self) -> Result<()> {
-        // SAFETY: valid while `self` is.
-        let code = unsafe { ffi::av_seek_frame(self.context, -1, 0, ffi::AVSEEK_FLAG_BYTE) };
-        check(code, "rewind").map(|_| ()).map_err(|error| self.blame(error))
     }
 
     /// The codec's header, as the container keeps it apart from the packets.
@@ -173,8 +201,17 @@ impl Input {
 
     /// The codec parameters of a stream.
     pub(crate) fn parameters(&self, stream: usize) -> Option<(*const ffi::AVCodecParameters, Rational)> {
+        let time_base = self.time_bases(stream).1;
         // SAFETY: the stream is of this context, and libav always allocates its parameters.
-        self.stream(stream).map(|stream| unsafe { ((*stream).codecpar.cast_const(), (*stream).time_base.into()) })
+        self.stream(stream).map(|stream| unsafe { ((*stream).codecpar.cast_const(), time_base) })
+    }
+
+    /// The time base that the container counts in, the one that is told, and how many ticks of this are one of that.
+    fn time_bases(&self, stream: usize) -> (Rational, Rational, i64) {
+        // SAFETY: the stream is of this context.
+        let coarse = self.stream(stream).map_or(Rational(0, 1), |stream| unsafe { (*stream).time_base }.into());
+        let (time_base, ticks) = fine(coarse);
+        (coarse, time_base, ticks)
     }
 
     pub(crate) fn stream(&self, stream: usize) -> Option<*mut ffi::AVStream> {

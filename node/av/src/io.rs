@@ -1,6 +1,6 @@
 //! Custom I/O: libav reads from and writes to traits, and can reach nothing else.
 
-use std::{ffi::c_void, io, ptr, slice};
+use std::{ffi::c_void, io, ops::Range, ptr, slice};
 
 use ffmpeg_next::ffi;
 
@@ -13,6 +13,9 @@ pub trait ReadAt {
 
     /// The length in bytes, when it is known.
     fn size(&self) -> Option<u64>;
+
+    /// Hears that these bytes will be read next, and those behind them hardly.
+    fn expect(&mut self, _range: Range<u64>) {}
 }
 
 /// A place for bytes. Muxers write forward, and seek back to patch what they wrote.
@@ -54,6 +57,12 @@ impl Reader {
     pub(crate) fn size(&self) -> Option<u64> {
         // SAFETY: the state lives as long as `self`, and no callback runs while `self` is borrowed here.
         unsafe { (*self.state).target.size() }
+    }
+
+    /// Tells the source what will be read next.
+    pub(crate) fn expect(&mut self, range: Range<u64>) {
+        // SAFETY: the state lives as long as `self`, and no callback runs while `self` is borrowed here.
+        unsafe { (*self.state).target.expect(range) }
     }
 }
 

@@ -91,7 +91,7 @@ impl Output {
         unsafe {
             check(ffi::avcodec_parameters_copy((*to).codecpar, (*from).codecpar), "describe stream")?;
             (*(*to).codecpar).codec_tag = tag.map_or(0, u32::from_le_bytes);
-            (*to).time_base = (*from).time_base;
+            (*to).time_base = crate::time::fine((*from).time_base.into()).0.into();
             (*to).avg_frame_rate = (*from).avg_frame_rate;
             let own = (*from).sample_aspect_ratio;
             (*to).sample_aspect_ratio = if own.num > 0 { own } else { (*(*from).codecpar).sample_aspect_ratio };

@@ -6,7 +6,7 @@ use crate::{
     frame::Color,
     names::{layout_name, pixel_format_depth, pixel_format_name, text},
     orientation::Orientation,
-    time::{Rational, known},
+    time::{Rational, fine, known},
 };
 
 /// What a stream carries.
@@ -33,7 +33,7 @@ pub struct Stream {
     pub kind: Kind,
     /// libav's name of the codec, `none` when unknown.
     pub codec: String,
-    /// Unit of its times, in seconds.
+    /// Unit of its times, in seconds; never coarser than a millisecond, whatever the container counts in.
     pub time_base: Rational,
     /// First time, in `time_base`.
     pub start: Option<i64>,
@@ -97,15 +97,18 @@ impl Stream {
         // integers, not as Rust enums.
         unsafe {
             let parameters = (*stream).codecpar;
+            let (time_base, ticks) = fine((*stream).time_base.into());
             let rate = ffi::av_guess_frame_rate(context, stream, std::ptr::null_mut());
             let aspect = ffi::av_guess_sample_aspect_ratio(context, stream, std::ptr::null_mut());
             Self {
                 index: usize::try_from((*stream).index).unwrap_or(0),
                 kind: kind((&raw const (*parameters).codec_type).cast::<i32>().read()),
                 codec: text(ffi::avcodec_get_name((*parameters).codec_id)),
-                time_base: (*stream).time_base.into(),
-                start: known((*stream).start_time),
-                duration: known((*stream).duration).filter(|duration| *duration > 0),
+                time_base,
+                start: known((*stream).start_time).map(|start| start.saturating_mul(ticks)),
+                duration: known((*stream).duration)
+                    .filter(|duration| *duration > 0)
+                    .map(|duration| duration.saturating_mul(ticks)),
                 frames: u64::try_from((*stream).nb_frames).unwrap_or(0),
                 bit_rate: u64::try_from((*parameters).bit_rate).unwrap_or(0),
                 is_default: (*stream).disposition & ffi::AV_DISPOSITION_DEFAULT != 0,

@@ -15,6 +15,21 @@ pub fn rescale(value: i64, from: Rational, to: Rational) -> i64 {
     unsafe { ffi::av_rescale_q(value, from.into(), to.into()) }
 }
 
+/// A time base whose ticks are a tenth of a millisecond at most, and how many of them are one of `coarse`. Some
+/// containers count in whole pictures, to which nothing else can be moved without being moved by half a picture.
+pub(crate) fn fine(coarse: Rational) -> (Rational, i64) {
+    const PER_SECOND: i64 = 10_000;
+    let (num, den) = (i64::from(coarse.0), i64::from(coarse.1));
+    if num <= 0 || den <= 0 || den >= num.saturating_mul(1000) {
+        return (coarse, 1);
+    }
+    let ticks = (num.saturating_mul(PER_SECOND) + den - 1) / den;
+    match i32::try_from(den.saturating_mul(ticks)) {
+        Ok(finer) => (Rational(coarse.0, finer), ticks),
+        Err(_) => (coarse, 1),
+    }
+}
+
 /// libav's "no timestamp" as an `Option`.
 pub(crate) fn known(timestamp: i64) -> Option<i64> {
     (timestamp != ffi::AV_NOPTS_VALUE).then_some(timestamp)
@@ -34,5 +49,20 @@ mod tests {
         assert_eq!(rescale(1, Rational(1, 30), MICROSECONDS), 33_333);
         assert_eq!(rescale(2, Rational(1, 3), Rational(1, 1)), 1);
         assert_eq!(rescale(5, Rational(1, 0), MICROSECONDS), 0);
+    }
+
+    #[test]
+    fn coarse_time_bases_become_finer_by_whole_numbers() {
+        for (coarse, finer, ticks) in [
+            (Rational(1, 25), Rational(1, 10_000), 400),
+            (Rational(1001, 30_000), Rational(1001, 10_020_000), 334),
+            (Rational(1, 1), Rational(1, 10_000), 10_000),
+            (Rational(1, 1000), Rational(1, 1000), 1),
+            (Rational(1, 12_800), Rational(1, 12_800), 1),
+            (Rational(i32::MAX, 1), Rational(i32::MAX, 1), 1),
+            (Rational(0, 1), Rational(0, 1), 1),
+        ] {
+            assert_eq!(fine(coarse), (finer, ticks), "{coarse:?}");
+        }
     }
 }

@@ -83,14 +83,23 @@ impl<'a> AudioPath<'a> {
     }
 }
 
-/// The filters from one form of sound to the track's. Mixing down is normalised, so that it cannot clip.
+/// The filters from one form of sound to the track's. What is mixed down keeps its loudness, as in the `ffmpeg` command,
+/// and where that would clip it is held back.
 pub fn conversion(encode: &AudioEncode, shape: &AudioShape) -> String {
     let AudioEncode { sample_rate, sample_format, channels, layout, .. } = encode;
-    let normalised = if shape.channels > *channels { "=rematrix_maxval=1.0" } else { "" };
+    let form = format!("sample_rates={sample_rate}:channel_layouts={layout}");
+    if shape.channels <= *channels {
+        return format!("aresample,aformat={form}:sample_fmts={sample_format}");
+    }
+    // Without a largest value, sums of integers would be made quieter and sums of others would not.
     format!(
-        "aresample{normalised},aformat=sample_rates={sample_rate}:sample_fmts={sample_format}:channel_layouts={layout}"
+        "aresample=rematrix_maxval=100,aformat={form}:sample_fmts=dbl,alimiter=level=disabled:latency=1,\
+         aformat=sample_fmts={sample_format}"
     )
 }
+
+/// The filter that closes gaps and overlaps of sound. Less than this is jitter of the timestamps.
+pub const STEADY: &str = "aresample=async=1:min_hard_comp=0.015";
 
 fn drain(graph: &mut Graph, frame: Option<&mut Frame>, sink: &mut AudioSink, mux: &mut Mux) -> Done<()> {
     graph.push(frame)?;
@@ -134,10 +143,13 @@ impl<'a> AudioSink<'a> {
 
     /// Takes sound in the track's form, or the end.
     pub fn take(&mut self, mut frame: Option<&mut Frame>, time_base: Rational, mux: &mut Mux) -> Done<()> {
+        if self.is_done {
+            return Ok(());
+        }
         if let (Some(first), None) = (&mut frame, &self.regular) {
             self.open(first, time_base, mux)?;
         }
-        let Some(mut graph) = self.regular.take().filter(|_| !self.is_done) else { return Ok(()) };
+        let Some(mut graph) = self.regular.take() else { return Ok(()) };
         graph.push(frame)?;
         let mut regular = Frame::new()?;
         loop {
@@ -176,8 +188,7 @@ impl<'a> AudioSink<'a> {
             first,
         )?;
         let shape = first.audio_shape(time_base);
-        // A gap or an overlap of a tenth of a second is closed; less is jitter of the timestamps.
-        let chain = format!("aresample=async=1:min_hard_comp=0.1{}", self.cut());
+        let chain = format!("{STEADY}{}", self.cut());
         let mut graph = Graph::sound(&shape, &chain)?;
         graph.set_frame_size(encoder.frame_size());
         mux.open(self.index, &encoder, Rational(0, 1), None)?;
@@ -218,7 +229,7 @@ impl<'a> AudioSink<'a> {
         self.take(None, time_base, mux)?;
         self.pump(None, mux)?;
         if self.samples == 0 {
-            return Err(Fault::transcode("no sound of the input could be decoded"));
+            return Err(Fault::Nothing("no sound of the input could be decoded"));
         }
         let first = self.first.unwrap_or(0);
         // MP4 cuts the encoder's priming off at zero only; where sound begins later, the priming is part of it.

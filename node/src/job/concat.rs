@@ -211,6 +211,7 @@ impl Tape<'_> {
                     max_pixels: self.limits.pixels,
                     frame_rate: stream.frame_rate,
                     window: Window::default(),
+                    begins: 0,
                     alike: Some(Alike { rate: pictures.rate }),
                 };
                 self.video = Some(Pictures::Encode(Box::new(VideoPath::open(input, setup)?)));

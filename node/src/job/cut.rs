@@ -16,6 +16,7 @@ use crate::job::{
     h264::{Form, Header, lengths_to_start_codes},
     mux::Mux,
     plan::VideoEncode,
+    video::NO_PICTURE_US,
 };
 
 /// The most bytes between two places where decoding can begin.
@@ -36,6 +37,8 @@ pub struct CutPath<'a> {
     encoder: Option<Encoder>,
     /// The sets that the encoder makes; they must be the same at the start and at the end.
     own: Option<Header>,
+    /// The last picture from before the wanted part: it may still be shown when that begins.
+    before: Option<Frame>,
     /// Pictures from before the first packet that is copied.
     head: Vec<Packet>,
     /// Packets since the last place where decoding can begin.
@@ -87,6 +90,7 @@ impl<'a> CutPath<'a> {
             phase: Phase::Head,
             encoder: None,
             own: None,
+            before: None,
             head: Vec::new(),
             held: Vec::new(),
             held_bytes: 0,
@@ -125,6 +129,7 @@ impl<'a> CutPath<'a> {
         match self.phase {
             Phase::Head => {
                 self.decode_head(None, damage)?;
+                self.show_before(None)?;
                 self.write_head(None, mux)?;
             }
             Phase::Copy => self.end_group(mux, damage)?,
@@ -143,13 +148,26 @@ impl<'a> CutPath<'a> {
         })?;
         for mut frame in frames {
             self.open_encoder(&frame)?;
-            let pts = frame.best_effort_pts();
-            if pts.is_some_and(|pts| !self.window.excludes(self.us(pts))) {
-                frame.set_pts(pts);
+            let Some(pts) = frame.best_effort_pts() else { continue };
+            frame.set_pts(Some(pts));
+            if self.window.begins_before(self.us(pts)) {
+                self.before = Some(frame);
+            } else if !self.window.excludes(self.us(pts)) {
+                self.show_before(Some(pts))?;
                 self.encode_into_head(Some(&mut frame))?;
             }
         }
         Ok(())
+    }
+
+    /// Begins with the picture from before the part, where the first of the part comes too late or not at all.
+    fn show_before(&mut self, first: Option<i64>) -> Done<()> {
+        let (Some(mut shown), Some(from_us)) = (self.before.take(), self.window.from_us) else { return Ok(()) };
+        if first.is_some_and(|first| self.us(first) - from_us < NO_PICTURE_US) {
+            return Ok(());
+        }
+        shown.set_pts(Some(rescale(from_us, MICROSECONDS, self.time_base)));
+        self.encode_into_head(Some(&mut shown))
     }
 
     fn encode_into_head(&mut self, frame: Option<&mut Frame>) -> Done<()> {
@@ -161,6 +179,7 @@ impl<'a> CutPath<'a> {
     /// Ends the pictures that are encoded at the start, before the first packet that is copied.
     fn end_head(&mut self, first: &Packet, pts: i64, mux: &mut Mux, damage: &mut Damage) -> Done<()> {
         self.decode_head(None, damage)?;
+        self.show_before(Some(pts))?;
         if self.encoder.is_none() {
             // The cut is just here: only its looks are of interest.
             self.decoder.reset();
@@ -192,7 +211,7 @@ impl<'a> CutPath<'a> {
         self.encode_into_head(None)?;
         // It has been told that there is no more: the end gets a new one.
         self.encoder = None;
-        let own = self.own.as_ref().ok_or_else(|| Fault::transcode("no picture of the input could be decoded"))?;
+        let own = self.own.as_ref().ok_or(Fault::Nothing("no picture of the input could be decoded"))?;
         mux.open_with(self.index, &self.header.with(own))?;
         let head = std::mem::take(&mut self.head);
         if head.is_empty() {

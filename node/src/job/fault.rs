@@ -17,6 +17,8 @@ pub enum Fault {
     Av(Error),
     /// Decided already.
     Job(JobFailure),
+    /// Nothing of what was wanted came out. After a seek it may have led astray, and reading from the start may help.
+    Nothing(&'static str),
     /// The supervisor is gone: there is nobody to tell.
     Gone,
 }
@@ -65,6 +67,9 @@ impl Fault {
     pub fn into_failure(self) -> Option<JobFailure> {
         match self {
             Self::Job(failure) => Some(failure),
+            Self::Nothing(message) => {
+                Some(JobFailure::Known { kind: FailureKind::Transcode, message: message.to_owned() })
+            }
             Self::Av(error) => Some(judge(error)),
             Self::Gone => None,
         }

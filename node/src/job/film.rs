@@ -46,6 +46,8 @@ pub struct Job<'a> {
     pub threads: u32,
     /// Hardware encoders that may be used.
     pub hardware: &'a [String],
+    /// Whether to go to the wanted part at once, instead of reading all that is before it.
+    pub seeks: bool,
 }
 
 /// Makes it.
@@ -97,7 +99,7 @@ impl<'a> Pump<'a> {
         for stream in 0..job.probe.streams.len() {
             input.want(stream, film.uses(stream));
         }
-        if film.part.from_start {
+        if film.part.from_start && job.seeks {
             seek_before(input, film, job.probe)?;
         }
         let video = film.video.as_ref().map(|track| open_video(job, input, film, track, mux)).transpose()?;
@@ -249,6 +251,7 @@ fn open_video<'a>(
                 max_pixels: job.limits.pixels,
                 frame_rate: stream.frame_rate,
                 window: window(film),
+                begins: stream.start.unwrap_or(0) - rescale(film.start_us, MICROSECONDS, stream.time_base),
                 alike: None,
             },
         )?),
@@ -310,7 +313,10 @@ fn seek_before(input: &mut Input, film: &Film, probe: &Probe) -> Done<()> {
         }
     }
     let start = probe.streams[stream].start.unwrap_or(0);
-    Ok(input.seek(stream, start.min(target))?)
+    input.seek(stream, start.min(target)).map_err(|error| {
+        let is_ours = error.kind != ErrorKind::Source;
+        if is_ours { Fault::Nothing("the input has no place where its part can be begun") } else { error.into() }
+    })
 }
 
 /// Whether the next packet that decoding can begin at is shown at or before a time.

@@ -41,6 +41,8 @@ mod copy_test;
 #[cfg(test)]
 mod media_test;
 #[cfg(test)]
+mod parts_test;
+#[cfg(test)]
 mod pitfalls_test;
 #[cfg(test)]
 mod plan_test;
@@ -143,14 +145,21 @@ fn run_one(
             let layout = Layout::of(film.format, film.expected_bytes, film.packets, index_bytes);
             link.planned(strategy, film.format, film.expected_bytes, layout.part_size)?;
             link.stage(Stage::Transcode);
-            let job = film::Job { link, probe: &probe, limits, threads, hardware };
-            film::make(&job, &mut input, &film, layout, fates)?
+            let job = film::Job { link, probe: &probe, limits, threads, hardware, seeks: true };
+            match film::make(&job, &mut input, &film, layout, fates.clone()) {
+                // A clock that starts again in mid-file leads seeks astray, and some files know no places to seek to.
+                Err(Fault::Nothing(_)) if film.part.from_start => {
+                    let (mut input, _) = probe::open(link, 0, source, limits)?;
+                    film::make(&film::Job { seeks: false, ..job }, &mut input, &film, layout, fates)?
+                }
+                made => made?,
+            }
         }
         Make::Still(still) => {
             let expected = expected_picture(&still, &probe);
             link.planned(strategy, still.format, expected, Layout::of(still.format, expected, 0, None).part_size)?;
             link.stage(Stage::Transcode);
-            still::make(link, &mut input, &probe, &still, fates, limits)?
+            still::make(link, (&mut input, source), &probe, &still, fates, limits)?
         }
     };
     Ok(Up::Produced(Box::new(report)))

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use xora_shared::{failure::FailureKind, media::Format, report::Fate};
 
 use super::{
-    copy_test::{decoded, sound_after_pictures},
+    copy_test::{decoded, sound_after_pictures, transcode},
     media_test::{LIMITS, Made, PICTURES, SOUND, X264, compress, corners, entry, make, picture_times, refused, synth},
 };
 
@@ -116,6 +116,39 @@ fn what_an_edit_list_hides_is_not_shown() {
     assert_eq!(picture_times(&made.file).len(), seen);
     let offset = sound_after_pictures(&made.file) - sound_after_pictures(&input);
     assert!(offset.abs() <= 20_000, "moved by {offset} µs");
+    // Copied, they are still there and still hidden.
+    let copied = transcode(&input, Format::Mp4);
+    assert_eq!(decoded(&copied.file, "0:v:0").len(), seen);
+}
+
+/// Loudness of the whole sound and its highest peak, in tenths of a decibel of full scale.
+fn volume(file: &std::path::Path) -> (i64, i64) {
+    let input = file.to_str().expect("text");
+    let arguments = ["-nostdin", "-i", input, "-map", "0:a:0", "-af", "astats", "-f", "null", "-"];
+    let output = std::process::Command::new("ffmpeg").args(arguments).output().expect("ffmpeg");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let last = |name: &str| -> i64 {
+        let value = text.rsplit_once(name).expect(name).1.split_whitespace().next().expect("a number");
+        #[expect(clippy::cast_possible_truncation, reason = "small numbers")]
+        let tenths = (value.parse::<f64>().expect("a number") * 10.0) as i64;
+        tenths
+    };
+    (last("RMS level dB: "), last("Peak level dB: "))
+}
+
+#[test]
+fn surround_is_mixed_down_without_becoming_quieter_and_does_not_clip() {
+    let mixed = |name: &str, level: &str| {
+        let channel = |frequency: u32| format!("{level}*sin({frequency}*2*PI*t)");
+        let six = [300, 500, 700, 50, 1100, 1300].map(channel).join("|");
+        let input = synth(name, &format!("-f lavfi -i aevalsrc={six}:d=2:s=48000:c=5.1 -c:a flac"));
+        volume(&compressed(&input).file)
+    };
+    // A side gets its front channel, and of the middle and the back one half of the power each: 0.05 in all, -26 dB.
+    let (quiet, loud) = (mixed("pit-quiet.mkv", "0.05"), mixed("pit-loud.mkv", "0.8"));
+    assert!((quiet.0 + 260).abs() <= 4, "{quiet:?}");
+    // The encoder may come out a little higher than what it was given.
+    assert!(loud.1 <= 10, "{loud:?}");
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn web_ready(encode: Option<WebEncode>) -> Recipe {
     Recipe::WebReady(WebReady { encode })
 }
 
-fn cut(start_us: u64, duration_us: Option<u64>) -> Cut {
+pub(super) fn cut(start_us: u64, duration_us: Option<u64>) -> Cut {
     Cut { start_us, duration_us }
 }
 
@@ -36,7 +36,7 @@ fn key_times(file: &Path) -> Vec<i64> {
 }
 
 /// How long the sound is when it is decoded, in milliseconds.
-fn sound_ms(file: &Path) -> i64 {
+pub(super) fn sound_ms(file: &Path) -> i64 {
     let frames = decoded(file, "0:a:0");
     let rate: i64 = entry(file, "a:0", "sample_rate").parse().expect("a rate");
     let channels: i64 = entry(file, "a:0", "channels").parse().expect("channels");
@@ -49,7 +49,7 @@ fn sound_ms(file: &Path) -> i64 {
 
 /// 12 seconds in which every picture has its number as its brightness, sound that clicks once a second, B-frames, and
 /// a place to begin every two seconds.
-fn numbered() -> PathBuf {
+pub(super) fn numbered() -> PathBuf {
     let pictures = "color=black:s=160x120:r=25:d=12,format=yuv420p,geq=lum='16+mod(N,200)':cb=128:cr=128";
     let sound = "aevalsrc='if(lt(mod(t,1),0.02),sin(2*PI*1000*t),0)':s=48000:d=12";
     let codecs = "-c:v libx264 -preset medium -crf 4 -g 50 -sc_threshold 0 -bf 3 -c:a aac -b:a 128k";
@@ -57,7 +57,7 @@ fn numbered() -> PathBuf {
 }
 
 /// Brightness of each picture in turn.
-fn numbers(file: &Path) -> Vec<i64> {
+pub(super) fn numbers(file: &Path) -> Vec<i64> {
     let input = file.to_str().expect("text");
     let arguments = ["-nostdin", "-v", "error", "-i", input, "-map", "0:v:0", "-fps_mode", "passthrough"];
     let scale = ["-vf", "scale=1:1:flags=area,format=gray", "-f", "rawvideo", "-"];
@@ -67,7 +67,7 @@ fn numbers(file: &Path) -> Vec<i64> {
 }
 
 /// Asserts that pictures are those from `first` on, each as bright as its number says.
-fn assert_numbered(file: &Path, first: i64, count: usize) {
+pub(super) fn assert_numbered(file: &Path, first: i64, count: usize) {
     let found = numbers(file);
     assert_eq!(found.len(), count, "{}", file.display());
     let all = numbers(&numbered());
@@ -83,7 +83,7 @@ fn assert_numbered(file: &Path, first: i64, count: usize) {
 }
 
 /// When the clicks begin after the start of the file, in milliseconds.
-fn clicks(file: &Path) -> Vec<i64> {
+pub(super) fn clicks(file: &Path) -> Vec<i64> {
     let input = file.to_str().expect("text");
     let arguments = ["-nostdin", "-v", "error", "-copyts", "-i", input, "-map", "0:a:0", "-ac", "1", "-ar", "48000"];
     let raw = ["-af", "aresample=async=1:first_pts=0", "-f", "s16le", "-"];

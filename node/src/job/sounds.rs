@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use xora_av::{AudioShape, Decoder, Frame, Graph, Input, MICROSECONDS, Packet, Poll, Rational, rescale};
 
 use crate::job::{
-    audio::{AudioFacts, AudioSink, conversion},
+    audio::{AudioFacts, AudioSink, STEADY, conversion},
     copy::Window,
     damage::Damage,
     decode::decode,
@@ -144,7 +144,7 @@ impl<'a> Sounds<'a> {
     /// From one form of sound to the track's, without the input's gaps and overlaps, from its very start.
     fn chain(&self, shape: &AudioShape) -> String {
         let at = self.sent + self.kept_samples - self.begun;
-        format!("{},aresample=async=1:min_hard_comp=0.1:first_pts={at}", conversion(self.encode, shape))
+        format!("{},{STEADY}:first_pts={at}", conversion(self.encode, shape))
     }
 
     /// Passes a frame, or the end, through the filters, and keeps what comes out for a while.

@@ -1,22 +1,28 @@
 //! An input as the job process sees it: an index at the supervisor.
 
-use std::{collections::VecDeque, io};
+use std::{collections::VecDeque, io, ops::Range};
 
 use xora_av::ReadAt;
 
 use crate::{ipc::MAX_READ, job::link::Link};
 
-/// The first read at a new place, in bytes: small, since demuxers hop between headers and index.
-const FIRST_READ: u32 = 64 << 10;
+/// The first read of all, in bytes: the supervisor has as much already.
+const HEAD: u32 = 64 << 10;
+/// The first read at any other place, in bytes: small, since demuxers hop between headers, index and media.
+const FIRST_READ: u32 = 16 << 10;
+/// What follows it at the least, once it is clear that reading goes on.
+const SECOND_READ: u32 = 64 << 10;
 /// Windows kept: badly interleaved files alternate between a few places.
 const WINDOWS: usize = 6;
 
 /// Reads an input through the supervisor, and keeps the last few windows of it. A window that is read on from its end
-/// is followed by one of twice its length, up to the largest read allowed.
+/// is followed by one of twice its length, up to the largest read allowed. What is [expected](ReadAt::expect) is read as
+/// it is said.
 pub struct RemoteInput {
     link: Link,
     input: u32,
     size: Option<u64>,
+    expected: Range<u64>,
     /// Last used last.
     windows: VecDeque<Window>,
 }
@@ -24,6 +30,8 @@ pub struct RemoteInput {
 struct Window {
     offset: u64,
     bytes: Vec<u8>,
+    /// How much is read when reading goes on behind it.
+    next: u32,
 }
 
 impl Window {
@@ -35,24 +43,35 @@ impl Window {
 impl RemoteInput {
     /// An input by index, and its length in bytes when that is known.
     pub fn new(link: Link, input: u32, size: Option<u64>) -> Self {
-        Self { link, input, size, windows: VecDeque::new() }
+        Self { link, input, size, expected: 0..0, windows: VecDeque::new() }
     }
 
     /// Fetches the window that begins at `offset`; empty at the end of the input.
     fn fetch(&mut self, offset: u64) -> io::Result<Window> {
         let before = self.windows.iter().position(|window| window.end() == offset && !window.bytes.is_empty());
-        let length = match before.and_then(|index| self.windows.remove(index)) {
-            Some(window) => {
-                let twice = u32::try_from(window.bytes.len() * 2).unwrap_or(MAX_READ);
-                twice.clamp(FIRST_READ, MAX_READ)
-            }
-            None => FIRST_READ,
+        let before = before.and_then(|index| self.windows.remove(index));
+        let length = match (self.expected(offset), before) {
+            (Some(expected), _) => expected,
+            (None, Some(window)) => window.next,
+            (None, None) if offset == 0 => HEAD,
+            (None, None) => FIRST_READ,
+        };
+        // What follows what was expected is a little more of it, not a direction.
+        let next = match self.expected(offset) {
+            Some(_) => FIRST_READ,
+            None => length.saturating_mul(2).clamp(SECOND_READ, MAX_READ),
         };
         // Up to the next window at most: what is held is not read twice.
-        let next = self.windows.iter().map(|window| window.offset).filter(|next| *next > offset).min();
-        let room = next.and_then(|next| u32::try_from(next - offset).ok()).unwrap_or(MAX_READ);
+        let held = self.windows.iter().map(|window| window.offset).filter(|held| *held > offset).min();
+        let room = held.and_then(|held| u32::try_from(held - offset).ok()).unwrap_or(MAX_READ);
         let bytes = self.link.read(self.input, offset, length.min(room))?.ok_or(io::ErrorKind::NotConnected)?;
-        Ok(Window { offset, bytes })
+        Ok(Window { offset, bytes, next })
+    }
+
+    /// How much is expected to be read from here on, in bytes.
+    fn expected(&self, offset: u64) -> Option<u32> {
+        let rest = self.expected.contains(&offset).then(|| self.expected.end - offset)?;
+        Some(u32::try_from(rest).unwrap_or(MAX_READ).min(MAX_READ))
     }
 }
 
@@ -78,5 +97,9 @@ impl ReadAt for RemoteInput {
 
     fn size(&self) -> Option<u64> {
         self.size
+    }
+
+    fn expect(&mut self, range: Range<u64>) {
+        self.expected = range;
     }
 }

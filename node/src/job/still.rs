@@ -11,25 +11,27 @@ use xora_shared::{
 };
 
 use crate::{
-    ipc::Limits,
+    ipc::{Limits, Source},
     job::{
         damage::Damage,
         decode::decode,
         fault::{Done, Fault},
         link::Link,
         plan::Still,
-        probe::Probe,
+        probe::{self, Probe},
         shape::{Picture, chain},
     },
 };
 
 /// How far before the time asked for decoding begins, when the first try came out behind it; in microseconds.
 const STEP_BACK_US: i64 = 10_000_000;
+/// Pictures behind the one asked for that a decoder must see before it gives that one out, as a rule.
+const BEHIND: i32 = 4;
 
 /// Makes it, and hands it over as part 1.
 pub fn make(
     link: &Link,
-    input: &mut Input,
+    (input, source): (&mut Input, &Source),
     probe: &Probe,
     still: &Still,
     fates: Vec<StreamFate>,
@@ -40,10 +42,9 @@ pub fn make(
     let mut frame = if still.is_cover {
         decode_cover(input, &mut decoder, still.stream)?
     } else {
-        for other in 0..probe.streams.len() {
-            input.want(other, other == still.stream);
-        }
-        find(input, &mut decoder, stream, still.seek_us)?
+        want_only(input, still.stream);
+        let found = find(input, &mut decoder, stream, still.seek_us)?;
+        found.map_or_else(|| find_from_start(link, source, stream, still.seek_us, limits), Ok)?
     };
     let mut picture = fit(&mut frame, &decoder, &still.picture, limits)?;
     let bytes = encode(&mut picture, still)?;
@@ -69,34 +70,52 @@ fn decode_cover(input: &Input, decoder: &mut Decoder, stream: usize) -> Done<Fra
     found.ok_or_else(|| Fault::unsupported("the cover picture of the input could not be decoded"))
 }
 
-/// The picture that is shown at `seek_us`: the last one that begins at or before it, else the first there is.
-fn find(input: &mut Input, decoder: &mut Decoder, stream: &Stream, seek_us: u64) -> Done<Frame> {
-    let start = stream.start.unwrap_or(0);
+fn want_only(input: &mut Input, stream: usize) {
+    for other in 0..input.streams().len() {
+        input.want(other, other == stream);
+    }
+}
+
+/// A time from the start of a stream, in its time base.
+fn target(stream: &Stream, seek_us: u64) -> i64 {
     let wanted_us = i64::try_from(seek_us).unwrap_or(i64::MAX);
-    let target = start.saturating_add(rescale(wanted_us, MICROSECONDS, stream.time_base));
+    stream.start.unwrap_or(0).saturating_add(rescale(wanted_us, MICROSECONDS, stream.time_base))
+}
+
+/// The picture that is shown at `seek_us`: the last one that begins at or before it, else the first there is; none where
+/// seeking finds nothing.
+fn find(input: &mut Input, decoder: &mut Decoder, stream: &Stream, seek_us: u64) -> Done<Option<Frame>> {
+    let (start, target) = (stream.start.unwrap_or(0), target(stream, seek_us));
     let mut fallback = None;
     for back_us in [0, STEP_BACK_US, i64::MAX] {
         let from = target.saturating_sub(rescale(back_us, MICROSECONDS, stream.time_base)).max(start);
         // Past the end some containers refuse to seek; the next try begins earlier.
-        if target > start && input.seek(stream.index, from).is_err() && back_us < i64::MAX {
+        if target > start && input.seek(stream.index, from).is_err() {
             continue;
         }
+        if let Some(range) = input.place(stream.index, target, BEHIND) {
+            input.expect(range);
+        }
         decoder.reset();
-        match scan(input, decoder, stream.index, target)? {
-            Scan { shown: Some(frame), .. } => return Ok(frame),
+        match scan(input, decoder, stream, target)? {
+            Scan { shown: Some(frame), .. } => return Ok(Some(frame)),
             Scan { later, .. } => fallback = later.or(fallback),
         }
         if from == start {
             break;
         }
     }
-    // A clock that starts again in mid-file leads seeks astray; the first byte is always where it was.
-    if fallback.is_none() && input.rewind().is_ok() {
-        decoder.reset();
-        let Scan { shown, later } = scan(input, decoder, stream.index, target)?;
-        fallback = shown.or(later);
-    }
-    fallback.ok_or_else(|| Fault::transcode("no picture of the input could be decoded"))
+    Ok(fallback)
+}
+
+/// As [`find`], for files in which seeking finds nothing: a clock that starts again in mid-file leads it astray, and some
+/// know no places to seek to.
+fn find_from_start(link: &Link, source: &Source, stream: &Stream, seek_us: u64, limits: &Limits) -> Done<Frame> {
+    let (mut input, _) = probe::open(link, 0, source, limits)?;
+    want_only(&mut input, stream.index);
+    let mut decoder = Decoder::open(&input, stream.index, 1, limits.pixels)?;
+    let Scan { shown, later } = scan(&mut input, &mut decoder, stream, target(stream, seek_us))?;
+    shown.or(later).ok_or_else(|| Fault::transcode("no picture of the input could be decoded"))
 }
 
 /// What decoding from one place on found.
@@ -107,14 +126,17 @@ struct Scan {
     later: Option<Frame>,
 }
 
-fn scan(input: &mut Input, decoder: &mut Decoder, stream: usize, target: i64) -> Done<Scan> {
+fn scan(input: &mut Input, decoder: &mut Decoder, stream: &Stream, target: i64) -> Done<Scan> {
+    let usual = rescale(1, Rational(stream.frame_rate.1, stream.frame_rate.0), stream.time_base).max(1);
+    // Where the next picture begins if it does not say.
+    let mut next = stream.start.unwrap_or(0);
     let mut found = Scan { shown: None, later: None };
     let mut damage = Damage::default();
     let mut packet = Packet::new()?;
     loop {
         let more = loop {
             match input.read(&mut packet) {
-                Ok(more) if !more || packet.stream() == stream => break more,
+                Ok(more) if !more || packet.stream() == stream.index => break more,
                 Ok(_) => {}
                 Err(error) if error.kind == xora_av::ErrorKind::InvalidData => damage.unreadable()?,
                 Err(error) => return Err(error.into()),
@@ -122,7 +144,8 @@ fn scan(input: &mut Input, decoder: &mut Decoder, stream: usize, target: i64) ->
         };
         damage.packet();
         decode(decoder, more.then_some(&packet), &mut damage, |frame| {
-            let begins = frame.best_effort_pts().unwrap_or(i64::MIN);
+            let begins = frame.best_effort_pts().unwrap_or(next);
+            next = begins.saturating_add(frame.duration().max(usual));
             if begins <= target && found.later.is_none() {
                 found.shown = Some(frame.take()?);
             } else if found.later.is_none() {

@@ -25,7 +25,7 @@ const LENGTH_TOLERANCE_US: u64 = 50_000;
 const OFFSET_TOLERANCE_US: i64 = 20_000;
 /// How much is decoded before and behind a joint, in microseconds.
 const AROUND_US: i64 = 1_000_000;
-/// The most pictures decoded of the first and of the last group.
+/// The most pictures decoded of the first and of the last group, beside those that are hidden and only lead up to them.
 const PICTURES: u64 = 16;
 
 /// Reads the output back. Fails only when it cannot be read; what is wrong with it is in the report.
@@ -338,7 +338,7 @@ fn decode_some(input: &mut Input, decoder: &mut Decoder, stream: usize) -> Done<
     while sent < PICTURES && input.read(&mut packet)? {
         if packet.stream() == stream {
             decode(decoder, Some(&packet), &mut damage, &mut look)?;
-            sent += 1;
+            sent += u64::from(!packet.is_discarded());
         }
     }
     decode(decoder, None, &mut damage, &mut look)?;

@@ -36,6 +36,8 @@ pub struct Setup<'a> {
     pub frame_rate: Rational,
     /// Pictures that begin before or after are left out.
     pub window: Window,
+    /// Where the first picture begins if it does not say, in the stream's time base.
+    pub begins: i64,
     /// Whether pictures of further inputs follow, and must become like the first.
     pub alike: Option<Alike>,
 }
@@ -57,7 +59,12 @@ pub struct VideoPath<'a> {
     picture: Picture,
     /// Where the next picture should begin, in the decoder's time base, if it does not say.
     next: i64,
+    /// The last picture from before the wanted part: it may still be shown when that begins.
+    before: Option<Frame>,
 }
+
+/// The longest time, in microseconds, that a part may be without a picture at its start.
+pub const NO_PICTURE_US: i64 = 100_000;
 
 /// The filters for pictures of one shape.
 struct Filter {
@@ -90,8 +97,8 @@ impl<'a> VideoPath<'a> {
     pub fn open(input: &Input, setup: Setup<'a>) -> Done<Self> {
         let decoder = Decoder::open(input, setup.stream, setup.threads, setup.max_pixels)?;
         let sink = VideoSink::new(&setup);
-        let picture = setup.encode.picture.clone();
-        Ok(Self { setup, decoder, filter: None, sink, picture, next: 0 })
+        let (picture, next) = (setup.encode.picture.clone(), setup.begins);
+        Ok(Self { setup, decoder, filter: None, sink, picture, next, before: None })
     }
 
     /// libav's name of the encoder.
@@ -114,6 +121,7 @@ impl<'a> VideoPath<'a> {
     /// Takes what is left of the input at hand, and tells where its last picture ends, in microseconds of the output.
     pub fn end_input(&mut self, mux: &mut Mux, damage: &mut Damage) -> Done<i64> {
         self.take(None, mux, damage)?;
+        self.show_before(mux)?;
         if let Some(mut filter) = self.filter.take() {
             drain(&mut filter, None, &mut self.sink, mux)?;
         }
@@ -130,36 +138,45 @@ impl<'a> VideoPath<'a> {
 
     /// Takes a packet, or with `None` the end of the input. Returns the time reached, in microseconds of the output.
     pub fn take(&mut self, packet: Option<&Packet>, mux: &mut Mux, damage: &mut Damage) -> Done<i64> {
-        let Self { setup, decoder, filter, sink, picture, next } = self;
+        let Self { setup, decoder, filter, sink, picture, next, before } = self;
         let time_base = decoder.time_base();
+        let us = |time| rescale(time, time_base, xora_av::MICROSECONDS);
         decode(decoder, packet, damage, |frame| {
             let pts = frame.best_effort_pts().unwrap_or(*next);
             frame.set_pts(Some(pts));
             *next = pts.saturating_add(frame.duration().max(1));
-            if setup.window.excludes(rescale(pts, time_base, xora_av::MICROSECONDS)) {
+            if setup.window.begins_before(us(pts)) {
+                *before = Some(frame.take()?);
                 return Ok(());
             }
-            let shape = frame.picture_shape(time_base, setup.frame_rate);
-            let mut fitting = match (filter.take(), setup.alike) {
-                (Some(filter), _) if filter.shape == shape => filter,
-                (Some(mut other), None) => {
-                    drain(&mut other, None, sink, mux)?;
-                    Filter::build(shape, &sink.later_picture(), setup.threads)?
-                }
-                (None, None) => Filter::build(shape, &first_picture(picture, frame), setup.threads)?,
-                (other, Some(alike)) => {
-                    if let Some(mut other) = other {
-                        drain(&mut other, None, sink, mux)?;
-                    }
-                    let chain = sink.make_alike(chain(&shape, &first_picture(picture, frame)), alike);
-                    Filter::of(shape, chain, setup.threads)?
-                }
-            };
-            drain(&mut fitting, Some(frame), sink, mux)?;
-            *filter = Some(fitting);
-            Ok(())
+            if setup.window.excludes(us(pts)) {
+                sink.is_past_end = true;
+                return Ok(());
+            }
+            let shape = |frame: &Frame| frame.picture_shape(time_base, setup.frame_rate);
+            if let (Some(mut shown), Some(from)) = (before.take(), setup.window.from_us)
+                && us(pts) - from >= NO_PICTURE_US
+            {
+                shown.set_pts(Some(rescale(from, xora_av::MICROSECONDS, time_base)));
+                let shape = shape(&shown);
+                show(setup, filter, sink, picture, (&mut shown, shape), mux)?;
+            }
+            let shape = shape(frame);
+            show(setup, filter, sink, picture, (frame, shape), mux)
         })?;
         Ok(sink.reached_us())
+    }
+
+    /// Where nothing begins in the wanted part, what was shown before it goes on.
+    fn show_before(&mut self, mux: &mut Mux) -> Done<()> {
+        let Self { setup, decoder, filter, sink, picture, before, .. } = self;
+        let (Some(mut shown), Some(from)) = (before.take(), setup.window.from_us) else { return Ok(()) };
+        if sink.first.is_some() {
+            return Ok(());
+        }
+        shown.set_pts(Some(rescale(from, xora_av::MICROSECONDS, decoder.time_base())));
+        let shape = shown.picture_shape(decoder.time_base(), setup.frame_rate);
+        show(setup, filter, sink, picture, (&mut shown, shape), mux)
     }
 
     /// Flushes everything.
@@ -167,6 +184,35 @@ impl<'a> VideoPath<'a> {
         self.end_input(mux, damage)?;
         self.sink.finish(mux)
     }
+}
+
+/// Passes a picture of the wanted part on, through filters that fit its shape.
+fn show(
+    setup: &Setup,
+    filter: &mut Option<Filter>,
+    sink: &mut VideoSink,
+    picture: &Picture,
+    (frame, shape): (&mut Frame, PictureShape),
+    mux: &mut Mux,
+) -> Done<()> {
+    let mut fitting = match (filter.take(), setup.alike) {
+        (Some(filter), _) if filter.shape == shape => filter,
+        (Some(mut other), None) => {
+            drain(&mut other, None, sink, mux)?;
+            Filter::build(shape, &sink.later_picture(), setup.threads)?
+        }
+        (None, None) => Filter::build(shape, &first_picture(picture, frame), setup.threads)?,
+        (other, Some(alike)) => {
+            if let Some(mut other) = other {
+                drain(&mut other, None, sink, mux)?;
+            }
+            let chain = sink.make_alike(chain(&shape, &first_picture(picture, frame)), alike);
+            Filter::of(shape, chain, setup.threads)?
+        }
+    };
+    drain(&mut fitting, Some(frame), sink, mux)?;
+    *filter = Some(fitting);
+    Ok(())
 }
 
 /// Fields are looked for in the first picture, too: many containers are silent about them.
@@ -226,6 +272,9 @@ struct VideoSink<'a> {
     /// What is put on the times of all pictures, in `time_base`.
     offset: i64,
     end: i64,
+    /// Where the wanted part ends, in microseconds, and whether a picture has begun there or later.
+    part_end_us: Option<i64>,
+    is_past_end: bool,
     last_length: i64,
     size: (u32, u32),
     color: Color,
@@ -253,6 +302,8 @@ impl<'a> VideoSink<'a> {
             first: None,
             offset: 0,
             end: 0,
+            part_end_us: setup.window.end_us,
+            is_past_end: false,
             last_length: 1,
             size: (0, 0),
             color: Color::UNSPECIFIED,
@@ -386,10 +437,10 @@ impl<'a> VideoSink<'a> {
 
     fn finish(mut self, mux: &mut Mux) -> Done<VideoFacts> {
         let Some(last) = self.held.take() else {
-            return Err(Fault::transcode("no picture of the input could be decoded"));
+            return Err(Fault::Nothing("no picture of the input could be decoded"));
         };
-        let length = frame_length(self.frame_rate, self.time_base).unwrap_or(self.last_length);
         let (start, first) = (last.pts().unwrap_or(0), self.first.unwrap_or(0));
+        let length = self.length_of_last(start);
         self.encode(&last, length, mux)?;
         self.pump(None, mux)?;
         let us = |time| rescale(time, self.time_base, xora_av::MICROSECONDS);
@@ -401,6 +452,17 @@ impl<'a> VideoSink<'a> {
             duration_us: u64::try_from(us(start + length - first)).unwrap_or(0),
             warnings: self.warnings(),
         })
+    }
+
+    /// The last picture is shown until the part ends, or for as long as any.
+    fn length_of_last(&self, start: i64) -> i64 {
+        let usual = frame_length(self.frame_rate, self.time_base).unwrap_or(self.last_length);
+        let rest = self.part_end_us.map(|end| rescale(end, xora_av::MICROSECONDS, self.time_base) - start);
+        match rest.filter(|rest| *rest > 0) {
+            Some(rest) if self.is_past_end => rest,
+            Some(rest) => usual.min(rest),
+            None => usual,
+        }
     }
 
     fn warnings(&self) -> Vec<String> {

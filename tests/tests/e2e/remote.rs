@@ -27,6 +27,17 @@ async fn twenty_gigabytes_with_their_index_at_the_end_are_read_where_it_says() -
     Ok(())
 }
 
+#[tokio::test]
+async fn a_thumbnail_from_the_middle_reads_the_index_and_what_leads_up_to_its_picture() -> Result<()> {
+    let client = edge().await?.client();
+    let origin = Origin::start().await?;
+    let url = origin.serve("film.mp4", Served::FromDisk(sample("big-buck-bunny.mp4")?));
+    let done = client.run(&job(&url, "jpg", &json!({"name": "thumbnail", "seekSeconds": 300})), PATIENCE).await?;
+    assert_eq!(done["state"], "completed", "{done}");
+    assert!(origin.sent() <= 600_000, "{} bytes", origin.sent());
+    Ok(())
+}
+
 /// A clip whose media is followed by nothing, up to this size, and then by its index. Takes no room on the disk.
 fn sparse(clip: &Path, size: u64, folder: &Path) -> Result<PathBuf> {
     let plain = fs::read(clip)?;

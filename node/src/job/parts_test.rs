@@ -1,0 +1,103 @@
+//! Parts of files in which going to a place is not easy, and of which little lies in the part.
+
+use std::path::{Path, PathBuf};
+
+use xora_shared::media::{Cut, Format, Gop, Proxy, RateControl, Recipe, Scale, Trim};
+
+use super::{
+    media_test::{Made, PICTURES, SOUND, X264, make, picture_times, synth, thumbnail, wanted},
+    recipe_test::{assert_numbered, clicks, cut, numbered, numbers, sound_ms},
+};
+
+fn trim(input: &Path, start_us: u64, duration_us: u64) -> Made {
+    make(input, wanted(Recipe::Trim(Trim { cut: cut(start_us, Some(duration_us)) }), Format::Mp4))
+}
+
+fn proxy(input: &Path, cut: Cut) -> Made {
+    let proxy = Proxy { rate: RateControl::Crf(4), scale: Scale::default(), gop: Gop::PerSecond, cut };
+    make(input, wanted(Recipe::Proxy(proxy), Format::Mp4))
+}
+
+/// Half a second of numbered pictures, then none for some seconds, then the rest.
+fn pausing(name: &str, codec: &str) -> PathBuf {
+    let select = "-vf select='not(between(n,13,124))' -fps_mode vfr";
+    synth(name, &format!("-i {} {select} {codec} -an", numbered().display()))
+}
+
+#[test]
+fn what_is_shown_when_a_part_begins_is_shown_from_its_start() {
+    let table = [
+        ("pausing.mp4", "-c:v libx264 -crf 4 -pix_fmt yuv420p"),
+        ("pausing.mkv", "-c:v libx265 -preset ultrafast -crf 4 -x265-params log-level=none"),
+    ];
+    for (name, codec) in table {
+        let input = pausing(name, codec);
+        let all = numbers(&input);
+        // Nothing begins in the first part; into the second one picture goes on, and the third begins in mid-picture.
+        for (start_us, duration_us, shown, times) in [
+            (2_000_000, 1_500_000, &all[12..13], vec![0]),
+            (4_500_000, 600_000, &all[12..16], vec![0, 500, 540, 580]),
+            (200_000, 80_000, &all[5..7], vec![0, 40]),
+        ] {
+            let made = trim(&input, start_us, duration_us);
+            assert_eq!(picture_times(&made.file), times, "{name} from {start_us}");
+            let found = numbers(&made.file);
+            assert!(
+                found.len() == shown.len() && found.iter().zip(shown).all(|(one, two)| (one - two).abs() <= 2),
+                "{name} from {start_us}: {found:?} instead of {shown:?}"
+            );
+            let made = proxy(&input, cut(start_us, Some(duration_us)));
+            let (length, meant) = (made.report.expect.video.expect("pictures").duration_us, duration_us);
+            assert!(length.abs_diff(meant) <= 1_000, "{name} from {start_us}: {length}");
+        }
+    }
+}
+
+#[test]
+fn sound_that_goes_on_behind_a_part_keeps_its_end() {
+    let slow = synth(
+        "slow.mp4",
+        &format!("-f lavfi -i testsrc2=s=320x240:r=1:d=6 -f lavfi -i sine=d=6:r=48000 {X264} -c:a aac"),
+    );
+    let made = proxy(&slow, cut(1_300_000, Some(1_500_000)));
+    // The encoder's last packet is played whole.
+    assert!((1_500..1_525).contains(&sound_ms(&made.file)), "{}", sound_ms(&made.file));
+    assert_eq!(picture_times(&made.file), [0, 700]);
+}
+
+#[test]
+fn a_part_stays_in_step_where_the_container_counts_in_whole_pictures() {
+    let table = [
+        ("whole-pictures.avi", "-c:v mpeg4 -q:v 2 -c:a pcm_s16le"),
+        ("whole-pictures.ogg", "-c:v libtheora -q:v 9 -c:a libvorbis -ac 2"),
+    ];
+    for (name, codecs) in table {
+        let input = synth(name, &format!("-i {} {codecs}", numbered().display()));
+        let made = trim(&input, 1_300_000, 3_000_000);
+        // The part begins in the middle of a picture.
+        assert_eq!(picture_times(&made.file)[0] % 40, 20, "{name}");
+        let found = clicks(&made.file);
+        assert!(found.len() == 3 && (found[0] - 700).abs() <= 12, "{name}: {found:?}");
+    }
+}
+
+#[test]
+fn files_that_know_no_places_are_read_from_their_start() {
+    let input = synth("bare.h264", &format!("-i {} -c copy -bsf:v h264_mp4toannexb", numbered().display()));
+    assert_numbered(&trim(&input, 3_000_000, 1_000_000).file, 75, 25);
+    let found = numbers(&make(&input, thumbnail(3_010_000)).file);
+    assert!((found[0] - numbers(&numbered())[75]).abs() <= 2, "{found:?}");
+}
+
+#[test]
+fn sound_stays_in_step_where_two_recordings_were_put_together() {
+    let one = synth("one-recording.ts", &format!("{PICTURES} {SOUND} {X264} -c:a aac"));
+    let bytes = std::fs::read(&one).expect("file");
+    let two = one.with_file_name("two-recordings.ts");
+    std::fs::write(&two, [&bytes[..], &bytes[..]].concat()).expect("written");
+    let made = proxy(&two, Cut::default());
+    assert_eq!(picture_times(&made.file).len(), 100);
+    assert!((3_980..4_060).contains(&sound_ms(&made.file)), "{}", sound_ms(&made.file));
+    let part = trim(&two, 500_000, 1_000_000);
+    assert_eq!(picture_times(&part.file).len(), 25);
+}
