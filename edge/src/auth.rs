@@ -15,9 +15,8 @@ use crate::{
     error::{ApiError, Code},
 };
 
-/// How long a verdict on a key is remembered in one isolate, in milliseconds: a revoked key is refused everywhere within
-/// this time.
-const REMEMBER_MS: i64 = 30_000;
+/// How long a verdict on a key is remembered in one isolate, in milliseconds: a revoked key is refused everywhere within 30 s.
+const REMEMBER_MS: i64 = 25_000;
 
 /// Most verdicts remembered in one isolate.
 const REMEMBER: usize = 1_000;
@@ -96,6 +95,12 @@ fn remembered(hash: &str) -> Option<Option<Caller>> {
     VERDICTS.with_borrow(|verdicts| {
         verdicts.get(hash).filter(|(at, _)| now.since(*at) < REMEMBER_MS).map(|(_, verdict)| verdict.clone())
     })
+}
+
+/// Forgets what this isolate remembers of the key with this id: it was revoked.
+pub fn forget(token_id: &str) {
+    let is_other = |caller: &Option<Caller>| caller.as_ref().is_none_or(|caller| caller.token_id != token_id);
+    VERDICTS.with_borrow_mut(|verdicts| verdicts.retain(|_, (_, verdict)| is_other(verdict)));
 }
 
 fn remember(hash: String, verdict: Option<Caller>) {

@@ -8,7 +8,12 @@ use xora_shared::{
 };
 
 use super::{Ask, Reply};
-use crate::{account, auth::Scope, config, error::ApiError};
+use crate::{
+    account,
+    auth::{self, Scope},
+    config,
+    error::ApiError,
+};
 
 /// `POST /v1/tokens`
 pub async fn create(mut ask: Ask) -> Result<Reply, ApiError> {
@@ -33,6 +38,7 @@ pub async fn list(ask: Ask) -> Result<Reply, ApiError> {
 pub async fn revoke(ask: Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Admin)?;
     let found = account::revoke_token(&ask.site.env, &ask.id_text).await?;
+    auth::forget(&ask.id_text);
     if found { Ok(Reply::no_content()) } else { Err(ApiError::not_found("token")) }
 }
 
