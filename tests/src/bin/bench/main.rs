@@ -1,8 +1,9 @@
 //! `make bench`: the figures, measured against the real system. Medians of runs that alternate with what they are compared
 //! with; losing rows are printed too. Not a test: machines are noisy.
-//! `bench webhooks` prints those rows alone.
+//! `bench webhooks`, `bench api` and `bench cost` print those rows alone.
 #![allow(clippy::print_stdout, reason = "a command that talks to a person")]
 
+mod api;
 mod webhooks;
 
 use std::{
@@ -37,22 +38,38 @@ struct Bench {
 #[tokio::main]
 async fn main() -> Result<()> {
     end_with_parent();
-    let edge = Edge::start(EdgeOptions { deployed: true, ..EdgeOptions::default() }).await?;
-    let bench = Bench { edge, origin: Origin::start().await?, receiver: Receiver::start().await? };
+    let bench = Bench { edge: start_edge().await?, origin: Origin::start().await?, receiver: Receiver::start().await? };
     row("what", "measured", "goal");
-    // Without a node, which would share the cores.
-    webhooks::measure(&bench.edge).await?;
-    if env::args().nth(1).as_deref() == Some("webhooks") {
+    let only = env::args().nth(1);
+    let wanted = |name| only.as_deref().is_none_or(|only| only == name);
+    // These without a node, which would share the cores.
+    if wanted("webhooks") {
+        webhooks::measure(&bench.edge).await?;
+    }
+    if wanted("api") {
+        // On an edge of its own: the jobs stay queued.
+        api::measure(&start_edge().await?).await?;
+    }
+    if only.is_none() {
+        job_process()?;
+    }
+    if only.is_some() && !wanted("cost") {
         return Ok(());
     }
-    job_process()?;
     let _node = Node::start(&bench.edge, NodeOptions { release: true, ..NodeOptions::default() }).await?;
-    bench.latencies().await?;
-    for name in ["trailer.mp4", "full-hd.mp4"] {
-        bench.whole_job(name).await?;
+    if only.is_none() {
+        bench.latencies().await?;
+        for name in ["trailer.mp4", "full-hd.mp4"] {
+            bench.whole_job(name).await?;
+        }
+        bench.remote_thumbnail().await?;
     }
-    bench.remote_thumbnail().await?;
     bench.cost().await
+}
+
+/// The Worker as it is deployed.
+async fn start_edge() -> Result<Edge> {
+    Edge::start(EdgeOptions { deployed: true, ..EdgeOptions::default() }).await
 }
 
 /// Order → first word of a job process that is locked down.
@@ -202,9 +219,9 @@ fn quantile(mut values: Vec<f64>, q: f64) -> f64 {
 }
 
 fn spread(values: Vec<f64>) -> String {
-    format!("p50 {:.0} ms, p99 {:.0} ms", quantile(values.clone(), 0.5), quantile(values, 0.99))
+    format!("p50 {:.1}, p99 {:.1} ms", quantile(values.clone(), 0.5), quantile(values, 0.99))
 }
 
 fn row(what: &str, measured: &str, goal: &str) {
-    println!("{what:40} {measured:44} {goal}");
+    println!("{what:44} {measured:56} {goal}");
 }
