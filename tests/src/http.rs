@@ -62,7 +62,7 @@ pub struct Reply {
     pub delay: Duration,
     /// Whose next word is waited for before the first byte.
     pub word: Option<watch::Receiver<()>>,
-    /// The status code. 0 sends no head at all, only the ending.
+    /// The status code. 0 sends no head at all, but the body as it stands, and the ending.
     pub status: u16,
     /// Headers besides `Content-Length`.
     pub headers: Vec<(String, String)>,
@@ -97,6 +97,11 @@ impl Reply {
     /// A connection reset without an answer.
     pub fn reset() -> Self {
         Self { ending: Ending::Reset, ..Self::status(0) }
+    }
+
+    /// Exactly these bytes, head and all, and the connection is closed.
+    pub fn raw(bytes: impl Into<Bytes>) -> Self {
+        Self { body: bytes.into(), ending: Ending::Close, ..Self::status(0) }
     }
 
     /// No answer, ever.
@@ -227,7 +232,7 @@ async fn reset(stream: &mut TcpStream) -> Result<()> {
 
 async fn write_reply(stream: &mut TcpStream, reply: &Reply, head_only: bool, sent: &AtomicU64) -> Result<()> {
     if reply.status == 0 {
-        return Ok(());
+        return Ok(stream.write_all(&reply.body).await?);
     }
     let mut head = format!("HTTP/1.1 {} .\r\nContent-Length: {}\r\n", reply.status, length(reply));
     for (name, value) in &reply.headers {

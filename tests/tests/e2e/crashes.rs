@@ -5,10 +5,10 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::json;
 use tokio::sync::watch;
-use xora_tests::{Client, Node, NodeOptions, Origin, Receiver, Reply, Served, clip, probe, wait_for};
+use xora_tests::{Client, Node, NodeOptions, Origin, Receiver, Reply, Served, probe, wait_for};
 
 use crate::{
-    PATIENCE, compress, job, long_clip, own_edge, short_clip, thumbnail,
+    PATIENCE, compress, job, long_clip, own_edge, pale_clip, short_clip, thumbnail,
     webhooks::{cancelled, delivery, outcomes},
     with,
 };
@@ -56,9 +56,7 @@ async fn an_input_that_was_kept_serves_the_next_attempt_though_its_origin_is_gon
     let client = edge.client();
     let origin = Origin::start().await?;
     let mut first = Node::start(&edge, named("first")).await?;
-    // Small to read and long to encode.
-    let pale = "-f lavfi -i testsrc2=s=1280x720:r=30:d=60 -c:v libx264 -preset ultrafast -crf 45";
-    let url = origin.file(&clip("pale.mp4", &pale.split(' ').collect::<Vec<_>>())?)?;
+    let url = origin.file(&pale_clip()?)?;
     let id = client.create(&job(&url, "mp4", &json!({"name": "compress", "codec": "hevc"}))).await?;
     let log = edge.dir().join("first.log");
     let kept = wait_for("the input to be kept", PATIENCE, async || {

@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::json;
 use xora_tests::{Node, NodeOptions, Origin, wait_for};
 
-use crate::{PATIENCE, own_edge, short_clip, thumbnail};
+use crate::{PATIENCE, job, own_edge, pale_clip, short_clip, thumbnail};
 
 #[tokio::test]
 async fn outputs_and_then_jobs_are_removed_when_their_time_is_over() -> Result<()> {
@@ -50,4 +50,40 @@ async fn outputs_and_then_jobs_are_removed_when_their_time_is_over() -> Result<(
     assert_eq!(gone.await?, 404);
     assert_eq!(client.get("/v1/jobs?state=completed").await?.expect(200)?["jobs"], json!([]));
     Ok(())
+}
+
+#[tokio::test]
+async fn copies_of_inputs_stay_after_a_job_for_as_long_as_the_settings_say() -> Result<()> {
+    let edge = own_edge().await?;
+    let _node = Node::start(&edge, NodeOptions::default()).await?;
+    let (client, origin) = (edge.client(), Origin::start().await?);
+    let slow = job(&origin.file(&pale_clip()?)?, "mp4", &json!({"name": "compress", "codec": "hevc"}));
+    // Runs until its input is kept for the `nth` time, and is cancelled then.
+    let cancelled = async |nth: usize| {
+        let id = client.create(&slow).await?;
+        let log = edge.dir().join("node-1.log");
+        wait_for("the input to be kept", PATIENCE, async || {
+            Ok((std::fs::read_to_string(&log)?.matches("input kept").count() == nth).then_some(()))
+        })
+        .await?;
+        client.cancel(&id).await?.expect(200)?;
+        anyhow::Ok(id)
+    };
+    let left = async |what: &str, copies: u64| {
+        let found = wait_for(what, PATIENCE, async || {
+            // A copy may have several parts.
+            let as_said = edge.rows("uploads")? == copies && (edge.stored()? > 0) == (copies > 0);
+            Ok(as_said.then_some(()))
+        });
+        found.await
+    };
+    let id = cancelled(1).await?;
+    edge.tick().await?;
+    left("the copy alone", 1).await?;
+    client.delete(&format!("/v1/jobs/{id}")).await?.expect(204)?;
+    left("nothing of a job that was deleted", 0).await?;
+
+    client.put("/v1/settings", &json!({"inputRetentionDays": 0})).await?.expect(200)?;
+    cancelled(2).await?;
+    left("nothing", 0).await
 }

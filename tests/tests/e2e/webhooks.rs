@@ -211,6 +211,40 @@ async fn endless_and_slow_answers_are_cut_and_cost_at_most_the_timeout() -> Resu
 }
 
 #[tokio::test]
+async fn a_receiver_that_speaks_badly_is_judged_by_the_status_if_it_said_one() -> Result<()> {
+    let client = idle_edge().await?.client();
+    let ok = "HTTP/1.1 200 OK\r\n";
+    // What it says, and what its attempt comes to: a status and a class of error, and the start of the answer.
+    let table = [
+        (format!("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n{ok}Content-Length: 2\r\n\r\nok"), (200, ""), "ok"),
+        ("HTTP/1.0 200 OK\r\n\r\nbye".into(), (200, ""), "bye"),
+        (format!("{ok}Content-Length: 100\r\n\r\ncut"), (200, ""), "cut"),
+        (format!("{ok}Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello"), (200, ""), ""),
+        (format!("{ok}Transfer-Encoding: chunked\r\n\r\nZZ\r\nabc\r\n"), (200, ""), ""),
+        ("HTTP/1.1 500 no\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nZZ\r\n".into(), (500, "status"), "hello"),
+        ("HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n".into(), (101, "status"), ""),
+        ("HTTP/1.1 304 Not Modified\r\n\r\n".into(), (304, "redirect"), ""),
+        ("HTTP/1.1 100 Continue\r\n\r\n".into(), (0, "network"), ""),
+        (format!("{ok}Content-Length: 2\r\nContent-Length: 5\r\n\r\nabcde"), (0, "network"), ""),
+        ("hello world".into(), (0, "network"), ""),
+        (String::new(), (0, "network"), ""),
+    ];
+    let mut asked = Vec::new();
+    for (said, ..) in &table {
+        let receiver = Receiver::answering([Reply::raw(said.clone())]).await?;
+        asked.push((cancelled(&client, &receiver.url()).await?, receiver));
+    }
+    for ((said, (status, error), answer), (id, _)) in table.iter().zip(&asked) {
+        // It takes the next one, if there is one.
+        let log = delivery(&client, id, "delivered").await.with_context(|| said.clone())?;
+        assert_eq!(outcomes(&log)[0], (1, *status, *error), "{said}");
+        assert_eq!(log["attempts"][0]["answer"].as_str().unwrap_or_default(), *answer, "{said}");
+        assert_eq!(outcomes(&log).len(), if error.is_empty() { 1 } else { 2 }, "{said}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_receiver_that_hangs_holds_up_neither_the_attempts_nor_the_retries_of_others() -> Result<()> {
     let client = idle_edge().await?.client();
     let hanging = Receiver::answering(vec![Reply::hang(); 40]).await?;
