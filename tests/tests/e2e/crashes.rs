@@ -193,8 +193,8 @@ async fn end(client: Client, id: String) {
     let _ = client.cancel(&id).await;
 }
 
-/// The power goes at four points at once: while an attempt is being sent, after it was answered and before that is recorded,
-/// the same at the second attempt, and while a row waits whose message is not sent yet.
+/// The power goes at five points at once: while an attempt is being sent, after it was answered and before that is recorded,
+/// the same at the second attempt, while a row waits whose message is not sent yet, and while a sender waits to go on.
 #[tokio::test]
 async fn an_interrupted_attempt_is_made_again_at_no_cost_wherever_the_power_went() -> Result<()> {
     let mut edge = own_edge().await?;
@@ -221,6 +221,9 @@ async fn an_interrupted_attempt_is_made_again_at_no_cost_wherever_the_power_went
         Ok((outcomes(&log).len() == 3 && log["nextAttemptAt"].is_string()).then_some(()))
     })
     .await?;
+    let soon = Receiver::answering([Reply::status(500)]).await?;
+    let interrupted_or_not = cancelled(&client, &soon.url()).await?;
+    soon.wait(1, PATIENCE).await?;
     edge.freeze()?;
     // The answers leave, and nobody takes them any more.
     let before = answered.sent() + second.sent();
@@ -247,6 +250,10 @@ async fn an_interrupted_attempt_is_made_again_at_no_cost_wherever_the_power_went
         assert_eq!(hooks.len(), expected.len(), "every attempt reached the receiver, interrupted ones included");
         assert!(hooks.iter().all(|hook| hook.request.header("webhook-id") == log["id"].as_str()));
     }
+    // The record of the first answer may have been made or not: its second attempt is the one that is taken.
+    let log = delivery(&client, &interrupted_or_not, "delivered").await?;
+    let counted: Vec<_> = outcomes(&log).into_iter().filter(|(.., error)| *error != "interrupted").collect();
+    assert!(matches!(counted[..], [(1, 500, "status"), (2, 200, "")] | [(1, 200, "")]), "{log}");
     Ok(())
 }
 
