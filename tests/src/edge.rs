@@ -76,6 +76,9 @@ impl Edge {
             fs::remove_dir_all(&dir)?;
         }
         fs::create_dir_all(&dir)?;
+        // What it bundled for whoever was here before.
+        let bundled = dir.join(".wrangler");
+        let _ = fs::remove_dir_all(&bundled);
         let key = write_vars(&dir, &options)?;
         write_config(&dir, &options)?;
         let bundle = dir.join("bundle");
@@ -84,7 +87,7 @@ impl Edge {
 
         let mut scratch = vec![temporary(&dir)];
         if options.port.is_none() {
-            scratch.extend([dir.join("state"), dir.join("bundle")]);
+            scratch.extend([dir.join("state"), dir.join("bundle"), bundled]);
         }
         let scratch = Guard::delete_dirs(&scratch)?;
         let url = format!("http://127.0.0.1:{port}");
