@@ -32,7 +32,7 @@ use crate::{
     digest::{Running, Sum},
     edge::{CallError, Edge},
     ipc::{Assignment, JobFailure, Source as About, Work},
-    output::{Output, Stored, Ways},
+    output::{Output, Sizes, Stored, Ways},
     process::{Ended, JobProcess, Launcher},
     share::Share,
     source::{Origin, Room, Source, SourceFault},
@@ -353,7 +353,7 @@ impl Attempt<'_> {
                 Err(cause) => return Err(self.why(cause, process, talk.fault()).await),
             };
             match (heard, planned.take()) {
-                (Heard::Planned { strategy, format, part_size }, None) => {
+                (Heard::Planned { strategy, format, expected_bytes, part_size }, None) => {
                     let weight = Weight::of(&self.lease.wanted).planned(strategy.kind);
                     // A second run is none that the edge could have foreseen, and another node would only find the same.
                     if !self.share.settle(weight) && tried.uncopyable.is_none() {
@@ -362,7 +362,7 @@ impl Attempt<'_> {
                     if self.lease.stage_input && reads_whole(&self.lease.wanted, strategy.kind) {
                         staging.begin(self.node, self.lease, sources);
                     }
-                    planned = Some((strategy, self.output(format, part_size)?));
+                    planned = Some((strategy, self.output(format, expected_bytes, part_size)?));
                 }
                 (Heard::Part { number, bytes }, Some((strategy, mut output))) => {
                     let max = self.node.config.limits.output_bytes;
@@ -501,11 +501,12 @@ impl Attempt<'_> {
         }
     }
 
-    fn output(&self, format: Format, part_size: u64) -> Result<Output, Cause> {
+    fn output(&self, format: Format, expected_bytes: u64, part_size: u64) -> Result<Output, Cause> {
         let Node { edge, storage, inputs, config, .. } = self.node.as_ref();
         let ways = Ways { ours: storage.clone(), judged: inputs.clone(), policy: config.policy };
         let max = config.limits.output_bytes;
-        let output = Output::begin(Arc::clone(edge), ways, self.holding.shared(), format, part_size, max);
+        let sizes = Sizes { expected_bytes, part_size, max_bytes: max };
+        let output = Output::begin(Arc::clone(edge), ways, self.holding.shared(), format, sizes);
         output.map_err(|why| Cause::not_taken(why, max))
     }
 

@@ -56,6 +56,8 @@ pub enum Heard {
         strategy: Strategy,
         /// What is written.
         format: Format,
+        /// About how long it becomes, in bytes.
+        expected_bytes: u64,
         /// Size of every part but the last, in bytes.
         part_size: u64,
     },
@@ -160,8 +162,8 @@ impl Conversation {
         if length > self.longest {
             return Err(BREACH);
         }
-        // Grows as bytes come: a length is only a claim.
-        let mut payload = Vec::with_capacity(length.min(1 << 20));
+        // No page of it is there before its bytes come: a length is only a claim. Growing would copy, and hold twice.
+        let mut payload = Vec::with_capacity(length);
         let read = (&mut self.from).take(length as u64).read_to_end(&mut payload).await.map_err(|_| Broken::Died)?;
         if read < length {
             return Err(Broken::Died);
@@ -183,11 +185,11 @@ impl Conversation {
     fn heard(&mut self, up: Up) -> Result<Heard, Broken> {
         Ok(match up {
             Up::Stage(stage) => Heard::Stage(stage),
-            Up::Planned { strategy, format, expected_bytes: _, part_size } => {
+            Up::Planned { strategy, format, expected_bytes, part_size } => {
                 // From here on a part may come: its bytes, and 8 that say which.
                 let part = usize::try_from(part_size.saturating_add(8)).unwrap_or(usize::MAX);
                 self.longest = part.clamp(MAX_MESSAGE, MAX_FRAME as usize);
-                Heard::Planned { strategy, format, part_size }
+                Heard::Planned { strategy, format, expected_bytes, part_size }
             }
             Up::Progress { done_us, total_us } => Heard::Progress { done_us, total_us },
             Up::Log(line) => Heard::Log(line),

@@ -39,6 +39,16 @@ impl Default for Digest {
 }
 
 impl Digest {
+    /// For an output of about this many bytes. Of one that is much too long for a checksum of the whole, no part waits
+    /// for another.
+    pub fn expecting(bytes: u64) -> Self {
+        let mut digest = Self::default();
+        if bytes > 2 * WHOLE {
+            digest.whole = None;
+        }
+        digest
+    }
+
     /// Takes a part.
     pub fn take(&mut self, number: u32, bytes: Bytes) {
         self.parts.insert(number, Sha256::digest(&bytes).into());
@@ -116,5 +126,8 @@ mod tests {
     fn parts_that_wait_for_long_are_not_kept() {
         assert_eq!(sum(&[2, 3, 4, 5, 6, 1], 8 << 20), Sum::ReadBack);
         assert!(matches!(sum(&[2, 3, 4, 5, 1], 8 << 20), Sum::Object(_)));
+        let mut long = Digest::expecting(3 * WHOLE);
+        long.take(1, vec![1].into());
+        assert_eq!(long.finish(), Sum::ReadBack, "it became short after all");
     }
 }

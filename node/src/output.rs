@@ -94,6 +94,17 @@ pub struct Ways {
     pub policy: Policy,
 }
 
+/// How long an output may be, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// About how long it becomes.
+    pub expected_bytes: u64,
+    /// Every part but the last.
+    pub part_size: u64,
+    /// The most that it may become.
+    pub max_bytes: u64,
+}
+
 /// What stands in storage.
 pub struct Stored {
     /// Size in bytes.
@@ -113,8 +124,7 @@ impl Output {
         ways: Ways,
         held: Arc<Held>,
         format: Format,
-        part_size: u64,
-        max_bytes: u64,
+        Sizes { expected_bytes, part_size, max_bytes }: Sizes,
     ) -> Result<Self, NotTaken> {
         let ledger = Ledger::new(part_size, max_bytes).map_err(NotTaken::Breach)?;
         let begin = OutputBegin { hold: held.hold.clone(), format, part_size };
@@ -124,7 +134,7 @@ impl Output {
             sender: Arc::clone(&sender),
             on_their_way: JoinSet::new(),
             done: Vec::new(),
-            digest: Some(Digest::default()),
+            digest: Some(Digest::expecting(expected_bytes)),
         };
         // Locked before the first part can ask for its target.
         if let Ok(targets) = Arc::clone(&sender.targets).try_lock_owned() {

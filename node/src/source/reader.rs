@@ -24,7 +24,7 @@ use super::{
 };
 
 /// Bytes kept of one input.
-const CACHE: usize = 24 << 20;
+const CACHE: usize = 16 << 20;
 /// Bytes that arrive together before a reader hears of them.
 const PIECE: usize = 64 << 10;
 /// How many bytes must be read in one direction before anything is fetched ahead: an index is not yet a direction.
@@ -288,7 +288,9 @@ impl Inner {
         if piece.is_empty() {
             return;
         }
-        let bytes: Bytes = std::mem::take(piece).freeze();
+        // As long as it is and not longer: what arrives grows by doubling, and the cache would keep twice as much.
+        let bytes = Bytes::copy_from_slice(piece);
+        piece.clear();
         let mut state = self.lock();
         state.cache.insert(*at, &bytes);
         *at += bytes.len() as u64;
