@@ -71,6 +71,10 @@ pub struct Stream {
     pub channels: u32,
     /// libav's name of the channel layout.
     pub layout: String,
+    /// Samples that every packet of sound has; 0 where they differ.
+    pub frame_size: u32,
+    /// Bits of one sample of sound that is kept without loss; 0 for other sound.
+    pub sample_bits: u32,
     /// Samples that a decoder makes before the first one that is meant, as the container says.
     pub priming: u32,
     /// The codec's own number of its profile; negative when unknown.
@@ -130,6 +134,8 @@ impl Stream {
                 sample_rate: u32::try_from((*parameters).sample_rate).unwrap_or(0),
                 channels: u32::try_from((*parameters).ch_layout.nb_channels).unwrap_or(0),
                 layout: layout_name(&(*parameters).ch_layout),
+                frame_size: u32::try_from((*parameters).frame_size).unwrap_or(0),
+                sample_bits: sample_bits(parameters),
                 priming: u32::try_from((*parameters).initial_padding).unwrap_or(0),
                 profile: (*parameters).profile,
                 has_header: (*parameters).extradata_size > 0,
@@ -145,6 +151,22 @@ fn kind(number: i32) -> Kind {
         3 => Kind::Subtitle,
         4 => Kind::Attachment,
         _ => Kind::Data,
+    }
+}
+
+/// # Safety
+///
+/// `parameters` are valid.
+unsafe fn sample_bits(parameters: *const ffi::AVCodecParameters) -> u32 {
+    // SAFETY: promised by the caller; the codec's description is static.
+    unsafe {
+        let codec = ffi::avcodec_descriptor_get((*parameters).codec_id);
+        if codec.is_null() || (*codec).props & ffi::AV_CODEC_PROP_LOSSLESS == 0 {
+            return 0;
+        }
+        let raw = (*parameters).bits_per_raw_sample;
+        let bits = if raw > 0 { raw } else { (*parameters).bits_per_coded_sample };
+        u32::try_from(bits).unwrap_or(0)
     }
 }
 

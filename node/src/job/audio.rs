@@ -101,6 +101,11 @@ pub fn conversion(encode: &AudioEncode, shape: &AudioShape) -> String {
 /// The filter that closes gaps and overlaps of sound. Less than this is jitter of the timestamps.
 pub const STEADY: &str = "aresample=async=1:min_hard_comp=0.015";
 
+/// How much of an encoder's priming may be heard, as silence, in microseconds. MP4 hides it at zero only; where sound
+/// begins later it is part of the track, and that would begin too early against the pictures. So a few milliseconds of
+/// the sound are left out, and the track begins as much later.
+const SHOWN_PRIMING_US: i64 = 18_000;
+
 fn drain(graph: &mut Graph, frame: Option<&mut Frame>, sink: &mut AudioSink, mux: &mut Mux) -> Done<()> {
     graph.push(frame)?;
     let mut converted = Frame::new()?;
@@ -188,7 +193,11 @@ impl<'a> AudioSink<'a> {
             first,
         )?;
         let shape = first.audio_shape(time_base);
-        let chain = format!("{STEADY}{}", self.cut());
+        let begins = rescale(first.pts().unwrap_or(0), time_base, self.time_base());
+        let is_late = begins > 0 && self.window.from_us.is_none() && self.encode.encoder == "aac" && mux.hides_start();
+        let left_out = (i64::from(encoder.priming()) - self.samples(SHOWN_PRIMING_US)).max(0);
+        let from = self.window.from_us.map(|us| self.samples(us)).or_else(|| is_late.then_some(begins + left_out));
+        let chain = format!("{STEADY}{}", self.cut(from));
         let mut graph = Graph::sound(&shape, &chain)?;
         graph.set_frame_size(encoder.frame_size());
         mux.open(self.index, &encoder, Rational(0, 1), None)?;
@@ -197,11 +206,14 @@ impl<'a> AudioSink<'a> {
         Ok(())
     }
 
+    fn samples(&self, us: i64) -> i64 {
+        rescale(us, MICROSECONDS, self.time_base())
+    }
+
     /// The filter that leaves out what is not wanted, to the sample.
-    fn cut(&self) -> String {
-        let samples = |us| rescale(us, MICROSECONDS, self.time_base());
-        let start = self.window.from_us.map(|us| format!(":start_pts={}", samples(us)));
-        let end = self.window.end_us.map(|us| format!(":end_pts={}", samples(us)));
+    fn cut(&self, from: Option<i64>) -> String {
+        let start = from.map(|start| format!(":start_pts={start}"));
+        let end = self.window.end_us.map(|us| format!(":end_pts={}", self.samples(us)));
         let options = [start, end].into_iter().flatten().collect::<String>();
         options.strip_prefix(':').map_or_else(String::new, |options| format!(",atrim={options}"))
     }

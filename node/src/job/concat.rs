@@ -140,13 +140,13 @@ struct Tape<'a> {
 
 /// The picture track on its way.
 enum Pictures<'a> {
-    Copy(Copied),
+    Copy(Box<Copied>),
     Encode(Box<VideoPath<'a>>),
 }
 
 /// The sound track on its way.
 enum Sound<'a> {
-    Copy(Copied),
+    Copy(Box<Copied>),
     Encode(Box<Sounds<'a>>),
 }
 
@@ -199,7 +199,7 @@ impl Tape<'_> {
         match (&mut self.video, way) {
             (Some(Pictures::Encode(path)), _) => return path.go_on(input, stream, self.at_us),
             (Some(Pictures::Copy(_)), _) => {}
-            (None, Way::Copy) => self.video = Some(Pictures::Copy(Copied::open(input, stream, 0, mux)?)),
+            (None, Way::Copy) => self.video = Some(Pictures::Copy(Box::new(Copied::open(input, stream, 0, mux)?))),
             // Joining cuts nothing.
             (None, Way::Cut(pictures) | Way::Encode(pictures)) => {
                 let setup = Setup {
@@ -228,7 +228,7 @@ impl Tape<'_> {
                 (Way::Cut(encode) | Way::Encode(encode), _) => {
                     Some(Sound::Encode(Box::new(Sounds::new(encode, index))))
                 }
-                (Way::Copy, Some(stream)) => Some(Sound::Copy(Copied::open(input, stream, index, mux)?)),
+                (Way::Copy, Some(stream)) => Some(Sound::Copy(Box::new(Copied::open(input, stream, index, mux)?))),
                 (Way::Copy, None) => None,
             };
         }
@@ -354,7 +354,7 @@ impl Pictures<'_> {
     ) -> Done<ExpectedVideo> {
         match self {
             Self::Copy(copied) => {
-                let CopyFacts { packets, start_us, duration_us, mended } = copied.path.finish(mux)?;
+                let CopyFacts { packets, start_us, duration_us, mended, .. } = copied.path.finish(mux)?;
                 warnings.extend((mended > 0).then(|| format!("{mended} pictures had their decoding time mended")));
                 let (codec, width, height) = (like.codec.clone(), like.width, like.height);
                 Ok(ExpectedVideo {
@@ -382,7 +382,9 @@ impl Sound<'_> {
     fn finish(self, like: &Stream, mux: &mut Mux) -> Done<ExpectedAudio> {
         match self {
             Self::Copy(copied) => {
-                let CopyFacts { start_us, duration_us, .. } = copied.path.finish(mux)?;
+                let has_times = mux.has_times();
+                let CopyFacts { start_us, duration_us, length_us, .. } = copied.path.finish(mux)?;
+                let duration_us = if has_times { duration_us } else { length_us };
                 let (codec, sample_rate, channels) = (like.codec.clone(), like.sample_rate, like.channels);
                 let samples = duration_us.saturating_mul(sample_rate.into()) / 1_000_000;
                 Ok(ExpectedAudio { codec, sample_rate, channels, samples, start_us })

@@ -17,14 +17,33 @@ pub struct CopyPath {
     time_base: Rational,
     /// Length of a packet that does not say its own, in `time_base`.
     usual_length: i64,
+    /// Samples of every packet, and how many make a second: containers round the lengths of packets.
+    frame: Option<(u64, u64)>,
     /// What is put on all times, in `time_base`.
     delay: i64,
     window: Window,
+    /// What becomes of packets that are hidden, because players leave out what an edit list does.
+    hidden: Hidden,
+    /// The last hidden packet, where it goes before the first that is not.
+    primer: Option<Packet>,
     /// Packets from before the first one that has a decoding time.
     untimed: Vec<Packet>,
     last_dts: Option<i64>,
     next_dts: Option<i64>,
     facts: Facts,
+}
+
+/// What a container can do with packets that are hidden.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hidden {
+    /// It hides them as well.
+    Kept,
+    /// It cannot, and without the last of them a decoder would not be right from the start.
+    Primer,
+    /// It cannot.
+    Dropped,
+    /// It cannot, and nothing can be decoded without them.
+    Refused,
 }
 
 /// The part of a track that is wanted, in microseconds of the output.
@@ -54,6 +73,7 @@ struct Facts {
     packets: u64,
     start: Option<i64>,
     end: i64,
+    length: i64,
     mended: u64,
 }
 
@@ -66,6 +86,8 @@ pub struct CopyFacts {
     pub start_us: i64,
     /// From there to the end of the last packet, in microseconds.
     pub duration_us: u64,
+    /// The packets' lengths together, in microseconds: what is left where the format has no times.
+    pub length_us: u64,
     /// Packets whose decoding time was mended.
     pub mended: u64,
 }
@@ -83,8 +105,12 @@ impl CopyPath {
             index,
             time_base: stream.time_base,
             usual_length: usual_length(stream),
+            frame: (stream.frame_size > 0 && stream.sample_rate > 0)
+                .then_some((stream.frame_size.into(), stream.sample_rate.into())),
             delay: if mux.counts_priming() { priming(stream) } else { 0 },
             window,
+            hidden: hidden(stream, mux),
+            primer: None,
             untimed: Vec::new(),
             last_dts: None,
             next_dts: None,
@@ -106,6 +132,25 @@ impl CopyPath {
         if self.is_outside(pts, end) {
             return Ok(self.us(pts));
         }
+        match self.hidden {
+            Hidden::Primer if packet.is_discarded() => {
+                self.primer = Some(std::mem::replace(packet, Packet::new()?));
+                return Ok(self.us(pts));
+            }
+            Hidden::Dropped if packet.is_discarded() => return Ok(self.us(pts)),
+            Hidden::Refused if packet.is_discarded() => {
+                return Err(Fault::uncopyable("its first pictures are hidden, which the format cannot say"));
+            }
+            Hidden::Kept | Hidden::Primer | Hidden::Dropped | Hidden::Refused => {}
+        }
+        if let Some(mut primer) = self.primer.take() {
+            self.pass(&mut primer, mux)?;
+        }
+        self.pass(packet, mux)?;
+        Ok(self.us(end))
+    }
+
+    fn pass(&mut self, packet: &mut Packet, mux: &mut Mux) -> Done<()> {
         match (packet.dts(), self.next_dts) {
             (None, None) if self.untimed.len() < MOST_UNTIMED => {
                 self.untimed.push(std::mem::replace(packet, Packet::new()?));
@@ -118,7 +163,7 @@ impl CopyPath {
             (None, Some(next)) => self.write(packet, next, mux)?,
             (None, None) => return Err(Fault::uncopyable("the packets of the input have no decoding times")),
         }
-        Ok(self.us(end))
+        Ok(())
     }
 
     /// Containers that keep no decoding times leave them out until the decoder's delay is filled: they are counted back
@@ -144,6 +189,7 @@ impl CopyPath {
         let facts = &mut self.facts;
         facts.mended += u64::from(mended != dts);
         facts.packets += 1;
+        facts.length = facts.length.saturating_add(length);
         if !packet.is_discarded() {
             facts.start = Some(facts.start.map_or(pts, |start| start.min(pts)));
             facts.end = facts.end.max(pts.saturating_add(length));
@@ -171,8 +217,17 @@ impl CopyPath {
             packets: self.facts.packets,
             start_us,
             duration_us: u64::try_from(self.us(self.facts.end) - start_us).unwrap_or(0),
+            length_us: self.length_us(),
             mended: self.facts.mended,
         })
+    }
+
+    fn length_us(&self) -> u64 {
+        let Facts { packets, length, .. } = self.facts;
+        match self.frame {
+            Some((samples, rate)) => packets.saturating_mul(samples).saturating_mul(1_000_000) / rate,
+            None => u64::try_from(self.us(length)).unwrap_or(0),
+        }
     }
 
     /// How long a packet is shown, in the track's time base.
@@ -197,6 +252,15 @@ fn usual_length(stream: &Stream) -> i64 {
             rescale(1, Rational(stream.frame_rate.1, stream.frame_rate.0), stream.time_base)
         }
         Kind::Video | Kind::Audio | Kind::Subtitle | Kind::Attachment | Kind::Data => 0,
+    }
+}
+
+fn hidden(stream: &Stream, mux: &Mux) -> Hidden {
+    match stream.kind {
+        _ if mux.hides_start() => Hidden::Kept,
+        Kind::Video => Hidden::Refused,
+        Kind::Audio if !mux.has_times() && matches!(stream.codec.as_str(), "aac" | "mp3") => Hidden::Primer,
+        Kind::Audio | Kind::Subtitle | Kind::Attachment | Kind::Data => Hidden::Dropped,
     }
 }
 

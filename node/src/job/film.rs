@@ -20,7 +20,7 @@ use crate::{
         fault::{Done, Fault},
         link::Link,
         mux::{Layout, Mux},
-        plan::{AudioEncode, Film, Track, VideoEncode, Way, hides_start},
+        plan::{AudioEncode, Film, Track, VideoEncode, Way, has_times, hides_start},
         probe::Probe,
         progress::Progress,
         timeline::Timeline,
@@ -74,7 +74,7 @@ pub fn make(job: &Job, input: &mut Input, film: &Film, layout: Layout, fates: Ve
 
 /// A track on its way.
 enum Making<'a, E> {
-    Copy(CopyPath),
+    Copy(Box<CopyPath>),
     Cut(Box<CutPath<'a>>),
     Encode(E),
 }
@@ -235,7 +235,7 @@ fn open_video<'a>(
 ) -> Done<Making<'a, VideoPath<'a>>> {
     let stream = &job.probe.streams[track.stream];
     Ok(match &track.way {
-        Way::Copy => Making::Copy(CopyPath::open(input, stream, 0, window(film), mux)?),
+        Way::Copy => Making::Copy(Box::new(CopyPath::open(input, stream, 0, window(film), mux)?)),
         Way::Cut(encode) => {
             let limits = (job.threads, job.limits.pixels);
             Making::Cut(Box::new(CutPath::open(input, stream, encode, window(film), limits, mux)?))
@@ -270,7 +270,7 @@ fn open_audio<'a>(
         Way::Copy => {
             let window =
                 Window { from_us: window(film).from_us.map(|from| from - preroll_us(film, stream)), ..window(film) };
-            Making::Copy(CopyPath::open(input, stream, index, window, mux)?)
+            Making::Copy(Box::new(CopyPath::open(input, stream, index, window, mux)?))
         }
         // What is cut of sound is cut to the sample, which needs no joints.
         Way::Cut(encode) | Way::Encode(encode) => {
@@ -363,7 +363,7 @@ fn finish_video(
 }
 
 fn copied_pictures(facts: CutFacts, film: &Film, probe: &Probe, warnings: &mut Vec<String>) -> ExpectedVideo {
-    let CutFacts { copy: CopyFacts { packets, start_us, duration_us, mended }, joints_us } = facts;
+    let CutFacts { copy: CopyFacts { packets, start_us, duration_us, length_us: _, mended }, joints_us } = facts;
     warnings.extend((mended > 0).then(|| format!("{mended} pictures had their decoding time mended")));
     let stream = &probe.streams[film.video.as_ref().map_or(0, |track| track.stream)];
     let (codec, width, height) = (stream.codec.clone(), stream.width, stream.height);
@@ -395,6 +395,7 @@ fn copied_sound(facts: CopyFacts, film: &Film, probe: &Probe) -> ExpectedAudio {
     let begins = stream.start.map(|start| rescale(start, stream.time_base, MICROSECONDS) - film.start_us);
     let start_us = begins.filter(|_| !film.part.from_start).map_or(facts.start_us, |begins| facts.start_us.max(begins));
     let duration_us = (facts.start_us.saturating_add_unsigned(facts.duration_us) - start_us).max(0).unsigned_abs();
+    let duration_us = if has_times(film.format) { duration_us } else { facts.length_us };
     let (codec, sample_rate, channels) = (stream.codec.clone(), stream.sample_rate, stream.channels);
     let samples = duration_us.saturating_mul(sample_rate.into()) / 1_000_000;
     ExpectedAudio { codec, sample_rate, channels, samples, start_us }

@@ -11,6 +11,7 @@ use crate::{
         fault::{Done, Fault},
         link::Link,
         parts::{Parts, Refusal, Shared},
+        plan::{has_times, hides_start},
     },
 };
 
@@ -145,6 +146,16 @@ impl Mux {
     /// move the pictures instead, because times below zero are not allowed.
     pub fn counts_priming(&self) -> bool {
         self.format == Format::Webm
+    }
+
+    /// Whether players leave out what comes before the start.
+    pub fn hides_start(&self) -> bool {
+        hides_start(self.format)
+    }
+
+    /// Whether packets have times at all, instead of following each other.
+    pub fn has_times(&self) -> bool {
+        has_times(self.format)
     }
 
     /// Takes a packet of a track, with the time base that its times are in. The packet is empty afterwards.

@@ -2,10 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use xora_shared::media::{Cut, Format, Gop, Proxy, RateControl, Recipe, Scale, Trim};
+use xora_shared::{
+    media::{Cut, ExtractAudio, Format, Gop, Proxy, RateControl, Recipe, Scale, Trim},
+    report::StrategyKind,
+};
 
 use super::{
-    media_test::{Made, PICTURES, SOUND, X264, make, picture_times, synth, thumbnail, wanted},
+    media_test::{Made, PICTURES, SOUND, X264, entry, make, picture_times, synth, thumbnail, wanted},
     recipe_test::{assert_numbered, clicks, cut, numbered, numbers, sound_ms},
 };
 
@@ -100,4 +103,47 @@ fn sound_stays_in_step_where_two_recordings_were_put_together() {
     assert!((3_980..4_060).contains(&sound_ms(&made.file)), "{}", sound_ms(&made.file));
     let part = trim(&two, 500_000, 1_000_000);
     assert_eq!(picture_times(&part.file).len(), 25);
+}
+
+#[test]
+fn a_part_of_the_sound_is_the_same_part_of_the_file_as_with_pictures() {
+    let late = synth(
+        "late-clicks.mkv",
+        &format!("{PICTURES} -itsoffset 0.6 -i {} -map 0:v -map 1:a {X264} -c:a aac -t 4", numbered().display()),
+    );
+    let recipe = |format| wanted(Recipe::Trim(Trim { cut: cut(500_000, Some(1_300_000)) }), format);
+    // Clicks are at 0.6, 1.6 and 2.6 s.
+    for format in [Format::Mp4, Format::Wav] {
+        let found = clicks(&make(&late, recipe(format)).file);
+        assert_eq!(found.len(), 2, "{format:?}: {found:?}");
+        assert_eq!(found[1] - found[0], 1000, "{format:?}: {found:?}");
+    }
+}
+
+#[test]
+fn sound_without_loss_keeps_its_depth_and_a_part_of_it_counts_from_its_start() {
+    let fine = synth("fine.flac", &format!("-i {} -vn -c:a flac -sample_fmt s32", numbered().display()));
+    let extract = |cut| wanted(Recipe::ExtractAudio(ExtractAudio { cut }), Format::Mp3);
+    let part = make(&fine, extract(cut(1_500_000, Some(2_000_000))));
+    assert_eq!(entry(&part.file, "a:0", "codec_name,bits_per_raw_sample"), "flac,24");
+    assert_eq!(sound_ms(&part.file), 2_000);
+    let found = clicks(&part.file);
+    assert!(found.len() == 2 && (found[0] - 500).abs() <= 3, "{found:?}");
+    let copied = make(&fine, extract(Cut::default()));
+    assert_eq!(copied.strategy.kind, StrategyKind::Remux);
+    let wav = make(&fine, wanted(Recipe::Transcode, Format::Wav));
+    assert_eq!(entry(&wav.file, "a:0", "codec_name"), "pcm_s24le");
+}
+
+#[test]
+fn sound_that_an_edit_list_hides_is_not_copied_to_where_nothing_can_be_hidden() {
+    let edited = synth("edited-sound.mp4", &format!("-ss 2.5 -i {} -c copy", numbered().display()));
+    let hears = clicks(&edited);
+    let extracted = make(&edited, wanted(Recipe::ExtractAudio(ExtractAudio { cut: Cut::default() }), Format::Mp3));
+    assert_eq!(entry(&extracted.file, "a:0", "codec_name"), "aac");
+    let found = clicks(&extracted.file);
+    assert_eq!(found.len(), hears.len(), "{found:?} {hears:?}");
+    // One packet primes the decoder, and the first is not cut in its middle.
+    let moved = found[0] - hears[0];
+    assert!((0..=45).contains(&moved), "{found:?} {hears:?}");
 }

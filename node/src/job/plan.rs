@@ -9,7 +9,7 @@ mod still;
 mod tracks;
 mod web;
 
-pub use tracks::hides_start;
+pub use tracks::{has_times, hides_start};
 use xora_av::Stream;
 use xora_shared::{
     media::{Format, Recipe, Wanted},

@@ -46,6 +46,8 @@ fn stream(index: usize, kind: Kind, codec: &str) -> Stream {
         sample_rate: 0,
         channels: 0,
         layout: String::new(),
+        frame_size: 0,
+        sample_bits: 0,
         priming: 0,
         profile: 100,
         has_header: true,

@@ -137,6 +137,7 @@ pub fn extract_audio(probe: &Probe, recipe: &ExtractAudio, format: Format, abili
     let own = pick_audio(&probe.streams).and_then(tracks::own_format).filter(|_| abilities.copy);
     let fallback = if format.file_type() == FileType::Audio { format } else { Format::Mp3 };
     let reason = match own {
+        Some(Format::Flac) if !recipe.cut.is_whole() => "extractAudio keeps FLAC as it is".to_owned(),
         Some(own) => format!("extractAudio copies the sound into {}", own.extension()),
         None => format!("extractAudio encodes the sound to {}", fallback.extension()),
     };
@@ -187,7 +188,7 @@ pub fn film(probe: &Probe, wish: &Wish, abilities: Abilities) -> Done<Plan> {
         reasons.push("the input has no moving pictures, so the output has sound only".to_owned());
     }
     let chosen: Vec<&Stream> = video.into_iter().chain(audio).collect();
-    let begins_us = chosen.iter().filter_map(|stream| start_us(stream)).min().unwrap_or(0);
+    let begins_us = begins_us(&chosen, streams, wish.cut);
     let duration_us = length_us(probe, wish.cut);
     let film = Film {
         format: wish.format,
@@ -268,6 +269,9 @@ fn audio_obstacle(stream: &Stream, probe: &Probe, wish: &Wish, abilities: Abilit
     if !wish.copies_audio || !abilities.copy {
         return Some(String::new());
     }
+    if wish.format == Format::Flac && !wish.cut.is_whole() {
+        return Some("every packet says where in the whole it stands, and encoding anew loses nothing".to_owned());
+    }
     let inside_a_packet = wish.is_exact && wish.cut.start_us > 0 && !tracks::hides_start(wish.format);
     tracks::audio_obstacle(stream, probe, wish.format)
         .or_else(|| inside_a_packet.then(|| "the cut is exact to the sample".to_owned()))
@@ -335,6 +339,15 @@ fn converted_reason(stream: &Stream, film: &Film) -> Option<String> {
 
 pub(super) fn start_us(stream: &Stream) -> Option<i64> {
     stream.start.map(|start| rescale(start, stream.time_base, MICROSECONDS))
+}
+
+/// The time of the input that counts as 0. A part is a part of the file, whichever of its tracks are used; all of a track
+/// begins where it does.
+fn begins_us(chosen: &[&Stream], streams: &[Stream], cut: Cut) -> i64 {
+    let plays = |stream: &&Stream| matches!(stream.kind, Kind::Video | Kind::Audio) && !stream.is_attached_picture;
+    let first = chosen.iter().filter_map(|stream| start_us(stream)).min();
+    let of_file = streams.iter().filter(plays).filter_map(start_us).min();
+    if cut.is_whole() { first } else { of_file.or(first) }.unwrap_or(0)
 }
 
 /// The output's length in microseconds, when known.

@@ -103,6 +103,11 @@ pub fn hides_start(format: Format) -> bool {
     matches!(format, Format::Mp4 | Format::Mov | Format::M4a)
 }
 
+/// Whether packets have times in this format, instead of following each other.
+pub fn has_times(format: Format) -> bool {
+    matches!(format, Format::Mp4 | Format::Mov | Format::M4a | Format::Webm | Format::Opus | Format::Ogg)
+}
+
 /// How the few pictures around a cut are encoded: with no loss that would show beside those that are copied, and without
 /// reordering, so that they fit before them.
 pub fn encode_patch() -> VideoEncode {
@@ -229,7 +234,10 @@ pub fn encode_audio(stream: &Stream, format: Format) -> AudioEncode {
         Format::Webm | Format::Opus => ("libopus", "flt", Some(112_000)),
         // Its own default of 128 kbit/s is audibly worse than AAC at that rate.
         Format::Mp3 => ("libmp3lame", "fltp", Some(192_000)),
+        // What is finer than 16 bits stays so, in 24.
+        Format::Wav if stream.sample_bits > 16 => ("pcm_s24le", "s32", None),
         Format::Wav => ("pcm_s16le", "s16", None),
+        Format::Flac if stream.sample_bits > 16 => ("flac", "s32", None),
         Format::Flac => ("flac", "s16", None),
         Format::Mp4
         | Format::Mov
