@@ -290,3 +290,21 @@ fn damage_where_encoded_pictures_meet_copied_ones_is_noticed() {
     let problems = problems_of(&damaged, &made.report.expect);
     assert!(problems.iter().any(|problem| problem.contains("stumbles")), "{problems:?}");
 }
+
+#[test]
+fn sound_that_cannot_be_decoded_is_noticed() {
+    let made = make(&film(), wanted(Recipe::Transcode, Format::Mov));
+    let arguments = ["-v", "error", "-select_streams", "a:0", "-show_entries", "packet=pos,size", "-of", "csv=p=0"];
+    let text = tool("ffprobe", &arguments, &made.file);
+    let number = |text: &str| text.trim_end_matches(',').parse::<usize>().ok();
+    let mut damaged = made.told.output.clone();
+    for line in text.lines() {
+        // Size and place, and where the demuxer has more to say, that.
+        let fields: Vec<usize> = line.split(',').filter_map(number).collect();
+        if let [size, place, ..] = fields[..] {
+            damaged[place..place + size].fill(0xff);
+        }
+    }
+    let problems = problems_of(&damaged, &made.report.expect);
+    assert!(problems.iter().any(|problem| problem.contains("sound cannot be decoded")), "{problems:?}");
+}

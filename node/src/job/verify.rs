@@ -25,6 +25,10 @@ const LENGTH_TOLERANCE_US: u64 = 50_000;
 const OFFSET_TOLERANCE_US: i64 = 20_000;
 /// How much is decoded before and behind a joint, in microseconds.
 const AROUND_US: i64 = 1_000_000;
+/// Packets of sound decoded at both ends.
+const SOUNDS: u64 = 16;
+/// How far before its end the last sound is begun, in microseconds.
+const SOUND_BEFORE_END_US: i64 = 500_000;
 /// The most pictures decoded of the first and of the last group, beside those that are hidden and only lead up to them.
 const PICTURES: u64 = 16;
 
@@ -43,6 +47,7 @@ pub fn verify(link: &Link, source: &Source, expect: &Expectation, limits: &Limit
     scan.compare(expect, &mut problems);
     decode_edges(&mut input, &found, expect, limits, &mut problems)?;
     decode_joints(&mut input, &found, expect, limits, &mut problems)?;
+    decode_sound(&mut input, &found, expect, &mut problems)?;
     Ok(VerifyReport {
         problems,
         coverage,
@@ -292,6 +297,40 @@ fn decode_joints(
         check(problems, passed, || {
             format!("decoding stumbles where encoded pictures meet copied ones, at {joint_us} µs")
         });
+    }
+    Ok(())
+}
+
+/// Decodes a little of the sound at its start and before its end. A packet that was damaged in the input may have been
+/// copied; nothing at all is too little.
+fn decode_sound(input: &mut Input, found: &Found, expect: &Expectation, problems: &mut Vec<String>) -> Done<()> {
+    let (Some(stream), Some(audio)) = (&found.audio, &expect.audio) else { return Ok(()) };
+    let length_us = i64::try_from(audio.samples * 1_000_000 / u64::from(audio.sample_rate.max(1))).unwrap_or(0);
+    let start = stream.start.unwrap_or(0);
+    let before_end = (length_us - SOUND_BEFORE_END_US).max(0);
+    let end = start.saturating_add(rescale(before_end, MICROSECONDS, stream.time_base));
+    for other in 0..input.streams().len() {
+        input.want(other, other == stream.index);
+    }
+    for (name, place) in [("first", start), ("last", end)] {
+        if input.seek(stream.index, place).is_err() {
+            continue;
+        }
+        let mut decoder = Decoder::open(input, stream.index, 1, u64::MAX)?;
+        let (mut packet, mut damage) = (Packet::new()?, Damage::default());
+        let (mut sent, mut samples) = (0, 0);
+        let mut hear = |frame: &mut Frame| {
+            samples += frame.samples();
+            Ok(())
+        };
+        while sent < SOUNDS && input.read(&mut packet)? {
+            if packet.stream() == stream.index {
+                decode(&mut decoder, Some(&packet), &mut damage, &mut hear)?;
+                sent += u64::from(!packet.is_discarded());
+            }
+        }
+        decode(&mut decoder, None, &mut damage, &mut hear)?;
+        check(problems, samples > 0, || format!("the {name} sound cannot be decoded"));
     }
     Ok(())
 }
