@@ -101,6 +101,11 @@ impl Settings {
                 *days = wanted.unwrap_or(unset);
             }
         }
+        // What was read can be sent back as it was.
+        fields.nullable("updatedAt", |field| match field.string() {
+            Some(_) => Some(()),
+            None => field.refuse("is set by the service; leave it out, or send it as it was read"),
+        });
         fields.finish()?;
         merged.updated_at = Some(now.to_iso());
         Ok(merged)
@@ -135,6 +140,16 @@ mod tests {
         assert_eq!(same.default_webhook_url, set.default_webhook_url);
         let cleared = merge(&set, &json!({"defaultWebhookUrl": null})).expect("valid");
         assert_eq!(cleared.default_webhook_url, None);
+    }
+
+    #[test]
+    fn what_was_read_can_be_sent_back() {
+        let set = merge(&Settings::default(), &json!({"defaultStorageProviderId": PROVIDER})).expect("valid");
+        let read = serde_json::to_value(&set).expect("JSON");
+        assert_eq!(merge(&set, &read).expect("valid"), set);
+        assert_eq!(merge(&set, &json!({"updatedAt": "never"})).expect("valid"), set, "it is ignored");
+        let problems = merge(&set, &json!({"updatedAt": 7})).expect_err("invalid").to_string();
+        assert!(problems.starts_with("updatedAt: is set by the service"), "{problems}");
     }
 
     #[test]

@@ -369,6 +369,8 @@ pub struct SettingsBody {
     /// How long jobs are kept after they ended, in days, and with them whatever else there is of them. Default: 30.
     #[schemars(range(max = 3650))]
     pub job_retention_days: Option<u32>,
+    /// Ignored, so that settings can be sent back as they were read.
+    pub updated_at: Option<String>,
 }
 
 /// A key to make.
