@@ -18,6 +18,7 @@ use crate::{
         cut::{CutFacts, CutPath},
         damage::Damage,
         fault::{Done, Fault},
+        first::FirstPictures,
         link::Link,
         mux::{Layout, Mux},
         plan::{AudioEncode, Film, Track, VideoEncode, Way, has_times, hides_start},
@@ -56,6 +57,7 @@ pub fn make(job: &Job, input: &mut Input, film: &Film, layout: Layout, fates: Ve
     let mut mux = Mux::create(job.link, film.format, tracks, layout, job.limits.output_bytes)?;
     let mut pump = Pump::open(job, input, film, &mut mux)?;
     pump.run(input, &mut mux)?;
+    pump.look_at_first(None)?;
     pump.check_complete(input)?;
     let Pump { video, audio, mut damage, timeline, mut progress, .. } = pump;
     let mut warnings = job.probe.warnings.clone();
@@ -82,6 +84,8 @@ enum Making<'a, E> {
 struct Pump<'a> {
     video: Option<Making<'a, VideoPath<'a>>>,
     audio: Option<Making<'a, AudioPath<'a>>>,
+    /// Until enough was seen of pictures that are copied.
+    first: Option<FirstPictures>,
     film: &'a Film,
     probe: &'a Probe,
     limits: &'a Limits,
@@ -103,12 +107,18 @@ impl<'a> Pump<'a> {
             seek_before(input, film, job.probe)?;
         }
         let video = film.video.as_ref().map(|track| open_video(job, input, film, track, mux)).transpose()?;
+        let first = match &video {
+            Some(Making::Copy(_)) => film.video.as_ref().map(|track| track.stream),
+            Some(Making::Cut(_) | Making::Encode(_)) | None => None,
+        };
+        let first = first.map(|stream| FirstPictures::open(input, stream, job.limits.pixels)).transpose()?;
         let index = usize::from(video.is_some());
         let audio = film.audio.as_ref().map(|track| open_audio(job, input, film, (track, index), mux)).transpose()?;
         Ok(Self {
             passed: [video.is_none(), audio.is_none()],
             video,
             audio,
+            first,
             film,
             probe: job.probe,
             limits: job.limits,
@@ -149,11 +159,24 @@ impl<'a> Pump<'a> {
     }
 
     fn take_video(&mut self, packet: &mut Packet, mux: &mut Mux) -> Done<i64> {
+        self.look_at_first(Some(packet))?;
         match &mut self.video {
             Some(Making::Copy(path)) => path.take(packet, mux),
             Some(Making::Cut(path)) => path.take(packet, mux, &mut self.damage),
             Some(Making::Encode(path)) => path.take(Some(packet), mux, &mut self.damage),
             None => Ok(0),
+        }
+    }
+
+    fn look_at_first(&mut self, packet: Option<&Packet>) -> Done<()> {
+        match &mut self.first {
+            Some(first) => {
+                if first.look(packet)? {
+                    self.first = None;
+                }
+                Ok(())
+            }
+            None => Ok(()),
         }
     }
 

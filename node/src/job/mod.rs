@@ -14,6 +14,7 @@ mod decode;
 pub mod encoders;
 mod fault;
 mod film;
+mod first;
 mod h264;
 mod link;
 pub mod lockdown;

@@ -2,7 +2,11 @@
 
 use std::{fs, path::PathBuf};
 
-use xora_shared::{failure::FailureKind, media::Format, report::Fate};
+use xora_shared::{
+    failure::FailureKind,
+    media::Format,
+    report::{Fate, StrategyKind},
+};
 
 use super::{
     copy_test::{decoded, sound_after_pictures, transcode},
@@ -85,6 +89,22 @@ fn a_clock_that_wraps_in_mid_stream_goes_on() {
     let times = picture_times(&compressed(&input).file);
     assert_eq!(times.len(), 50);
     assert!(times.windows(2).all(|pair| (30..=50).contains(&(pair[1] - pair[0]))), "{times:?}");
+}
+
+#[test]
+fn a_recording_that_begins_between_two_places_to_begin_at_is_not_copied_with_its_rubble() {
+    let pictures = "-f lavfi -i testsrc2=s=320x240:r=25:d=4 -f lavfi -i sine=d=4:r=48000";
+    let whole = synth("pit-tuned-in.ts", &format!("{pictures} {X264} -g 25 -bf 2 -c:a aac"));
+    let bytes = fs::read(&whole).expect("file");
+    // Its tables of programs, and all from somewhere in the second second on.
+    let from = bytes.len() * 2 / 5 / 188 * 188;
+    let file = whole.with_file_name("pit-tuned-in-late.ts");
+    fs::write(&file, [&bytes[..188 * 3], &bytes[from..]].concat()).expect("written");
+    let made = transcode(&file, Format::Mp4);
+    assert_eq!(made.strategy.kind, StrategyKind::Encode);
+    assert_eq!(decoded(&made.file, "0:v:0").len(), decoded(&file, "0:v:0").len());
+    let offset = sound_after_pictures(&made.file) - sound_after_pictures(&file);
+    assert!(offset.abs() <= 20_000, "moved by {offset} µs");
 }
 
 #[test]

@@ -1,0 +1,186 @@
+//! Whole jobs that copy, cut and look, each beside what one would do with the `ffmpeg` command.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use xora_tests::{Served, root, sample};
+
+use super::{Bench, PAIRS, PATIENCE, ffmpeg, median, recipe, row};
+
+/// Pictures of the row that asks for several.
+const PICTURES: u64 = 10;
+
+/// Prints the rows.
+pub async fn measure(bench: &Bench) -> Result<()> {
+    let url = bench.origin.file(&sample("big-buck-bunny.mp4")?)?;
+    bench.remux(&url).await?;
+    bench.trim(&url).await?;
+    bench.extract(&url).await?;
+    bench.far_thumbnail().await?;
+    bench.thumbnails(&url).await
+}
+
+/// Times of pairs, in milliseconds: ours and the command's.
+#[derive(Default)]
+struct Pairs(Vec<f64>, Vec<f64>);
+
+impl Pairs {
+    fn print(self, what: &str, goal: &str) {
+        let ratios = self.0.iter().zip(&self.1).map(|(ours, theirs)| theirs / ours).collect();
+        let (ours, theirs, ratio) = (median(self.0), median(self.1), median(ratios));
+        row(what, &format!("{ours:.0} ms; ffmpeg {theirs:.0} ms; {ratio:.2}×"), goal);
+    }
+}
+
+fn since(begun: Instant) -> f64 {
+    begun.elapsed().as_secs_f64() * 1000.0
+}
+
+fn made(name: &str) -> PathBuf {
+    root().join("target/media").join(name)
+}
+
+/// Runs the command without holding up what serves its input.
+async fn command(command: String, output: PathBuf) -> Result<()> {
+    tokio::task::spawn_blocking(move || ffmpeg(&command, &output)).await?
+}
+
+impl Bench {
+    async fn job(&self, job: &Value) -> Result<Value> {
+        let job = self.edge.client().run(job, PATIENCE).await?;
+        ensure!(job["state"] == "completed", "{job}");
+        Ok(job)
+    }
+
+    /// 50 MB from one server to another in a new container, beside fetching, remuxing and sending them.
+    async fn remux(&self, url: &str) -> Result<()> {
+        let mut times = Pairs::default();
+        for _ in 0..PAIRS {
+            let begun = Instant::now();
+            let (fetched, remuxed) = (made("bench-fetched.mp4"), made("bench-remuxed.mov"));
+            fs::write(&fetched, self.edge.client().download(url).await?)?;
+            command(format!("-i {} -c copy -movflags +faststart", fetched.display()), remuxed.clone()).await?;
+            self.send(&remuxed).await?;
+            times.1.push(since(begun));
+
+            let begun = Instant::now();
+            let mut wanted = recipe(url, "mov", "transcode");
+            wanted["stageInput"] = false.into();
+            self.job(&wanted).await?;
+            times.0.push(since(begun));
+        }
+        times.print(&format!("remux of 50 MB, remote to remote, {PAIRS} pairs"), "≥ 2×");
+        Ok(())
+    }
+
+    /// To the storage that jobs write to, by the way that callers' files take.
+    async fn send(&self, file: &Path) -> Result<()> {
+        let (client, bytes) = (self.edge.client(), fs::read(file)?);
+        let opened =
+            client.post("/v1/uploads", &json!({"filename": "a.mov", "size": bytes.len()})).await?.expect(201)?;
+        let size = usize::try_from(opened["partSize"].as_u64().context("a size")?)?;
+        let http = reqwest::Client::new();
+        for (part, bytes) in opened["parts"].as_array().context("parts")?.iter().zip(bytes.chunks(size)) {
+            let url = part["url"].as_str().context("a URL")?;
+            http.put(url).body(bytes.to_vec()).send().await?.error_for_status()?;
+        }
+        Ok(())
+    }
+
+    /// One minute out of ten, beside encoding it.
+    async fn trim(&self, url: &str) -> Result<()> {
+        let mut times = Pairs::default();
+        for _ in 0..PAIRS {
+            let begun = Instant::now();
+            let encoding = "-c:v libx264 -preset veryfast -crf 23 -c:a aac";
+            command(format!("-ss 120 -t 60 -i {url} {encoding}"), made("bench-trimmed.mp4")).await?;
+            times.1.push(since(begun));
+
+            let begun = Instant::now();
+            let mut wanted = recipe(url, "mp4", "trim");
+            wanted["recipe"] = json!({"name": "trim", "startSeconds": 120, "durationSeconds": 60});
+            let job = self.job(&wanted).await?;
+            times.0.push(since(begun));
+            ensure!(job["verification"]["frames"] == 1440, "{job}");
+        }
+        times.print(&format!("trim of 1 minute of 10, {PAIRS} pairs"), "≥ 5×");
+        Ok(())
+    }
+
+    /// The sound as it is, beside the command that copies it.
+    async fn extract(&self, url: &str) -> Result<()> {
+        let (mut times, mut bytes) = (Pairs::default(), (0, 0));
+        for _ in 0..PAIRS {
+            let (begun, sent) = (Instant::now(), self.origin.sent());
+            command(format!("-i {url} -vn -c:a copy"), made("bench-sound.aac")).await?;
+            times.1.push(since(begun));
+            bytes.1 = self.origin.sent() - sent;
+
+            let (begun, sent) = (Instant::now(), self.origin.sent());
+            let mut wanted = recipe(url, "aac", "extractAudio");
+            wanted["stageInput"] = false.into();
+            self.job(&wanted).await?;
+            times.0.push(since(begun));
+            bytes.0 = self.origin.sent() - sent;
+        }
+        times.print(&format!("extract audio by copy, {PAIRS} pairs"), "≥ 1.0×");
+        let megabytes = |bytes: u64| bytes as f64 / 1e6;
+        let read = format!("{:.1} MB; ffmpeg {:.1} MB", megabytes(bytes.0), megabytes(bytes.1));
+        row("  read", &read, "no more");
+        Ok(())
+    }
+
+    /// One picture at 300 s of a film that is 20 ms away.
+    async fn far_thumbnail(&self) -> Result<()> {
+        let film = fs::read(sample("big-buck-bunny.mp4")?)?.into();
+        let url = self.origin.serve("far.mp4", Served::Far(film, Duration::from_millis(20)));
+        let mut times = Pairs::default();
+        for _ in 0..PAIRS {
+            let begun = Instant::now();
+            command(format!("-ss 300 -i {url} -frames:v 1"), made("bench.jpg")).await?;
+            times.1.push(since(begun));
+
+            let begun = Instant::now();
+            self.job(&thumbnail(&url, 300)).await?;
+            times.0.push(since(begun));
+        }
+        times.print(&format!("thumbnail at 300 s, 20 ms away, {PAIRS} pairs"), "≥ 3×");
+        Ok(())
+    }
+
+    /// Pictures from all over a film, all asked for at once, beside one command after the other.
+    async fn thumbnails(&self, url: &str) -> Result<()> {
+        let mut times = Pairs::default();
+        for _ in 0..PAIRS {
+            let begun = Instant::now();
+            for at in (1..=PICTURES).map(|number| number * 55) {
+                command(format!("-ss {at} -i {url} -frames:v 1"), made("bench.jpg")).await?;
+            }
+            times.1.push(since(begun));
+
+            let (begun, client) = (Instant::now(), self.edge.client());
+            let mut jobs = Vec::new();
+            for at in (1..=PICTURES).map(|number| number * 55) {
+                jobs.push(client.create(&thumbnail(url, at)).await?);
+            }
+            for job in jobs {
+                let job = client.finished(&job, PATIENCE).await?;
+                ensure!(job["state"] == "completed", "{job}");
+            }
+            times.0.push(since(begun));
+        }
+        times.print(&format!("{PICTURES} thumbnails, {PAIRS} pairs"), "≥ 5×");
+        Ok(())
+    }
+}
+
+fn thumbnail(url: &str, seconds: u64) -> Value {
+    let mut job = recipe(url, "jpg", "thumbnail");
+    job["recipe"]["seekSeconds"] = seconds.into();
+    job
+}
