@@ -138,7 +138,7 @@ fn what_cannot_be_joined_is_named_by_its_number() {
 }
 
 fn concat(inputs: &[&Path], format: Format) -> Made {
-    make_of_all(inputs, &wanted(Recipe::Concat, format))
+    make_of_all(inputs, wanted(Recipe::Concat, format))
 }
 
 /// Black, with sound of nothing; a white flash and a beep together at 0.4 s, which is a whole number of pictures at every usual rate. `length` in seconds.
@@ -304,13 +304,13 @@ fn what_is_wrong_with_an_input_is_said_with_its_number() {
     let broken = film().with_file_name("join-broken.mp4");
     fs::write(&broken, b"hello, this is not a film\n").expect("written");
     let join = || wanted(Recipe::Concat, Format::Mp4);
-    let (kind, message) = all_refused(&[&film(), &broken], &join(), &LIMITS);
+    let (kind, message) = all_refused(&[&film(), &broken], join(), LIMITS);
     assert_eq!(kind, FailureKind::InputUnsupported);
     assert!(message.starts_with("input 2: "), "{message}");
     let cut = synth("join-cut.mkv", &format!("{PICTURES} {SOUND} {X264} -c:a aac"));
     let bytes = fs::read(&cut).expect("file");
     fs::write(&broken, &bytes[..bytes.len() / 2]).expect("written");
-    let (kind, message) = all_refused(&[&film(), &broken], &join(), &LIMITS);
+    let (kind, message) = all_refused(&[&film(), &broken], join(), LIMITS);
     assert_eq!(kind, FailureKind::InputTruncated);
     assert!(message.starts_with("input 2: "), "{message}");
 }
@@ -318,7 +318,7 @@ fn what_is_wrong_with_an_input_is_said_with_its_number() {
 #[test]
 fn the_limit_of_length_is_for_all_inputs_together() {
     let limits = Limits { duration_seconds: 3, ..LIMITS };
-    let (kind, message) = all_refused(&[&film(), &film()], &wanted(Recipe::Concat, Format::Mp4), &limits);
+    let (kind, message) = all_refused(&[&film(), &film()], wanted(Recipe::Concat, Format::Mp4), limits);
     assert_eq!(kind, FailureKind::InputTooLarge);
     assert!(message.contains("together"), "{message}");
 }

@@ -95,30 +95,30 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// Makes `wanted` of a file, verifies it, and writes it beside the input for judgement.
 pub(super) fn make(input: &Path, wanted: Wanted) -> Made {
-    make_of_all(&[input], &wanted)
+    make_of_all(&[input], wanted)
 }
 
 /// As the supervisor does: what could not be copied after all is encoded.
-fn run_all(inputs: &[&Path], wanted: &Wanted, limits: &Limits) -> Told {
+fn run_all(inputs: &[&Path], wanted: Wanted, limits: Limits) -> Told {
     let inputs: Vec<_> = inputs.iter().map(|input| fs::read(input).expect("input")).collect();
     let inputs: Vec<_> = inputs.iter().map(Vec::as_slice).collect();
-    let run = |uncopyable| {
-        let (inputs, sources) = (&inputs, inputs.iter().map(|input| source(input)).collect());
-        let wanted = wanted.clone();
-        let work = Work::Run { inputs: sources, wanted, index_bytes: None, uncopyable, has_address: true };
-        supervise_all(work, limits.clone(), inputs, None)
-    };
-    let told = run(None);
+    let told = run_once(&inputs, wanted.clone(), limits.clone(), None);
     match told.messages.last() {
-        Some(Up::Failed(JobFailure::Uncopyable { reason })) => run(Some(reason.clone())),
+        Some(Up::Failed(JobFailure::Uncopyable { reason })) => run_once(&inputs, wanted, limits, Some(reason.clone())),
         _ => told,
     }
 }
 
+fn run_once(inputs: &[&[u8]], wanted: Wanted, limits: Limits, uncopyable: Option<String>) -> Told {
+    let sources = inputs.iter().map(|input| source(input)).collect();
+    let work = Work::Run { inputs: sources, wanted, index_bytes: None, uncopyable, has_address: true };
+    supervise_all(work, limits, inputs, None)
+}
+
 /// As [`make`], of several files; it is written beside the first.
-pub(super) fn make_of_all(inputs: &[&Path], wanted: &Wanted) -> Made {
+pub(super) fn make_of_all(inputs: &[&Path], wanted: Wanted) -> Made {
     let input = inputs[0];
-    let told = run_all(inputs, wanted, &LIMITS);
+    let told = run_all(inputs, wanted, LIMITS);
     let report = match told.messages.last() {
         Some(Up::Produced(report)) => (**report).clone(),
         other => panic!("{}: {other:?}", input.display()),
@@ -142,7 +142,7 @@ pub(super) fn make_of_all(inputs: &[&Path], wanted: &Wanted) -> Made {
     Made { report, strategy: planned.expect("a plan"), receipt, told, file }
 }
 
-pub(super) fn all_refused(inputs: &[&Path], wanted: &Wanted, limits: &Limits) -> (FailureKind, String) {
+pub(super) fn all_refused(inputs: &[&Path], wanted: Wanted, limits: Limits) -> (FailureKind, String) {
     match run_all(inputs, wanted, limits).messages.pop() {
         Some(Up::Failed(JobFailure::Known { kind, message })) => (kind, message),
         other => panic!("expected a refusal, found {other:?}"),
