@@ -11,6 +11,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use anyhow::Result;
@@ -27,6 +28,8 @@ pub enum Served {
     WithoutRanges(Bytes),
     /// Well, but at this many bytes a second.
     Slowly(Bytes, usize),
+    /// Well, but every answer begins this much later, as from far away.
+    Far(Bytes, Duration),
     /// Well up to this offset; whoever asks for what lies behind is reset there.
     ResetAt(Bytes, usize),
     /// Claims this much more than there is, and then hangs up.
@@ -59,8 +62,12 @@ impl Origin {
             log.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
             let path = request.target.split('?').next().unwrap_or_default();
             let served = shelf.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
+            let way = if let Some(Served::Far(_, way)) = &served { *way } else { Duration::ZERO };
             let reply = served.map_or_else(|| Reply::status(404), |served| answer(served, &request));
-            async move { reply }
+            async move {
+                tokio::time::sleep(way).await;
+                reply
+            }
         });
         Ok(Self { server: server.await?, files, requests })
     }
@@ -97,7 +104,7 @@ impl Origin {
 
 fn answer(served: Served, request: &Request) -> Reply {
     match served {
-        Served::Well(bytes) => ranged(&bytes, request).0,
+        Served::Well(bytes) | Served::Far(bytes, _) => ranged(&bytes, request).0,
         Served::WithoutRanges(bytes) => whole(bytes),
         Served::Slowly(bytes, pace) => Reply { pace: Some(pace), ..ranged(&bytes, request).0 },
         Served::ResetAt(bytes, at) => {

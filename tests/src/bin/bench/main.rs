@@ -1,9 +1,10 @@
 //! `make bench`: the figures, measured against the real system. Medians of runs that alternate with what they are compared
 //! with; losing rows are printed too. Not a test: machines are noisy.
-//! `bench webhooks`, `bench api` and `bench cost` print those rows alone.
+//! `bench webhooks`, `bench api`, `bench media` and `bench cost` print those rows alone.
 #![allow(clippy::print_stdout, reason = "a command that talks to a person")]
 
 mod api;
+mod media;
 mod webhooks;
 
 use std::{
@@ -53,7 +54,7 @@ async fn main() -> Result<()> {
     if only.is_none() {
         job_process()?;
     }
-    if only.is_some() && !wanted("cost") {
+    if only.is_some() && !wanted("cost") && !wanted("media") {
         return Ok(());
     }
     let _node = Node::start(&bench.edge, NodeOptions { release: true, ..NodeOptions::default() }).await?;
@@ -64,7 +65,10 @@ async fn main() -> Result<()> {
         }
         bench.remote_thumbnail().await?;
     }
-    bench.cost().await
+    if wanted("media") {
+        media::measure(&bench).await?;
+    }
+    if wanted("cost") { bench.cost().await } else { Ok(()) }
 }
 
 /// The Worker as it is deployed.
