@@ -155,6 +155,8 @@ struct Copied {
     path: CopyPath,
     /// Where the input at hand ends so far, in microseconds of the output.
     end_us: i64,
+    /// Whether a packet of the input at hand has come.
+    has_begun: bool,
 }
 
 impl Tape<'_> {
@@ -198,7 +200,7 @@ impl Tape<'_> {
         };
         match (&mut self.video, way) {
             (Some(Pictures::Encode(path)), _) => return path.go_on(input, stream, self.at_us),
-            (Some(Pictures::Copy(_)), _) => {}
+            (Some(Pictures::Copy(copied)), _) => copied.has_begun = false,
             (None, Way::Copy) => self.video = Some(Pictures::Copy(Box::new(Copied::open(input, stream, 0, mux)?))),
             // Joining cuts nothing.
             (None, Way::Cut(pictures) | Way::Encode(pictures)) => {
@@ -245,6 +247,9 @@ impl Tape<'_> {
                 return Err(Fault::uncopyable(
                     "its first pictures are hidden, which only works at the start of a file",
                 ));
+            }
+            if let Some(Pictures::Copy(copied)) = &mut self.video {
+                copied.check_first(packet)?;
             }
             let reached = match &mut self.video {
                 Some(Pictures::Copy(copied)) => copied.take(packet, known.time_base, self.at_us, mux)?,
@@ -330,7 +335,17 @@ fn check_complete(clip: Clip, input: &Input, probe: &Probe, read_us: i64) -> Don
 
 impl Copied {
     fn open(input: &Input, stream: &Stream, index: usize, mux: &mut Mux) -> Done<Self> {
-        Ok(Self { path: CopyPath::open(input, stream, index, Window::default(), mux)?, end_us: 0 })
+        Ok(Self { path: CopyPath::open(input, stream, index, Window::default(), mux)?, end_us: 0, has_begun: false })
+    }
+
+    /// A recording may begin between two places where decoding can.
+    fn check_first(&mut self, packet: &Packet) -> Done<()> {
+        let begins_well = self.has_begun || packet.is_key();
+        self.has_begun = true;
+        if begins_well {
+            return Ok(());
+        }
+        Err(Fault::uncopyable("the first pictures of an input cannot be decoded without earlier ones"))
     }
 
     fn take(&mut self, packet: &mut Packet, time_base: Rational, at_us: i64, mux: &mut Mux) -> Done<i64> {

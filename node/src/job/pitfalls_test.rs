@@ -4,13 +4,16 @@ use std::{fs, path::PathBuf};
 
 use xora_shared::{
     failure::FailureKind,
-    media::Format,
+    media::{Format, Recipe},
     report::{Fate, StrategyKind},
 };
 
 use super::{
     copy_test::{decoded, sound_after_pictures, transcode},
-    media_test::{LIMITS, Made, PICTURES, SOUND, X264, compress, corners, entry, make, picture_times, refused, synth},
+    media_test::{
+        LIMITS, Made, PICTURES, SOUND, X264, compress, corners, entry, make, make_of_all, picture_times, refused,
+        synth, wanted,
+    },
 };
 
 fn compressed(input: &std::path::Path) -> Made {
@@ -102,7 +105,11 @@ fn a_recording_that_begins_between_two_places_to_begin_at_is_not_copied_with_its
     fs::write(&file, [&bytes[..188 * 3], &bytes[from..]].concat()).expect("written");
     let made = transcode(&file, Format::Mp4);
     assert_eq!(made.strategy.kind, StrategyKind::Encode);
-    assert_eq!(decoded(&made.file, "0:v:0").len(), decoded(&file, "0:v:0").len());
+    let seen = decoded(&file, "0:v:0").len();
+    assert_eq!(decoded(&made.file, "0:v:0").len(), seen);
+    let joined = make_of_all(&[&whole, &file], wanted(Recipe::Concat, Format::Mp4));
+    assert_eq!(joined.strategy.kind, StrategyKind::Encode);
+    assert_eq!(decoded(&joined.file, "0:v:0").len(), 100 + seen);
     let offset = sound_after_pictures(&made.file) - sound_after_pictures(&file);
     assert!(offset.abs() <= 20_000, "moved by {offset} µs");
 }
