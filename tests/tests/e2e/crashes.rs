@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use xora_tests::{Client, Node, NodeOptions, Origin, Receiver, Reply, Served, probe, wait_for};
 
 use crate::{
-    PATIENCE, compress, job, long_clip, own_edge, pale_clip, short_clip, thumbnail,
+    PATIENCE, compress, faint_clip, job, long_clip, own_edge, short_clip, thumbnail,
     webhooks::{cancelled, delivery, outcomes},
     with,
 };
@@ -56,7 +56,7 @@ async fn an_input_that_was_kept_serves_the_next_attempt_though_its_origin_is_gon
     let client = edge.client();
     let origin = Origin::start().await?;
     let mut first = Node::start(&edge, named("first")).await?;
-    let url = origin.file(&pale_clip()?)?;
+    let url = origin.file(&faint_clip()?)?;
     let id = client.create(&job(&url, "mp4", &json!({"name": "compress", "codec": "hevc"}))).await?;
     let log = edge.dir().join("first.log");
     let kept = wait_for("the input to be kept", PATIENCE, async || {
@@ -64,7 +64,7 @@ async fn an_input_that_was_kept_serves_the_next_attempt_though_its_origin_is_gon
     });
     kept.await?;
     first.kill()?;
-    origin.serve("pale.mp4", Served::Always(Reply::status(404)));
+    origin.serve("faint.mp4", Served::Always(Reply::status(404)));
     let asked = origin.requests().len();
 
     let _second = Node::start(&edge, named("second")).await?;

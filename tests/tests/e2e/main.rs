@@ -100,10 +100,10 @@ fn long_clip() -> Result<std::path::PathBuf> {
     clip("long.mp4", &args.split(' ').collect::<Vec<_>>())
 }
 
-/// A minute that is small to read and long to encode.
-fn pale_clip() -> Result<std::path::PathBuf> {
-    let args = "-f lavfi -i testsrc2=s=1280x720:r=30:d=60 -c:v libx264 -preset ultrafast -crf 45";
-    clip("pale.mp4", &args.split(' ').collect::<Vec<_>>())
+/// Half a minute that is small to read and long to encode.
+fn faint_clip() -> Result<std::path::PathBuf> {
+    let args = "-f lavfi -i testsrc2=s=1280x720:r=30:d=30 -c:v libx264 -preset ultrafast -crf 45";
+    clip("faint.mp4", &args.split(' ').collect::<Vec<_>>())
 }
 
 fn bytes(path: &Path) -> Result<bytes::Bytes> {

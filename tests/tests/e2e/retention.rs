@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::json;
 use xora_tests::{Node, NodeOptions, Origin, wait_for};
 
-use crate::{PATIENCE, job, own_edge, pale_clip, short_clip, thumbnail};
+use crate::{PATIENCE, faint_clip, job, own_edge, short_clip, thumbnail};
 
 #[tokio::test]
 async fn outputs_and_then_jobs_are_removed_when_their_time_is_over() -> Result<()> {
@@ -57,7 +57,7 @@ async fn copies_of_inputs_stay_after_a_job_for_as_long_as_the_settings_say() -> 
     let edge = own_edge().await?;
     let _node = Node::start(&edge, NodeOptions::default()).await?;
     let (client, origin) = (edge.client(), Origin::start().await?);
-    let slow = job(&origin.file(&pale_clip()?)?, "mp4", &json!({"name": "compress", "codec": "hevc"}));
+    let slow = job(&origin.file(&faint_clip()?)?, "mp4", &json!({"name": "compress", "codec": "hevc"}));
     // Runs until its input is kept for the `nth` time, and is cancelled then.
     let cancelled = async |nth: usize| {
         let id = client.create(&slow).await?;
