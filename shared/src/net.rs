@@ -20,7 +20,7 @@ pub struct Policy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refused {
     /// Not parsed as an absolute URL with a host.
-    #[error("must be an absolute https URL")]
+    #[error("must be an absolute https URL, its host in ASCII (`xn--…` for other letters)")]
     NotAUrl,
     /// Neither https, nor http to an allowed loopback address.
     #[error("must be https")]
