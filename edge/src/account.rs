@@ -6,13 +6,10 @@
 mod presets;
 mod providers;
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use worker::{
-    DurableObject, Env, Error, Request, Response, Result, Socket, SqlStorage, State, WebSocket,
-    WebSocketIncomingMessage, console_error, durable_object,
-};
-use xora_shared::{settings::Settings, token::Token, webhook::Secrets};
+use worker::{DurableObject, Env, Request, Response, Result, SqlStorage, State, console_error, durable_object};
+use xora_shared::{json, settings::Settings, token::Token, webhook::Secrets};
 
 pub use presets::{create_preset, delete_preset, preset, presets, replace_preset};
 pub use providers::{create_provider, delete_provider, destination, provider, providers};
@@ -20,6 +17,7 @@ pub use providers::{create_provider, delete_provider, destination, provider, pro
 use crate::{
     auth::Caller,
     config,
+    docs::docs,
     error::ApiError,
     routes::Reply,
     shard::rpc::{self, Asked},
@@ -54,7 +52,7 @@ pub async fn merge_settings(env: &Env, body: Value) -> Result<Settings, ApiError
 /// The settings as KV has them: they may be up to a minute old.
 pub async fn settings_from_kv(env: &Env) -> Result<Settings, ApiError> {
     let text = env.kv("SETTINGS")?.get(SETTINGS).text().await?;
-    Ok(text.map(|text| serde_json::from_str(&text)).transpose()?.unwrap_or_default())
+    Ok(text.map(|text| json::from_str(&text)).transpose()?.unwrap_or_default())
 }
 
 /// The secrets that sign webhooks now. The first is made when it is first asked for.
@@ -83,12 +81,17 @@ pub async fn revoke_token(env: &Env, id: &str) -> Result<bool, ApiError> {
 }
 
 async fn ask<T: DeserializeOwned>(env: &Env, op: &str, body: &impl Serialize) -> Result<T, ApiError> {
+    let answer = ask_for_text(env, op, serde_json::to_string(body)?).await?;
+    Ok(json::from_str(&answer)?)
+}
+
+async fn ask_for_text(env: &Env, op: &str, body: String) -> Result<String, ApiError> {
     let stub = env.durable_object("ACCOUNT")?.get_by_name("account")?;
-    rpc::ask(&stub, op, serde_json::to_string(body)?).await
+    rpc::ask(&stub, op, body).await
 }
 
 /// See the module.
-#[durable_object]
+#[durable_object(alarm)]
 pub struct Account {
     state: State,
     env: Env,
@@ -108,7 +111,7 @@ impl Account {
             }
             "tokens" => rpc::reply(&self.tokens()?),
             "revoke-token" => rpc::reply(&self.revoke_token(&asked.body::<String>()?)?),
-            "create-preset" => rpc::reply(&self.create_preset(asked.body()?)?),
+            "create-preset" => rpc::reply(&self.create_preset(&asked.body()?)?),
             "presets" => rpc::reply(&self.presets()?),
             "preset" => rpc::reply(&self.preset(&asked.body::<String>()?)?),
             "replace-preset" => rpc::reply(&self.replace_preset(asked.body()?)?),
@@ -124,9 +127,8 @@ impl Account {
 
     fn verify(&self, hash: &str) -> Result<Option<Caller>, ApiError> {
         let sql = "SELECT doc FROM tokens WHERE hash = ?";
-        let found = self.sql().exec(sql, vec![hash.into()])?.to_array::<Doc>()?.pop();
-        let Some(row) = found else { return Ok(None) };
-        let mut token: Token = serde_json::from_str(&row.doc)?;
+        let found = docs::<Token>(&self.sql(), sql, vec![hash.into()])?.pop();
+        let Some(mut token) = found else { return Ok(None) };
         let now = config::now();
         // ISO 8601 sorts by time.
         if token.last_used_at.as_ref().is_none_or(|used| *used < now.plus(-USED_MS).to_iso()) {
@@ -153,7 +155,7 @@ impl Account {
         // Armed before the first try: a crash, a refused write and two merges that overtake each other are all made good.
         self.state.storage().set_alarm(WRITE_AGAIN_MS).await?;
         if let Err(error) = self.write_through().await {
-            console_error!("settings: written to KV a little later: {error:?}");
+            console_error!("settings: written to KV a little later: {error}");
         }
         Ok(())
     }
@@ -182,8 +184,7 @@ impl Account {
 
     fn document<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ApiError> {
         let sql = "SELECT doc FROM documents WHERE name = ?";
-        let found = self.sql().exec(sql, vec![name.into()])?.to_array::<Doc>()?.pop();
-        Ok(found.map(|row| serde_json::from_str(&row.doc)).transpose()?)
+        Ok(docs(&self.sql(), sql, vec![name.into()])?.pop())
     }
 
     fn put_document(&self, name: &str, doc: &str) -> Result<(), ApiError> {
@@ -200,8 +201,7 @@ impl Account {
     }
 
     fn tokens(&self) -> Result<Vec<Token>, ApiError> {
-        let rows = self.sql().exec("SELECT doc FROM tokens ORDER BY id DESC", None)?.to_array::<Doc>()?;
-        rows.iter().map(|row| Ok(serde_json::from_str(&row.doc)?)).collect()
+        docs(&self.sql(), "SELECT doc FROM tokens ORDER BY id DESC", vec![])
     }
 
     fn revoke_token(&self, id: &str) -> Result<bool, ApiError> {
@@ -211,11 +211,6 @@ impl Account {
     fn sql(&self) -> SqlStorage {
         self.state.storage().sql()
     }
-}
-
-#[derive(Deserialize)]
-struct Doc {
-    doc: String,
 }
 
 impl DurableObject for Account {
@@ -229,7 +224,7 @@ impl DurableObject for Account {
         ];
         for statement in schema {
             if let Err(error) = account.sql().exec(statement, None) {
-                console_error!("account schema: {error:?}");
+                console_error!("account schema: {error}");
             }
         }
         account
@@ -247,21 +242,5 @@ impl DurableObject for Account {
             self.state.storage().set_alarm(WRITE_AGAIN_MS).await?;
         }
         Response::empty()
-    }
-
-    async fn connect(&self, _socket: Socket) -> Result<()> {
-        Ok(())
-    }
-
-    async fn websocket_message(&self, _ws: WebSocket, _message: WebSocketIncomingMessage) -> Result<()> {
-        Ok(())
-    }
-
-    async fn websocket_close(&self, _ws: WebSocket, _code: usize, _reason: String, _was_clean: bool) -> Result<()> {
-        Ok(())
-    }
-
-    async fn websocket_error(&self, _ws: WebSocket, _error: Error) -> Result<()> {
-        Ok(())
     }
 }

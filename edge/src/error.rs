@@ -1,31 +1,46 @@
 //! A refused request on its way to the caller.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::Deserialize;
 use worker::console_error;
 pub use xora_shared::refusal::Code;
-use xora_shared::{net::Refused, refusal::ErrorBody, request::Invalid, sign::NotGranted};
+use xora_shared::{json, net::Refused, refusal::ErrorBody, request::Invalid, sign::NotGranted};
 
 use crate::routes::Reply;
 
 /// A refused request: a code for programs, a message for people that says what to do. It also travels from the Durable
-/// Objects to the Worker.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ApiError {
-    /// What.
-    pub code: Code,
-    /// Why, and what to do.
-    pub message: String,
+/// Objects to the Worker. Boxed, because nearly every function can answer one.
+#[derive(Clone, Debug)]
+pub struct ApiError(Box<Reason>);
+
+/// What happened, and what to do.
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Reason {
+    code: Code,
+    message: String,
 }
 
 impl ApiError {
     /// A refusal.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self(Box::new(Reason { code, message: message.into() }))
     }
 
     /// The request itself is wrong.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(Code::ValidationError, message)
+    }
+
+    /// Our fault; the log says more.
+    fn ours() -> Self {
+        Self::new(Code::Internal, "something went wrong here; try again")
     }
 
     /// No such thing.
@@ -38,21 +53,24 @@ impl ApiError {
 impl From<worker::Error> for ApiError {
     #[inline(never)]
     fn from(error: worker::Error) -> Self {
-        console_error!("platform: {error:?}");
-        Self::new(Code::Internal, "something went wrong here; try again")
+        console_error!("platform: {error}");
+        Self::ours()
     }
 }
 
 impl From<worker::KvError> for ApiError {
     fn from(error: worker::KvError) -> Self {
-        worker::Error::from(error).into()
+        console_error!("KV: {error}");
+        Self::ours()
     }
 }
 
 /// Rows and messages are written by us: what does not parse is our fault.
 impl From<serde_json::Error> for ApiError {
+    #[inline(never)]
     fn from(error: serde_json::Error) -> Self {
-        worker::Error::from(error).into()
+        console_error!("JSON: {error}");
+        Self::ours()
     }
 }
 
@@ -77,7 +95,7 @@ impl From<Refused> for ApiError {
 impl ApiError {
     /// As an answer.
     pub fn reply(&self) -> Reply {
-        let Self { code, message } = self;
+        let Reason { code, message } = &*self.0;
         let body = serde_json::to_string(&ErrorBody::new(*code, message));
         Reply { status: code.status(), body: body.unwrap_or_default() }
     }
@@ -86,9 +104,9 @@ impl ApiError {
     pub fn parse(body: &str) -> Result<Self, ApiError> {
         #[derive(Deserialize)]
         struct Body {
-            error: ApiError,
+            error: Reason,
         }
-        let Body { error } = serde_json::from_str(body)?;
-        Ok(error)
+        let Body { error } = json::from_str(body)?;
+        Ok(Self(Box::new(error)))
     }
 }

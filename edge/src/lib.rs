@@ -6,7 +6,9 @@
 mod account;
 mod auth;
 mod config;
+mod docs;
 mod error;
+mod exchange;
 #[cfg(debug_assertions)]
 mod panics;
 mod routes;
@@ -36,6 +38,6 @@ pub async fn queue(batch: MessageBatch<serde_json::Value>, env: Env, ctx: Contex
 #[event(scheduled)]
 pub async fn scheduled(_event: ScheduledEvent, env: Env, _ctx: ScheduleContext) {
     if let Err(error) = shard::touch_all(&env).await {
-        console_error!("cron: {error:?}");
+        console_error!("cron: {error}");
     }
 }

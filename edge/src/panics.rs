@@ -15,7 +15,7 @@ pub async fn on_demand(path: &str, env: &Env) -> Result<Option<Response>> {
     if path != OBJECT {
         return Ok(None);
     }
-    let stub = shard::stub(env, 0).map_err(|error| worker::Error::RustError(error.message))?;
+    let stub = shard::stub(env, 0).map_err(|error| worker::Error::RustError(error.to_string()))?;
     stub.fetch_with_str(&format!("https://object{OBJECT}")).await.map(Some)
 }
 

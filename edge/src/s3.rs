@@ -1,12 +1,8 @@
 //! Calls to buckets that speak S3. Their keys are opened here and go nowhere else.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
-use futures_util::{
-    StreamExt,
-    future::{Either, select},
-};
-use worker::{AbortController, Delay, Env, Fetch, Headers, Request, RequestInit, RequestRedirect, Response};
+use worker::Env;
 use xora_shared::{
     net::check_url,
     protocol::PartDone,
@@ -17,6 +13,7 @@ use xora_shared::{
 use crate::{
     config,
     error::{ApiError, Code},
+    exchange::{Answer, Outgoing, exchange},
 };
 
 /// How long a bucket may take for an answer.
@@ -50,6 +47,17 @@ pub enum Trouble {
     Policy,
 }
 
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused { status, code } => write!(f, "the bucket answers {status} {code}"),
+            Self::Unavailable => f.write_str("the bucket does not answer; try again"),
+            Self::Differs => f.write_str("the bucket does not keep what is written"),
+            Self::Policy => f.write_str("the bucket's endpoint is not allowed here"),
+        }
+    }
+}
+
 impl From<worker::Error> for Trouble {
     /// What the runtime says of a broken connection tells nothing.
     fn from(_: worker::Error) -> Self {
@@ -61,12 +69,6 @@ impl From<NotAUrl> for Trouble {
     fn from(NotAUrl: NotAUrl) -> Self {
         Self::Policy
     }
-}
-
-/// A good answer.
-struct Answer {
-    text: String,
-    content_range: Option<String>,
 }
 
 impl Opened {
@@ -123,7 +125,10 @@ impl Opened {
         // Not HEAD: what is said of a body that is not sent gets lost on the way.
         let call = Call { method: "GET", key, query: &[] };
         match self.call(call, &[("range", "bytes=0-0")], "", QUICK).await {
-            Ok(answer) => Ok(answer.content_range.and_then(|range| range.rsplit_once('/')?.1.parse().ok())),
+            Ok(answer) => {
+                let range = answer.headers.get("Content-Range").ok().flatten();
+                Ok(range.and_then(|range| range.rsplit_once('/')?.1.parse().ok()))
+            }
             Err(Trouble::Refused { status: 404, .. }) => Ok(None),
             Err(trouble) => Err(trouble),
         }
@@ -155,22 +160,10 @@ impl Opened {
         within: Duration,
     ) -> Result<Answer, Trouble> {
         let signed = self.bucket.sign(&self.keys, call, extra, body.as_bytes(), config::now())?;
-        let controller = AbortController::default();
-        let signal = controller.signal();
-        let exchange = async {
-            let request = request(call.method, &signed.url, &signed.headers, body)?;
-            let mut response = Fetch::Request(request).send_with_signal(&signal).await?;
-            let text = read(&mut response).await?;
-            let content_range = response.headers().get("Content-Range").ok().flatten();
-            Ok::<_, worker::Error>((response.status_code(), Answer { text, content_range }))
-        };
-        let answered = match select(Box::pin(exchange), Box::pin(Delay::from(within))).await {
-            Either::Left((answered, _)) => answered.map_err(Trouble::from),
-            Either::Right(((), _)) => Err(Trouble::Unavailable),
-        };
-        controller.abort();
-        let (status, answer) = answered?;
-        match status {
+        let outgoing = Outgoing { method: call.method, url: &signed.url, headers: &signed.headers, body };
+        let answer = exchange(outgoing, within, ANSWER_BYTES).await.map_err(|_| Trouble::Unavailable)?;
+        match answer.status {
+            _ if answer.cut => Err(Trouble::Unavailable),
             200..300 => Ok(answer),
             408 | 429 | 500.. => Err(Trouble::Unavailable),
             status => Err(Trouble::Refused { status, code: word(&answer.text) }),
@@ -182,35 +175,6 @@ impl Opened {
         let url = self.bucket.url("")?;
         check_url(&url, config::policy(env)).map(drop).map_err(|_| Trouble::Policy)
     }
-}
-
-fn request(method: &str, url: &str, headers: &[(&'static str, String)], body: &str) -> worker::Result<Request> {
-    let all = Headers::new();
-    for (name, value) in headers {
-        all.set(name, value)?;
-    }
-    let mut init = RequestInit::new();
-    init.with_method(method.to_owned().into()).with_headers(all);
-    if !body.is_empty() {
-        init.with_body(Some(body.into()));
-    }
-    // A redirect would be signed for another host.
-    init.redirect = RequestRedirect::Manual;
-    Request::new_with_init(url, &init)
-}
-
-/// An answer's text, of which the end of a long one is missing.
-async fn read(response: &mut Response) -> worker::Result<String> {
-    let mut bytes = Vec::new();
-    if let Ok(mut stream) = response.stream() {
-        while let Some(chunk) = stream.next().await {
-            bytes.extend(chunk?);
-            if bytes.len() > ANSWER_BYTES {
-                break;
-            }
-        }
-    }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// What S3 calls the trouble: one word, whatever a server sends.

@@ -86,14 +86,14 @@ impl Storage {
                 let parts = parts.iter().map(uploaded).collect::<Result<Vec<_>, ApiError>>()?;
                 let upload = bucket.resume_multipart_upload(key.as_str(), upload_id.as_str())?;
                 if let Err(error) = upload.complete(parts).await {
-                    console_error!("complete {key}: {error:?}");
+                    console_error!("complete {key}: {error}");
                 }
                 Ok(())
             }
             Self::Own(_, opened) => match opened.complete(key, upload_id, parts).await {
                 Ok(()) => Ok(()),
                 Err(trouble) => {
-                    console_error!("complete {key}: {trouble:?}");
+                    console_error!("complete {key}: {trouble}");
                     let stands = opened.size(key).await?.is_some();
                     if stands || trouble != Trouble::Unavailable { Ok(()) } else { Err(trouble.into()) }
                 }
@@ -139,7 +139,7 @@ impl Storage {
             }
             Self::Own(_, opened) => {
                 if let Err(trouble) = opened.abort(key, upload_id).await {
-                    console_error!("abort {key}: {trouble:?}");
+                    console_error!("abort {key}: {trouble}");
                 }
             }
         }
@@ -154,12 +154,8 @@ fn uploaded(part: &PartDone) -> Result<UploadedPart, ApiError> {
 
 impl From<Trouble> for ApiError {
     fn from(trouble: Trouble) -> Self {
-        match trouble {
-            Trouble::Unavailable => Self::new(Code::Unavailable, "the bucket does not answer; try again"),
-            Trouble::Refused { status, code } => Self::invalid(format!("the bucket answers {status} {code}")),
-            Trouble::Differs => Self::invalid("the bucket does not keep what is written"),
-            Trouble::Policy => Self::invalid("the bucket's endpoint is not allowed here"),
-        }
+        let code = if trouble == Trouble::Unavailable { Code::Unavailable } else { Code::ValidationError };
+        Self::new(code, trouble.to_string())
     }
 }
 

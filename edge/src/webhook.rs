@@ -1,21 +1,15 @@
 //! Sending webhooks: the Queue's consumer, and one attempt over HTTP.
 
-use std::{pin::pin, time::Duration};
+use std::time::Duration;
 
-use futures_util::{
-    StreamExt,
-    future::{Either, join, join_all, select},
-};
+use futures_util::future::{join, join_all};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
-use worker::{
-    AbortController, Context, Delay, Env, Fetch, Headers, MessageBatch, MessageExt, Method, RawMessage, Request,
-    RequestInit, RequestRedirect, Response, console_error, js_sys,
-};
+use worker::{Context, Delay, Env, Headers, MessageBatch, MessageExt, RawMessage, console_error, js_sys};
 use xora_shared::{
     delivery::{ANSWER_BYTES, ATTEMPT_TIMEOUT_MS, Outcome, Wish, judge_status},
     id::Id,
     job::view::JobView,
+    json,
     net::{Policy, check_url},
     time::UnixMs,
     webhook::Secrets,
@@ -24,6 +18,7 @@ use xora_shared::{
 use crate::{
     account, config,
     error::ApiError,
+    exchange::{self, Answer, Unanswered, exchange},
     shard::{self, Claimed, Entrusted, Op, Recorded},
 };
 
@@ -66,7 +61,12 @@ pub struct Sent {
 
 /// The payload of a webhook (API section 5).
 pub fn body(job: &JobView, ended: UnixMs) -> Result<String, ApiError> {
-    Ok(serde_json::to_string(&json!({"data": job, "timestamp": ended.0}))?)
+    #[derive(Serialize)]
+    struct Payload<'a> {
+        data: &'a JobView,
+        timestamp: i64,
+    }
+    Ok(serde_json::to_string(&Payload { data: job, timestamp: ended.0 })?)
 }
 
 /// Takes a batch of messages. Each attempt is claimed and then sent in the background, so that one slow receiver holds up
@@ -93,7 +93,7 @@ async fn consume_one(raw: RawMessage, message: Message, env: &Env, ctx: &Context
         }
         Ok(None) => raw.ack(),
         Err(error) => {
-            console_error!("queue: delivery {} cannot be claimed: {error:?}", message.delivery);
+            console_error!("queue: delivery {} cannot be claimed: {error}", message.delivery);
             raw.retry();
         }
     }
@@ -129,7 +129,7 @@ async fn bury(raw: &RawMessage, message: Message, env: &Env) {
 fn decode(raw: &RawMessage) -> Option<Message> {
     // What has no JSON form, such as `undefined`, becomes `undefined` instead of text.
     let text = js_sys::JSON::stringify(&raw.body()).ok()?.as_string()?;
-    serde_json::from_str(&text).ok()
+    json::from_str(&text).ok()
 }
 
 /// How long after its beginning a sender still goes on with the next attempt, in milliseconds: with that attempt's time it
@@ -148,7 +148,7 @@ async fn deliver(env: &Env, mut taken: Taken) {
             Ok(Some(next)) => taken = next,
             Ok(None) => return,
             // Its message is sent a little later.
-            Err(error) => return console_error!("delivery {delivery} cannot be claimed: {error:?}"),
+            Err(error) => return console_error!("delivery {delivery} cannot be claimed: {error}"),
         }
     }
 }
@@ -164,7 +164,7 @@ async fn make(env: &Env, Taken { delivery, claimed, secrets }: Taken, begun: Uni
             send(outgoing, config::policy(env)).await
         }
         Err(error) => {
-            console_error!("delivery {delivery}: {claim:?} cannot be signed: {error:?}");
+            console_error!("delivery {delivery}: {claim:?} cannot be signed: {error}");
             unanswered(Outcome::Interrupted)
         }
     };
@@ -174,7 +174,7 @@ async fn make(env: &Env, Taken { delivery, claimed, secrets }: Taken, begun: Uni
     match shard::ask(env, delivery.place().shard(), Op::Record, &recorded).await {
         Ok(entrusted) => entrusted,
         Err(error) => {
-            console_error!("delivery {delivery}: {claim:?} cannot be recorded: {error:?}");
+            console_error!("delivery {delivery}: {claim:?} cannot be recorded: {error}");
             None
         }
     }
@@ -182,53 +182,32 @@ async fn make(env: &Env, Taken { delivery, claimed, secrets }: Taken, begun: Uni
 
 /// Makes one attempt. The URL is judged again: the policy may have changed since it was accepted. A status that came in
 /// time stands, however the rest of the answer goes.
-pub async fn send(outgoing: Outgoing<'_>, policy: Policy) -> Sent {
-    if check_url(outgoing.url, policy).is_err() {
+pub async fn send(Outgoing { url, id, body, secrets }: Outgoing<'_>, policy: Policy) -> Sent {
+    if check_url(url, policy).is_err() {
         return unanswered(Outcome::RefusedByPolicy);
     }
-    let controller = AbortController::default();
-    let signal = controller.signal();
-    let time = Duration::from_millis(ATTEMPT_TIMEOUT_MS.unsigned_abs());
-    let mut timeout = pin!(Delay::from(time));
-    let exchange = async { Fetch::Request(request(outgoing)?).send_with_signal(&signal).await };
-    let sent = match select(pin!(exchange), &mut timeout).await {
-        Either::Left((Ok(response), _)) => read(response, timeout).await,
-        Either::Left((Err(_), _)) => unanswered(Outcome::Network),
-        Either::Right(((), _)) => unanswered(Outcome::Timeout),
-    };
-    // Frees the connection of an answer that was not read to its end.
-    controller.abort();
-    sent
+    let now = config::now();
+    let headers = [
+        ("Content-Type", "application/json".to_owned()),
+        ("User-Agent", concat!("xora/", env!("CARGO_PKG_VERSION")).to_owned()),
+        ("webhook-id", id.to_owned()),
+        ("webhook-timestamp", now.0.div_euclid(1000).to_string()),
+        ("webhook-signature", secrets.sign(id, now, &body)),
+    ];
+    let outgoing = exchange::Outgoing { method: "POST", url, headers: &headers, body: &body };
+    let within = Duration::from_millis(ATTEMPT_TIMEOUT_MS.unsigned_abs());
+    match exchange(outgoing, within, ANSWER_BYTES).await {
+        Ok(Answer { status, headers, text, .. }) => {
+            let wish = Wish { retry_after_ms: retry_after_ms(&headers), gone: status == 410 };
+            Sent { outcome: judge_status(status), status, wish, answer: text }
+        }
+        Err(Unanswered::Network) => unanswered(Outcome::Network),
+        Err(Unanswered::Timeout) => unanswered(Outcome::Timeout),
+    }
 }
 
 fn unanswered(outcome: Outcome) -> Sent {
     Sent { outcome, status: 0, wish: Wish::default(), answer: String::new() }
-}
-
-/// What an answer says, with as much of its body as comes in time.
-async fn read(mut response: Response, timeout: impl Future<Output = ()> + Unpin) -> Sent {
-    let status = response.status_code();
-    let wish = Wish { retry_after_ms: retry_after_ms(response.headers()), gone: status == 410 };
-    let mut bytes = Vec::new();
-    // One that breaks off has said what it has said.
-    let _ = select(pin!(read_start(&mut response, &mut bytes)), timeout).await;
-    bytes.truncate(ANSWER_BYTES);
-    let answer = String::from_utf8_lossy(&bytes).into_owned();
-    Sent { outcome: judge_status(status), status, wish, answer }
-}
-
-fn request(Outgoing { url, id, body, secrets }: Outgoing<'_>) -> worker::Result<Request> {
-    let now = config::now();
-    let headers = Headers::new();
-    headers.set("Content-Type", "application/json")?;
-    headers.set("User-Agent", concat!("xora/", env!("CARGO_PKG_VERSION")))?;
-    headers.set("webhook-id", id)?;
-    headers.set("webhook-timestamp", &now.0.div_euclid(1000).to_string())?;
-    headers.set("webhook-signature", &secrets.sign(id, now, &body))?;
-    let mut init = RequestInit::new();
-    init.with_method(Method::Post).with_headers(headers).with_body(Some(body.into()));
-    init.redirect = RequestRedirect::Manual;
-    Request::new_with_init(url, &init)
 }
 
 /// `Retry-After`, in seconds or as a date (RFC 9110 section 10.2.3), in milliseconds from now.
@@ -240,16 +219,4 @@ fn retry_after_ms(headers: &Headers) -> Option<i64> {
     #[expect(clippy::cast_possible_truncation, reason = "dates are far below 2^53; what is no date becomes 0")]
     let at = js_sys::Date::parse(&value) as i64;
     (at != 0).then(|| UnixMs(at).since(config::now()))
-}
-
-/// The first bytes of an answer, which may be endless: read as a stream and left there.
-async fn read_start(response: &mut Response, bytes: &mut Vec<u8>) -> worker::Result<()> {
-    let mut stream = response.stream()?;
-    while bytes.len() < ANSWER_BYTES {
-        match stream.next().await {
-            Some(chunk) => bytes.extend(chunk?),
-            None => break,
-        }
-    }
-    Ok(())
 }

@@ -306,7 +306,7 @@ impl Sender {
         // Slower than 64 KiB/s is no connection.
         let within = Duration::from_secs(30 + bytes.len() as u64 / (64 << 10));
         let mut request = http.put(&to.url).timeout(within).header(CONTENT_LENGTH, bytes.len());
-        for (name, value) in &to.headers {
+        for (name, value) in to.headers.iter() {
             request = request.header(name, value);
         }
         let response = request.body(self.body(bytes)).send().await.map_err(unsent)?;

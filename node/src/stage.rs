@@ -109,7 +109,7 @@ async fn put(node: &Node, target: &PartTarget, bytes: Bytes) -> Result<String, S
     // Slower than 64 KiB/s is no connection.
     let within = Duration::from_secs(30 + bytes.len() as u64 / (64 << 10));
     let mut request = node.storage.put(&target.url).timeout(within).header(CONTENT_LENGTH, bytes.len());
-    for (name, value) in &target.headers {
+    for (name, value) in target.headers.iter() {
         request = request.header(name, value);
     }
     let response = request.body(bytes).send().await.map_err(|_| StorageFault::Unavailable)?;

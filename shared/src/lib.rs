@@ -8,6 +8,7 @@ pub mod delivery;
 pub mod failure;
 pub mod id;
 pub mod job;
+pub mod json;
 pub mod media;
 pub mod net;
 pub mod nodes;

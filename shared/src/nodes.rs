@@ -1,7 +1,5 @@
 //! Nodes as the installation knows them (`GET /v1/nodes`).
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use crate::{id::Id, job::JobState, protocol::NodeInfo, time::UnixMs};
@@ -51,15 +49,15 @@ pub struct NodeView {
 impl NodeView {
     /// Puts together what the shards know, by name. What a node said of itself last counts.
     pub fn merge(seen: impl IntoIterator<Item = NodeSeen>) -> Vec<Self> {
-        let mut by_name = BTreeMap::<String, NodeSeen>::new();
+        let mut nodes = Vec::<NodeSeen>::new();
         for node in seen {
-            let node = match by_name.remove(&node.info.name) {
-                Some(known) => newer_of(known, node),
-                None => node,
-            };
-            by_name.insert(node.info.name.clone(), node);
+            match nodes.iter_mut().find(|known| known.info.name == node.info.name) {
+                Some(known) => known.add(node),
+                None => nodes.push(node),
+            }
         }
-        by_name.into_values().map(Self::of).collect()
+        nodes.sort_by(|a, b| a.info.name.cmp(&b.info.name));
+        nodes.into_iter().map(Self::of).collect()
     }
 
     fn of(NodeSeen { info, last_seen_ms, mut holds }: NodeSeen) -> Self {
@@ -69,10 +67,14 @@ impl NodeView {
     }
 }
 
-fn newer_of(a: NodeSeen, b: NodeSeen) -> NodeSeen {
-    let (mut newer, older) = if b.last_seen_ms >= a.last_seen_ms { (b, a) } else { (a, b) };
-    newer.holds.extend(older.holds);
-    newer
+impl NodeSeen {
+    /// Adds what another shard knows of the same node.
+    fn add(&mut self, mut other: Self) {
+        if other.last_seen_ms >= self.last_seen_ms {
+            std::mem::swap(self, &mut other);
+        }
+        self.holds.extend(other.holds);
+    }
 }
 
 #[cfg(test)]

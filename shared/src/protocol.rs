@@ -11,7 +11,7 @@ use crate::{
     job::lease::{Clock, Hold},
     media::{Format, Wanted},
     report::{OutputFacts, Strategy, StreamFate, VerifyReport},
-    request::{Headers, one_or_more},
+    request::Headers,
 };
 
 /// Where everything that nodes ask for is.
@@ -88,7 +88,6 @@ pub struct Lease {
     /// The rules of time.
     pub clock: Clock,
     /// Where the inputs are, in their order.
-    #[serde(alias = "input", deserialize_with = "one_or_more")]
     pub inputs: Vec<InputAt>,
     /// What is wanted.
     pub wanted: Wanted,

@@ -46,7 +46,7 @@ impl Default for ShardMap {
 impl ShardMap {
     /// Reads a map.
     pub fn parse(text: &str) -> Result<Self, BadMap> {
-        let map: Self = serde_json::from_str(text).map_err(|error| BadMap(error.to_string()))?;
+        let map: Self = crate::json::from_str(text).map_err(|error| BadMap(error.to_string()))?;
         let bad = |problem: &str| Err(BadMap(problem.to_owned()));
         if map.epochs.is_empty() || map.epochs.len() > Place::EPOCHS.into() {
             return bad("it must have 1 to 32 epochs");

@@ -58,22 +58,6 @@ fn messages_of_a_newer_deployment_are_understood() {
 }
 
 #[test]
-fn one_input_that_stands_where_there_is_now_a_list_is_understood() {
-    let mut lease = golden("node/lease-answer");
-    let input = lease["lease"]["inputs"][0].take();
-    lease["lease"].as_object_mut().expect("an object").shift_remove("inputs");
-    lease["lease"]["input"] = input;
-    let lease: LeaseAnswer = serde_json::from_value(lease).expect("reads");
-    same("node/lease-answer", &lease);
-    let mut request = golden("request/compress-stored");
-    let input = request["inputs"][0].take();
-    request.as_object_mut().expect("an object").shift_remove("inputs");
-    request["input"] = input;
-    let request: JobRequest = serde_json::from_value(request).expect("reads");
-    same("request/compress-stored", &request);
-}
-
-#[test]
 fn callers_requests_are_kept_as_their_files_say() {
     for name in ["compress", "thumbnail", "upload", "concat"] {
         let request = JobRequest::parse(&golden(&format!("request/{name}")), Policy::default()).expect("valid");

@@ -1,20 +1,17 @@
 //! Saved job configurations.
 
 use worker::Env;
-use xora_shared::{
-    id::{Id, Place},
-    preset::{MAX_PRESETS, Preset, PresetRequest},
-};
+use xora_shared::preset::{MAX_PRESETS, Preset};
 
-use super::{Account, Doc, ask};
+use super::{Account, ask};
 use crate::{
-    config,
+    docs::docs,
     error::{ApiError, Code},
 };
 
 /// Keeps a new preset.
-pub async fn create_preset(env: &Env, request: &PresetRequest) -> Result<Preset, ApiError> {
-    ask(env, "create-preset", request).await
+pub async fn create_preset(env: &Env, preset: &Preset) -> Result<(), ApiError> {
+    ask(env, "create-preset", preset).await
 }
 
 /// All presets, newest first.
@@ -27,9 +24,9 @@ pub async fn preset(env: &Env, id: &str) -> Result<Option<Preset>, ApiError> {
     ask(env, "preset", &id).await
 }
 
-/// Puts another in a preset's place, if there is one with this id.
-pub async fn replace_preset(env: &Env, id: &str, request: &PresetRequest) -> Result<Option<Preset>, ApiError> {
-    ask(env, "replace-preset", &(id, request)).await
+/// Puts another in the place of the preset with its id, if there is one. Answers it, as old as the one before.
+pub async fn replace_preset(env: &Env, preset: &Preset) -> Result<Option<Preset>, ApiError> {
+    ask(env, "replace-preset", preset).await
 }
 
 /// Forgets a preset. Whether there was one.
@@ -38,32 +35,26 @@ pub async fn delete_preset(env: &Env, id: &str) -> Result<bool, ApiError> {
 }
 
 impl Account {
-    pub(super) fn create_preset(&self, request: PresetRequest) -> Result<Preset, ApiError> {
+    pub(super) fn create_preset(&self, preset: &Preset) -> Result<(), ApiError> {
         if self.presets()?.len() >= MAX_PRESETS {
             let message = format!("there are {MAX_PRESETS} presets, and no more can be kept; delete one first");
             return Err(ApiError::new(Code::Conflict, message));
         }
-        let id = Id::new(config::now(), u128::from_le_bytes(config::random()?), Place::FIRST);
-        let preset = request.create(id.to_string(), config::now());
-        self.put_preset(&preset)?;
-        Ok(preset)
+        self.put_preset(preset)
     }
 
     pub(super) fn presets(&self) -> Result<Vec<Preset>, ApiError> {
-        let rows = self.sql().exec("SELECT doc FROM presets ORDER BY id DESC", None)?.to_array::<Doc>()?;
-        rows.iter().map(|row| Ok(serde_json::from_str(&row.doc)?)).collect()
+        docs(&self.sql(), "SELECT doc FROM presets ORDER BY id DESC", vec![])
     }
 
     pub(super) fn preset(&self, id: &str) -> Result<Option<Preset>, ApiError> {
         let sql = "SELECT doc FROM presets WHERE id = ?";
-        let found = self.sql().exec(sql, vec![id.into()])?.to_array::<Doc>()?.pop();
-        Ok(found.map(|row| serde_json::from_str(&row.doc)).transpose()?)
+        Ok(docs(&self.sql(), sql, vec![id.into()])?.pop())
     }
 
-    pub(super) fn replace_preset(&self, asked: (String, PresetRequest)) -> Result<Option<Preset>, ApiError> {
-        let (id, request) = asked;
-        let Some(before) = self.preset(&id)? else { return Ok(None) };
-        let preset = request.replace(before, config::now());
+    pub(super) fn replace_preset(&self, preset: Preset) -> Result<Option<Preset>, ApiError> {
+        let Some(before) = self.preset(&preset.id)? else { return Ok(None) };
+        let preset = Preset { created_at: before.created_at, ..preset };
         self.put_preset(&preset)?;
         Ok(Some(preset))
     }

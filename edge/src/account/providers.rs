@@ -7,8 +7,11 @@ use xora_shared::{
     request::Invalid,
 };
 
-use super::{Account, Doc, ask};
-use crate::error::{ApiError, Code};
+use super::{Account, ask};
+use crate::{
+    docs::docs,
+    error::{ApiError, Code},
+};
 
 /// Keeps a new provider.
 pub async fn create_provider(env: &Env, provider: &Provider) -> Result<(), ApiError> {
@@ -48,14 +51,12 @@ impl Account {
     }
 
     pub(super) fn providers(&self) -> Result<Vec<Provider>, ApiError> {
-        let rows = self.sql().exec("SELECT doc FROM providers ORDER BY id DESC", None)?.to_array::<Doc>()?;
-        rows.iter().map(|row| Ok(serde_json::from_str(&row.doc)?)).collect()
+        docs(&self.sql(), "SELECT doc FROM providers ORDER BY id DESC", vec![])
     }
 
     pub(super) fn provider(&self, id: Id) -> Result<Option<Provider>, ApiError> {
         let sql = "SELECT doc FROM providers WHERE id = ?";
-        let found = self.sql().exec(sql, vec![id.to_string().into()])?.to_array::<Doc>()?.pop();
-        Ok(found.map(|row| serde_json::from_str(&row.doc)).transpose()?)
+        Ok(docs(&self.sql(), sql, vec![id.to_string().into()])?.pop())
     }
 
     pub(super) async fn delete_provider(&self, id: Id) -> Result<bool, ApiError> {

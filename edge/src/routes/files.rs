@@ -213,7 +213,7 @@ async fn upload_part(req: &Request, env: &Env, url: &Url) -> Result<Response, Ap
     let etag = match upload.upload_part(number, Data::ReadableStream(body)).await {
         Ok(part) => part.etag(),
         Err(error) => {
-            console_error!("part {number} of {key}: {error:?}");
+            console_error!("part {number} of {key}: {error}");
             return Err(ApiError::new(Code::Unavailable, "storage did not take this part; send it again"));
         }
     };

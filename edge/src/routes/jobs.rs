@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// `POST /v1/jobs`
-pub async fn create(mut ask: Ask) -> Result<Reply, ApiError> {
+pub async fn create(ask: &mut Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Jobs)?;
     let (site, token_id) = (ask.site.clone(), ask.caller.token_id.clone());
     let key = ask.request.headers().get("Idempotency-Key")?;
@@ -59,7 +59,7 @@ pub async fn create(mut ask: Ask) -> Result<Reply, ApiError> {
 }
 
 /// `GET /v1/jobs`: every shard lists its newest, and the newest of these are the answer.
-pub async fn list(ask: Ask) -> Result<Reply, ApiError> {
+pub async fn list(ask: &Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Jobs)?;
     let env = &ask.site.env;
     let url = ask.request.url()?;
@@ -69,7 +69,7 @@ pub async fn list(ask: Ask) -> Result<Reply, ApiError> {
     let wanted = ListQuery { limit: query.limit + 1, ..query };
     let shards = shard::shard_map(env).await?.reach();
     let mut jobs = Vec::<(Id, Box<RawValue>)>::new();
-    for (_, listed) in shard::ask_all::<Vec<_>>(env, shards, Op::List, &wanted).await {
+    for (_, listed) in shard::ask_all::<Vec<_>>(env, shards, Op::List, &wanted).await? {
         jobs.extend(listed?);
     }
     jobs.sort_unstable_by_key(|(id, _)| std::cmp::Reverse(*id));
@@ -82,11 +82,11 @@ pub async fn list(ask: Ask) -> Result<Reply, ApiError> {
 }
 
 /// `GET /v1/jobs/:id/events`
-pub async fn events(ask: Ask) -> Result<Response, ApiError> {
+pub async fn events(ask: &Ask) -> Result<Response, ApiError> {
     ask.needs(Scope::Jobs)?;
     let job = ask.id("job")?;
     let seen = ask.request.headers().get("Last-Event-ID")?.and_then(|text| text.trim().parse().ok());
-    let watch = Watch { job, seen, key: ask.caller.hash };
+    let watch = Watch { job, seen, key: ask.caller.hash.clone() };
     let response = shard::open(&ask.site.env, job.place().shard(), Op::Events, &watch).await?;
     let headers = Headers::new();
     if response.status_code() == 200 {
@@ -97,7 +97,7 @@ pub async fn events(ask: Ask) -> Result<Response, ApiError> {
 }
 
 /// `DELETE /v1/jobs/:id`
-pub async fn delete(ask: Ask) -> Result<Reply, ApiError> {
+pub async fn delete(ask: &Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Jobs)?;
     let id = ask.id("job")?;
     shard::ask::<()>(&ask.site.env, id.place().shard(), Op::Delete, &id).await?;
@@ -105,7 +105,7 @@ pub async fn delete(ask: Ask) -> Result<Reply, ApiError> {
 }
 
 /// `POST /v1/jobs/:id/retry`
-pub async fn retry(ask: Ask) -> Result<Reply, ApiError> {
+pub async fn retry(ask: &Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Jobs)?;
     let id = ask.id("job")?;
     shard::ask::<()>(&ask.site.env, id.place().shard(), Op::Retry, &id).await?;
@@ -113,7 +113,7 @@ pub async fn retry(ask: Ask) -> Result<Reply, ApiError> {
 }
 
 /// `POST /v1/deliveries/:id/redeliver`
-pub async fn redeliver(ask: Ask) -> Result<Reply, ApiError> {
+pub async fn redeliver(ask: &Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Jobs)?;
     let id = ask.id("delivery")?;
     shard::ask::<()>(&ask.site.env, id.place().shard(), Op::Redeliver, &id).await?;
@@ -121,7 +121,7 @@ pub async fn redeliver(ask: Ask) -> Result<Reply, ApiError> {
 }
 
 /// `GET /v1/jobs/:id`, `POST /v1/jobs/:id/cancel`, `GET /v1/jobs/:id/deliveries`: the job's shard answers.
-pub async fn about(ask: Ask, op: Op) -> Result<Reply, ApiError> {
+pub async fn about(ask: &Ask, op: Op) -> Result<Reply, ApiError> {
     ask.needs(Scope::Jobs)?;
     let id = ask.id("job")?;
     shard::forward(&ask.site, id.place().shard(), op, format!("\"{id}\"")).await

@@ -2,10 +2,10 @@
 
 use futures_util::future::try_join_all;
 use serde::Deserialize;
-use serde_json::{Value, json};
 use xora_shared::{
     answer::NodeList,
     id::Id,
+    json,
     nodes::{NodeSeen, NodeView},
     protocol::{Beat, Heartbeat, HeartbeatAnswer, LeaseRequest, Word},
 };
@@ -19,19 +19,19 @@ use crate::{
 };
 
 /// `GET /v1/nodes`
-pub async fn list(ask: Ask) -> Result<Reply, ApiError> {
+pub async fn list(ask: &Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Jobs)?;
     let env = &ask.site.env;
     let shards = shard::shard_map(env).await?.reach();
     let mut seen = Vec::<NodeSeen>::new();
-    for (_, nodes) in shard::ask_all::<Vec<_>>(env, shards, Op::Nodes, &()).await {
+    for (_, nodes) in shard::ask_all::<Vec<_>>(env, shards, Op::Nodes, &()).await? {
         seen.extend(nodes?);
     }
     Reply::of(200, &NodeList { nodes: NodeView::merge(seen) })
 }
 
 /// `POST /v1/node/lease`: asks the shards in turn until one has work, highest priority first.
-pub async fn lease(mut ask: Ask) -> Result<Reply, ApiError> {
+pub async fn lease(ask: &mut Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Node)?;
     let site = ask.site.clone();
     let body = ask.text().await?;
@@ -45,7 +45,7 @@ pub async fn lease(mut ask: Ask) -> Result<Reply, ApiError> {
             return Ok(Reply { body: format!(r#"{{"lease":{},"shards":{shards}}}"#, answer.body), ..answer });
         }
     }
-    Reply::of(200, &json!({"lease": Value::Null, "shards": shards}))
+    Ok(Reply { status: 200, body: format!(r#"{{"lease":null,"shards":{shards}}}"#) })
 }
 
 /// The shards that have work, those with the highest priority first and otherwise beginning anywhere.
@@ -54,7 +54,7 @@ async fn with_work(site: &Site, shards: u16, body: &str) -> Result<Vec<u16>, Api
         return Ok(vec![0]);
     }
     let request: LeaseRequest = parse(body)?;
-    let peeked = shard::ask_all::<Option<u8>>(&site.env, shards, Op::Peek, &request).await;
+    let peeked = shard::ask_all::<Option<u8>>(&site.env, shards, Op::Peek, &request).await?;
     // A shard that does not answer does not keep the others from handing out work.
     let ready = peeked.into_iter().filter_map(|(shard, priority)| Some((priority.ok()??, shard)));
     let mut ready: Vec<_> = ready.collect();
@@ -65,14 +65,18 @@ async fn with_work(site: &Site, shards: u16, body: &str) -> Result<Vec<u16>, Api
 }
 
 /// `POST /v1/node/heartbeat`: one call for all leases of a node, passed on to the shards that keep them.
-pub async fn heartbeat(mut ask: Ask) -> Result<Reply, ApiError> {
+pub async fn heartbeat(ask: &mut Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Node)?;
     let site = ask.site.clone();
     let Heartbeat { node, leases } = parse(&ask.text().await?)?;
-    let mut by_shard = std::collections::BTreeMap::<u16, Vec<(usize, Beat)>>::new();
     let mut words = vec![Word::Lost; leases.len()];
+    let mut by_shard = Vec::<(u16, Vec<(usize, Beat)>)>::new();
     for (index, beat) in leases.into_iter().enumerate() {
-        by_shard.entry(beat.hold.task_id.place().shard()).or_default().push((index, beat));
+        let shard = beat.hold.task_id.place().shard();
+        match by_shard.iter_mut().find(|(known, _)| *known == shard) {
+            Some((_, beats)) => beats.push((index, beat)),
+            None => by_shard.push((shard, vec![(index, beat)])),
+        }
     }
     let (site, node) = (&site, &node);
     let answers = by_shard.into_iter().map(async |(shard, beats)| {
@@ -88,7 +92,7 @@ pub async fn heartbeat(mut ask: Ask) -> Result<Reply, ApiError> {
 }
 
 /// Messages about a task (`outputs/…`, `complete`, `fail`, `release`): its shard gets them and answers.
-pub async fn about(mut ask: Ask, op: Op) -> Result<Reply, ApiError> {
+pub async fn about(ask: &mut Ask, op: Op) -> Result<Reply, ApiError> {
     #[derive(Deserialize)]
     struct AboutATask {
         hold: Held,
@@ -106,5 +110,5 @@ pub async fn about(mut ask: Ask, op: Op) -> Result<Reply, ApiError> {
 }
 
 fn parse<T: serde::de::DeserializeOwned>(body: &str) -> Result<T, ApiError> {
-    serde_json::from_str(body).map_err(|error| ApiError::invalid(format!("body: {error}")))
+    json::from_str(body).map_err(|error| ApiError::invalid(format!("body: {error}")))
 }

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 use worker::Env;
 use xora_shared::{
     answer::PresetList,
+    id::{Id, Place},
     preset::{Preset, PresetRequest, starters as all_starters},
     request::Invalid,
 };
@@ -23,35 +24,39 @@ pub fn starters(ask: &Ask) -> Result<Reply, ApiError> {
 }
 
 /// `POST /v1/presets`
-pub async fn create(mut ask: Ask) -> Result<Reply, ApiError> {
+pub async fn create(ask: &mut Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Jobs)?;
     let request = PresetRequest::parse(&ask.json().await?, deployment::policy(&ask.site.env))?;
-    Reply::of(201, &account::create_preset(&ask.site.env, &request).await?)
+    let id = Id::new(deployment::now(), u128::from_le_bytes(deployment::random()?), Place::FIRST);
+    let preset = request.create(id.to_string(), deployment::now());
+    account::create_preset(&ask.site.env, &preset).await?;
+    Reply::of(201, &preset)
 }
 
 /// `GET /v1/presets`
-pub async fn list(ask: Ask) -> Result<Reply, ApiError> {
+pub async fn list(ask: &Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Jobs)?;
     Reply::of(200, &PresetList { presets: account::presets(&ask.site.env).await? })
 }
 
 /// `GET /v1/presets/:id`
-pub async fn read(ask: Ask) -> Result<Reply, ApiError> {
+pub async fn read(ask: &Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Jobs)?;
     Reply::of(200, &find(&ask.site.env, &ask.id_text).await?.ok_or_else(missing)?)
 }
 
 /// `PUT /v1/presets/:id`
-pub async fn replace(mut ask: Ask) -> Result<Reply, ApiError> {
+pub async fn replace(ask: &mut Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Jobs)?;
     changeable(&ask.id_text)?;
     let request = PresetRequest::parse(&ask.json().await?, deployment::policy(&ask.site.env))?;
-    let replaced = account::replace_preset(&ask.site.env, &ask.id_text, &request).await?;
+    let preset = request.create(ask.id_text.clone(), deployment::now());
+    let replaced = account::replace_preset(&ask.site.env, &preset).await?;
     Reply::of(200, &replaced.ok_or_else(missing)?)
 }
 
 /// `DELETE /v1/presets/:id`
-pub async fn delete(ask: Ask) -> Result<Reply, ApiError> {
+pub async fn delete(ask: &Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Jobs)?;
     changeable(&ask.id_text)?;
     let found = account::delete_preset(&ask.site.env, &ask.id_text).await?;

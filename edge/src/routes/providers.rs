@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// `POST /v1/settings/storage-providers`
-pub async fn create(mut ask: Ask) -> Result<Reply, ApiError> {
+pub async fn create(ask: &mut Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Settings)?;
     let env = ask.site.env.clone();
     let request = ProviderRequest::parse(&ask.json().await?, config::policy(&env))?;
@@ -30,34 +30,34 @@ pub async fn create(mut ask: Ask) -> Result<Reply, ApiError> {
 }
 
 /// `GET /v1/settings/storage-providers`
-pub async fn list(ask: Ask) -> Result<Reply, ApiError> {
+pub async fn list(ask: &Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Settings)?;
     let providers = account::providers(&ask.site.env).await?;
     Reply::of(200, &ProviderList { storage_providers: providers.into_iter().map(Provider::view).collect() })
 }
 
 /// `GET /v1/settings/storage-providers/:id`
-pub async fn read(ask: Ask) -> Result<Reply, ApiError> {
+pub async fn read(ask: &Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Settings)?;
-    Reply::of(200, &find(&ask).await?.view())
+    Reply::of(200, &find(ask).await?.view())
 }
 
 /// `DELETE /v1/settings/storage-providers/:id`: the shards forget what opens the bucket first, so that asking again after
 /// a failure finds the rest.
-pub async fn delete(ask: Ask) -> Result<Reply, ApiError> {
+pub async fn delete(ask: &Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Settings)?;
-    let (env, id) = (&ask.site.env, find(&ask).await?.id);
+    let (env, id) = (&ask.site.env, find(ask).await?.id);
     shard::forget_provider(env, id).await?;
     account::delete_provider(env, id).await?;
     Ok(Reply::no_content())
 }
 
 /// `POST /v1/settings/storage-providers/:id/test`: writes, reads and deletes a small object, and says how it went.
-pub async fn test(ask: Ask) -> Result<Reply, ApiError> {
+pub async fn test(ask: &Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Settings)?;
-    let opened = Opened::of(&ask.site.env, &find(&ask).await?)?;
+    let opened = Opened::of(&ask.site.env, &find(ask).await?)?;
     let text = hex(&config::random::<16>()?);
-    let tried = try_out(&opened, &ask, &text).await;
+    let tried = try_out(&opened, ask, &text).await;
     Reply::of(200, &ProviderTest { ok: tried.is_ok(), error: tried.err().map(|(step, trouble)| why(step, &trouble)) })
 }
 

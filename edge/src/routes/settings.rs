@@ -16,13 +16,13 @@ use crate::{
 };
 
 /// `GET /v1/settings`
-pub async fn read(ask: Ask) -> Result<Reply, ApiError> {
+pub async fn read(ask: &Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Settings)?;
     Reply::of(200, &account::settings(&ask.site.env).await?)
 }
 
 /// `POST /v1/settings`, `PUT /v1/settings`
-pub async fn merge(mut ask: Ask) -> Result<Reply, ApiError> {
+pub async fn merge(ask: &mut Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Settings)?;
     let env = ask.site.env.clone();
     let body = ask.json().await?;
@@ -30,7 +30,7 @@ pub async fn merge(mut ask: Ask) -> Result<Reply, ApiError> {
 }
 
 /// `POST /v1/settings/webhook/test`: a realistic sample to the default URL, once, and how it went.
-pub async fn test_webhook(ask: Ask) -> Result<Reply, ApiError> {
+pub async fn test_webhook(ask: &Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Settings)?;
     let site = &ask.site;
     let Some(url) = account::settings(&site.env).await?.default_webhook_url else {
@@ -47,13 +47,13 @@ pub async fn test_webhook(ask: Ask) -> Result<Reply, ApiError> {
 }
 
 /// `GET /v1/settings/webhook/secret`
-pub async fn secret(ask: Ask) -> Result<Reply, ApiError> {
+pub async fn secret(ask: &Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Settings)?;
     Reply::of(200, &WebhookSecret::of(account::secrets(&ask.site.env).await?))
 }
 
 /// `POST /v1/settings/webhook/secret/rotate`
-pub async fn rotate_secret(ask: Ask) -> Result<Reply, ApiError> {
+pub async fn rotate_secret(ask: &Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Settings)?;
     Reply::of(200, &WebhookSecret::of(account::rotate_secret(&ask.site.env).await?))
 }

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// `POST /v1/tokens`
-pub async fn create(mut ask: Ask) -> Result<Reply, ApiError> {
+pub async fn create(ask: &mut Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Admin)?;
     let env = ask.site.env.clone();
     let body = ask.json().await?;
@@ -29,13 +29,13 @@ pub async fn create(mut ask: Ask) -> Result<Reply, ApiError> {
 }
 
 /// `GET /v1/tokens`
-pub async fn list(ask: Ask) -> Result<Reply, ApiError> {
+pub async fn list(ask: &Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Admin)?;
     Reply::of(200, &TokenList { tokens: account::tokens(&ask.site.env).await? })
 }
 
 /// `DELETE /v1/tokens/:id`
-pub async fn revoke(ask: Ask) -> Result<Reply, ApiError> {
+pub async fn revoke(ask: &Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Admin)?;
     let found = account::revoke_token(&ask.site.env, &ask.id_text).await?;
     auth::forget(&ask.id_text);

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// `POST /v1/uploads`
-pub async fn create(mut ask: Ask) -> Result<Reply, ApiError> {
+pub async fn create(ask: &mut Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Jobs)?;
     let (site, token_id) = (ask.site.clone(), ask.caller.token_id.clone());
     let body = ask.json().await?;
@@ -26,7 +26,7 @@ pub async fn create(mut ask: Ask) -> Result<Reply, ApiError> {
 }
 
 /// `GET /v1/uploads/:id`
-pub async fn read(ask: Ask) -> Result<Reply, ApiError> {
+pub async fn read(ask: &Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Jobs)?;
     let id = ask.id("upload")?;
     shard::forward(&ask.site, id.place().shard(), Op::ReadReceived, format!("\"{id}\"")).await

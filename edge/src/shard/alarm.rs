@@ -102,7 +102,7 @@ impl JobShard {
 
 pub(super) fn report(result: Result<(), ApiError>) {
     if let Err(error) = result {
-        console_error!("alarm: {error:?}");
+        console_error!("alarm: {error}");
     }
 }
 

@@ -209,7 +209,7 @@ impl JobShard {
                 Err(error) => Err(error),
             };
             if let Err(error) = sent {
-                console_error!("queue: what is due waits for its row's time: {error:?}");
+                console_error!("queue: what is due waits for its row's time: {error}");
             }
         });
     }

@@ -75,7 +75,7 @@ impl JobShard {
         }
         match self.event(job) {
             Ok(event) => readers.iter().for_each(|reader| reader.give(&event)),
-            Err(error) => console_error!("events of {job}: {error:?}"),
+            Err(error) => console_error!("events of {job}: {error}"),
         }
     }
 

@@ -202,7 +202,7 @@ impl JobShard {
             }
             Then::Offer { after_ms } => self.offer_again(task, after_ms).map(|()| None),
             Then::Lease | Then::Note | Then::Restart => {
-                console_error!("shard: a failure cannot lead to {:?}", step.then);
+                console_error!("shard: a failure ends an attempt; this leads elsewhere");
                 Ok(None)
             }
         }
@@ -291,7 +291,7 @@ fn new_delivery(job: &JobRow, settings: &Settings, now: UnixMs) -> Result<Option
 }
 
 fn conflict(state: JobState, what: &str) -> ApiError {
-    let state = format!("{state:?}").to_lowercase();
+    let state = state.name();
     ApiError::new(Code::Conflict, format!("a job that is {state} cannot be {what}"))
 }
 

@@ -27,7 +27,6 @@ use std::{
 
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::json;
 use worker::{
     DurableObject, Env, Error, Request, Response, Result, Socket, State, WebSocket, WebSocketIncomingMessage,
     WebSocketPair, console_error, console_log, durable_object,
@@ -36,6 +35,7 @@ use xora_shared::{
     failure::Stage,
     id::Id,
     job::{JobState, turns::Turns},
+    json,
     provider::Provider,
     request::JobRequest,
     shards::ShardMap,
@@ -197,7 +197,12 @@ pub struct Once {
 
 /// Asks a shard for something that the Worker needs itself.
 pub async fn ask<T: DeserializeOwned>(env: &Env, shard: u16, op: Op, body: &impl Serialize) -> Result<T, ApiError> {
-    rpc::ask(&stub(env, shard)?, op.name(), serde_json::to_string(body)?).await
+    let answer = ask_for_text(env, shard, op, serde_json::to_string(body)?).await?;
+    Ok(json::from_str(&answer)?)
+}
+
+async fn ask_for_text(env: &Env, shard: u16, op: Op, body: String) -> Result<String, ApiError> {
+    rpc::ask(&stub(env, shard)?, op.name(), body).await
 }
 
 /// Asks a shard on behalf of a caller, who gets its answer as it stands.
@@ -216,8 +221,14 @@ pub async fn ask_all<T: DeserializeOwned>(
     shards: u16,
     op: Op,
     body: &impl Serialize,
-) -> Vec<(u16, Result<T, ApiError>)> {
-    join_all((0..shards).map(async |shard| (shard, ask(env, shard, op, body).await))).await
+) -> Result<Vec<(u16, Result<T, ApiError>)>, ApiError> {
+    let answers = ask_all_for_text(env, shards, op, &serde_json::to_string(body)?).await;
+    let read = |answer: Result<String, ApiError>| Ok(json::from_str(&answer?)?);
+    Ok((0..).zip(answers.into_iter().map(read)).collect())
+}
+
+async fn ask_all_for_text(env: &Env, shards: u16, op: Op, body: &str) -> Vec<Result<String, ApiError>> {
+    join_all((0..shards).map(async |shard| ask_for_text(env, shard, op, body.to_owned()).await)).await
 }
 
 /// The object that is shard `shard`.
@@ -250,9 +261,9 @@ pub async fn shard_map(env: &Env) -> Result<ShardMap, ApiError> {
 /// Wakes every shard that there ever was. One that cannot be woken does not keep the others asleep.
 pub async fn touch_all(env: &Env) -> Result<(), ApiError> {
     let shards = shard_map(env).await?.reach();
-    for (shard, touched) in ask_all::<()>(env, shards, Op::Touch, &()).await {
+    for (shard, touched) in ask_all::<()>(env, shards, Op::Touch, &()).await? {
         if let Err(error) = touched {
-            console_error!("cron: shard {shard}: {error:?}");
+            console_error!("cron: shard {shard}: {error}");
         }
     }
     Ok(())
@@ -339,9 +350,9 @@ impl JobShard {
             Op::OutputFinish => rpc::reply(&self.finish_upload(asked.body()?, &asked.origin).await?),
             Op::InputBegin => rpc::reply(&self.begin_staging(asked.body()?, &asked.origin).await?),
             Op::InputFinish => rpc::reply(&self.finish_staging(asked.body()?).await?),
-            Op::Complete => told(self.complete(asked.body()?).await?),
-            Op::Fail => told(self.fail(asked.body()?).await?),
-            Op::Release => told(self.release(&asked.body()?).await?),
+            Op::Complete => Ok(told(self.complete(asked.body()?).await?)),
+            Op::Fail => Ok(told(self.fail(asked.body()?).await?)),
+            Op::Release => Ok(told(self.release(&asked.body()?).await?)),
             Op::Claim => rpc::reply(&self.claim(&asked.body()?).await?),
             Op::Record => rpc::reply(&self.record(asked.body()?).await?),
             Op::DeadLetter => rpc::reply(&self.note_dead_letter(&asked.body()?)?),
@@ -409,13 +420,13 @@ fn id_beside(sibling: Id) -> Result<Id, ApiError> {
     Ok(Id::new(config::now(), u128::from_le_bytes(config::random()?), sibling.place()))
 }
 
-fn told(state: JobState) -> Result<Reply, ApiError> {
-    rpc::reply(&json!({"state": state}))
+fn told(state: JobState) -> Reply {
+    Reply { status: 200, body: format!(r#"{{"state":"{}"}}"#, state.name()) }
 }
 
 /// What a node learns of a job that it no longer holds.
 fn stale(state: JobState) -> ApiError {
-    let state = format!("{state:?}").to_lowercase();
+    let state = state.name();
     ApiError::new(Code::Conflict, format!("this lease is over and the job is {state}; drop the work"))
 }
 

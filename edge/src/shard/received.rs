@@ -130,7 +130,7 @@ impl JobShard {
         let upload = bucket.resume_multipart_upload(key.as_str(), row.upload_id.as_str())?;
         // Storage answers alike for a second completion and for bad parts: the size decides.
         if let Err(error) = upload.complete(parts.collect::<Vec<_>>()).await {
-            console_error!("complete {key}: {error:?}");
+            console_error!("complete {key}: {error}");
         }
         match bucket.head(key.as_str()).await?.map(|object| object.size()) {
             Some(size) if size == row.layout.size => Ok(()),
@@ -153,7 +153,7 @@ impl JobShard {
         let now = config::now();
         // A job may have named it in the meantime: then it finds no input, and says so.
         if let Err(error) = deleted {
-            console_error!("delete {key}: {error:?}");
+            console_error!("delete {key}: {error}");
             return self.put_received(&ReceivedRow { drop_at: now.plus(AGAIN_MS).0, ..row });
         }
         self.delete_received_parts(row.id)?;

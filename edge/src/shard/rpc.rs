@@ -3,6 +3,7 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 use worker::{Method, Request, RequestInit, Response, Result, Stub};
+use xora_shared::json;
 
 use crate::{error::ApiError, routes::Reply};
 
@@ -28,10 +29,10 @@ pub async fn forward(stub: &Stub, op: &str, origin: &str, body: String) -> Resul
     Ok(Reply { status: response.status_code(), body: response.text().await? })
 }
 
-/// Asks an object for something that the Worker needs itself.
-pub async fn ask<T: DeserializeOwned>(stub: &Stub, op: &str, body: String) -> Result<T, ApiError> {
+/// Asks an object for something that the Worker needs itself. Answers JSON.
+pub async fn ask(stub: &Stub, op: &str, body: String) -> Result<String, ApiError> {
     let Reply { status, body } = forward(stub, op, "", body).await?;
-    if status < 400 { Ok(serde_json::from_str(&body)?) } else { Err(ApiError::parse(&body)?) }
+    if status < 400 { Ok(body) } else { Err(ApiError::parse(&body)?) }
 }
 
 /// An operation as it reaches the object.
@@ -53,7 +54,7 @@ impl Asked {
 
     /// Its body. Nodes send theirs straight through, so what does not parse is the sender's fault.
     pub fn body<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
-        serde_json::from_str(&self.body).map_err(|error| ApiError::invalid(format!("body: {error}")))
+        json::from_str(&self.body).map_err(|error| ApiError::invalid(format!("body: {error}")))
     }
 }
 

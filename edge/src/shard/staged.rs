@@ -68,7 +68,7 @@ impl JobShard {
         let upload = bucket.resume_multipart_upload(row.key.as_str(), row.upload_id.as_str())?;
         // Storage answers alike for a second completion and bad parts: the size decides.
         if let Err(error) = upload.complete(parts).await {
-            console_error!("complete {}: {error:?}", row.key);
+            console_error!("complete {}: {error}", row.key);
         }
         let found = bucket.head(row.key.as_str()).await?.map(|object| object.size());
         if found != Some(finish.bytes) {

@@ -16,7 +16,7 @@ use xora_shared::{
 };
 
 use super::{JobShard, Live};
-use crate::{config, error::ApiError};
+use crate::{config, docs::docs, error::ApiError};
 
 /// Statements that lead from one version of the schema to the next. Never edited, only added to.
 const MIGRATIONS: [&[&str]; 6] = [
@@ -225,11 +225,6 @@ pub(super) struct LoggedAttempt {
 }
 
 #[derive(Deserialize)]
-struct Doc {
-    doc: String,
-}
-
-#[derive(Deserialize)]
 struct Part {
     number: u32,
     etag: String,
@@ -245,7 +240,7 @@ impl JobShard {
     /// heartbeats may have been missed while nobody was here.
     pub(super) fn open(&self) {
         if let Err(error) = self.migrate().and_then(|()| self.resume_leases()) {
-            console_error!("shard: cannot open: {error:?}");
+            console_error!("shard: cannot open: {error}");
         }
     }
 
@@ -482,8 +477,7 @@ impl JobShard {
         query: &str,
         values: Vec<SqlStorageValue>,
     ) -> Result<Vec<T>, ApiError> {
-        let rows = self.sql().exec(query, values)?.to_array::<Doc>()?;
-        rows.iter().map(|row| Ok(serde_json::from_str(&row.doc)?)).collect()
+        docs(&self.sql(), query, values)
     }
 
     pub(super) fn sql(&self) -> SqlStorage {

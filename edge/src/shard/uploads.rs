@@ -150,7 +150,7 @@ impl JobShard {
             Ok(storage) => storage.remove(&Upload::of(row.clone())).await,
             // Nothing opens that bucket any more.
             Err(gone) if row.provider.is_some() => {
-                console_error!("leave {}: {}", row.key, gone.message);
+                console_error!("leave {}: {}", row.key, gone);
                 Ok(())
             }
             Err(error) => Err(error),
@@ -162,7 +162,7 @@ impl JobShard {
         match removed {
             Ok(()) => self.delete_upload(&row.key),
             Err(error) => {
-                console_error!("remove {}: {error:?}", row.key);
+                console_error!("remove {}: {error}", row.key);
                 self.put_upload(&UploadRow { drop_at: Some(config::now().plus(AGAIN_MS).0), ..row })
             }
         }

@@ -44,7 +44,7 @@ pub struct Preset {
 }
 
 /// What a caller says of a preset, checked.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PresetRequest {
     name: String,
     description: Option<String>,
@@ -70,11 +70,6 @@ impl PresetRequest {
         let Self { name, description, config } = self;
         let now = Some(now.to_iso());
         Preset { id, name, description, config, created_at: now.clone(), updated_at: now }
-    }
-
-    /// The preset that takes the place of one that stood.
-    pub fn replace(self, before: Preset, now: UnixMs) -> Preset {
-        Preset { created_at: before.created_at, ..self.create(before.id, now) }
     }
 }
 

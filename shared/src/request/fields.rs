@@ -29,7 +29,7 @@ pub struct Fields {
     problems: Rc<RefCell<Vec<String>>>,
 }
 
-/// One field that is there and not null.
+/// One field that is there; whoever reads it finds it not null.
 pub struct Field {
     path: String,
     value: Value,
@@ -60,11 +60,15 @@ impl Fields {
 
     /// As [`Self::optional`], telling null (`Some(None)`) from absent or wrong (`None`).
     pub fn nullable<T>(&mut self, name: &'static str, read: impl FnOnce(Field) -> Option<T>) -> Option<Option<T>> {
+        let field = self.take(name)?;
+        if field.value.is_null() { Some(None) } else { read(field).map(Some) }
+    }
+
+    /// Takes a field out, if it is there.
+    fn take(&mut self, name: &'static str) -> Option<Field> {
         self.taken.push(name);
-        match self.left.shift_remove(name)? {
-            Value::Null => Some(None),
-            value => read(Field { path: self.path_of(name), value, problems: Rc::clone(&self.problems) }).map(Some),
-        }
+        let value = self.left.shift_remove(name)?;
+        Some(Field { path: self.path_of(name), value, problems: Rc::clone(&self.problems) })
     }
 
     /// Whether a field is there that was not taken yet, and is not null.

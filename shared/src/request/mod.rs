@@ -1,15 +1,15 @@
 //! Requests of callers: strict JSON in, checked values out. Raw input never travels further than this.
 
 mod fields;
+mod headers;
 mod list;
 mod recipe;
 
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use fields::{Field, Fields, Invalid};
+pub use headers::Headers;
 pub use list::ListQuery;
 
 use crate::{
@@ -17,9 +17,6 @@ use crate::{
     media::{Format, Wanted},
     net::Policy,
 };
-
-/// Names and values: HTTP headers, metadata.
-pub type Headers = BTreeMap<String, String>;
 
 /// Most inputs that one job can join.
 const MAX_INPUTS: usize = 32;
@@ -31,7 +28,6 @@ const PRIORITY: u8 = 5;
 #[serde(rename_all = "camelCase")]
 pub struct JobRequest {
     /// Where the inputs are, in the order of the request: one, or two and more for `concat`.
-    #[serde(alias = "input", deserialize_with = "one_or_more")]
     pub inputs: Vec<Input>,
     /// What is wanted.
     pub wanted: Wanted,
@@ -52,7 +48,7 @@ pub struct JobRequest {
 
 /// Where an input is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, rename_all_fields = "camelCase")]
+#[serde(untagged, rename_all_fields = "camelCase", try_from = "AnyInput")]
 pub enum Input {
     /// At an origin.
     Url {
@@ -67,6 +63,29 @@ pub enum Input {
         /// Which upload.
         upload_id: Id,
     },
+}
+
+/// An input as it is stored: one of the two.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AnyInput {
+    url: Option<String>,
+    #[serde(default)]
+    headers: Headers,
+    upload_id: Option<Id>,
+}
+
+impl TryFrom<AnyInput> for Input {
+    type Error = &'static str;
+
+    fn try_from(any: AnyInput) -> Result<Self, Self::Error> {
+        let AnyInput { url, headers, upload_id } = any;
+        match (url, upload_id) {
+            (Some(url), None) => Ok(Self::Url { url, headers }),
+            (None, Some(upload_id)) => Ok(Self::Upload { upload_id }),
+            (Some(_), Some(_)) | (None, None) => Err("an input has either a URL or an upload"),
+        }
+    }
 }
 
 impl JobRequest {
@@ -91,24 +110,6 @@ impl JobRequest {
             fields.optional(name, |field| field.refuse::<()>("belongs to a job, not to a preset"));
         }
     }
-}
-
-/// Reads a list, or what stood in its place when there was but one.
-pub(crate) fn one_or_more<'de, T, D>(from: D) -> Result<Vec<T>, D::Error>
-where
-    T: Deserialize<'de>,
-    D: Deserializer<'de>,
-{
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum OneOrMore<T> {
-        More(Vec<T>),
-        One(T),
-    }
-    Ok(match OneOrMore::deserialize(from)? {
-        OneOrMore::More(all) => all,
-        OneOrMore::One(one) => vec![one],
-    })
 }
 
 /// What a job says besides its input.
