@@ -35,10 +35,10 @@ pub struct Grant<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotGranted {
     /// Its time is over.
-    #[error("this link has expired; read the job again for a fresh one")]
+    #[error("this link has expired; read the job or the upload again for a fresh one")]
     Expired,
     /// Not signed by us, or for something else.
-    #[error("this link's signature is not valid; read the job again for a fresh one")]
+    #[error("this link's signature is not valid; read the job or the upload again for a fresh one")]
     BadSignature,
 }
 

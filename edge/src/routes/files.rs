@@ -87,7 +87,8 @@ pub async fn answer(req: Request, env: &Env, url: &Url) -> Result<Response, ApiE
 
 /// Checks the signature. Gives the key of the object and the signed parameters.
 fn granted(env: &Env, url: &Url, access: Access) -> Result<(String, String), ApiError> {
-    let unsigned = || ApiError::new(Code::Forbidden, "this link is not signed; read the job for a signed one");
+    let unsigned =
+        || ApiError::new(Code::Forbidden, "this link is not signed; read the job or the upload for a signed one");
     let (rest, signature) = url.query().and_then(|query| query.rsplit_once("signature=")).ok_or_else(unsigned)?;
     let rest = rest.strip_suffix('&').ok_or_else(unsigned)?;
     let (extra, expires) = rest.rsplit_once("expires=").ok_or_else(unsigned)?;
