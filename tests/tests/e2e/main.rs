@@ -49,7 +49,7 @@ static SYSTEM: OnceCell<System> = OnceCell::const_new();
 async fn edge() -> Result<&'static Edge> {
     let system = SYSTEM.get_or_try_init(|| async {
         end_with_parent();
-        let edge = Edge::start(EdgeOptions::default()).await?;
+        let edge = over_shards(Edge::start(EdgeOptions::default()).await?).await?;
         let node = Node::start(&edge, NodeOptions::default()).await?;
         anyhow::Ok(System { edge, _node: node })
     });
@@ -60,7 +60,13 @@ static IDLE: OnceCell<Edge> = OnceCell::const_new();
 
 /// The edge without a node that tests share: jobs stay queued there until they are cancelled.
 async fn idle_edge() -> Result<&'static Edge> {
-    IDLE.get_or_try_init(own_edge).await
+    IDLE.get_or_try_init(async || over_shards(own_edge().await?).await).await
+}
+
+/// With new rows spread over four shards: what holds for one holds for these.
+async fn over_shards(edge: Edge) -> Result<Edge> {
+    edge.put_shard_map(&json!({"epochs": [{"shards": 4}]})).await?;
+    Ok(edge)
 }
 
 /// An edge of a test's own.
