@@ -2,6 +2,7 @@
 
 use worker::{Date, Env};
 use xora_shared::{
+    id::{Id, Place},
     net::Policy,
     s3::{Bucket, Keys},
     time::UnixMs,
@@ -91,6 +92,11 @@ pub fn max_upload_bytes(env: &Env) -> u64 {
 /// The runtime's clock.
 pub fn now() -> UnixMs {
     UnixMs(i64::try_from(Date::now().as_millis()).unwrap_or(i64::MAX))
+}
+
+/// A new id of a row that is kept at `place`.
+pub fn new_id(place: Place) -> Result<Id, ApiError> {
+    Ok(Id::new(now(), u128::from_le_bytes(random()?), place))
 }
 
 /// Bytes from the runtime's cryptographic source.

@@ -58,13 +58,6 @@ impl fmt::Display for Trouble {
     }
 }
 
-impl From<worker::Error> for Trouble {
-    /// What the runtime says of a broken connection tells nothing.
-    fn from(_: worker::Error) -> Self {
-        Self::Unavailable
-    }
-}
-
 impl From<NotAUrl> for Trouble {
     fn from(NotAUrl: NotAUrl) -> Self {
         Self::Policy

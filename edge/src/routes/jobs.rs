@@ -53,7 +53,7 @@ pub async fn create(ask: &mut Ask) -> Result<Reply, ApiError> {
             return accepted(first);
         }
     }
-    let id = Id::new(config::now(), u128::from_le_bytes(config::random()?), place);
+    let id = config::new_id(place)?;
     let job = NewJob { id, request, token_id, origin: site.origin, once, provider };
     accepted(shard::ask(&site.env, place.shard(), Op::Create, &job).await?)
 }

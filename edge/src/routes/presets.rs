@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 use worker::Env;
 use xora_shared::{
     answer::PresetList,
-    id::{Id, Place},
+    id::Place,
     preset::{Preset, PresetRequest, starters as all_starters},
     request::Invalid,
 };
@@ -27,7 +27,7 @@ pub fn starters(ask: &Ask) -> Result<Reply, ApiError> {
 pub async fn create(ask: &mut Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Jobs)?;
     let request = PresetRequest::parse(&ask.json().await?, deployment::policy(&ask.site.env))?;
-    let id = Id::new(deployment::now(), u128::from_le_bytes(deployment::random()?), Place::FIRST);
+    let id = deployment::new_id(Place::FIRST)?;
     let preset = request.create(id.to_string(), deployment::now());
     account::create_preset(&ask.site.env, &preset).await?;
     Reply::of(201, &preset)

@@ -2,7 +2,7 @@
 
 use xora_shared::{
     answer::{BucketTrouble, ProviderList, ProviderTest},
-    id::{Id, Place},
+    id::Place,
     provider::{Provider, ProviderRequest},
     sign::hex,
 };
@@ -22,7 +22,7 @@ pub async fn create(ask: &mut Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Settings)?;
     let env = ask.site.env.clone();
     let request = ProviderRequest::parse(&ask.json().await?, config::policy(&env))?;
-    let id = Id::new(config::now(), u128::from_le_bytes(config::random()?), Place::FIRST);
+    let id = config::new_id(Place::FIRST)?;
     let secret = config::credentials_secret(&env)?;
     let provider = Provider::seal(request, id, &secret, config::random()?, config::now());
     account::create_provider(&env, &provider).await?;

@@ -2,7 +2,7 @@
 
 use xora_shared::{
     answer::{NewToken, TokenList},
-    id::{Id, Place},
+    id::Place,
     sign::sha256_hex,
     token::{Token, TokenRequest},
 };
@@ -21,7 +21,7 @@ pub async fn create(ask: &mut Ask) -> Result<Reply, ApiError> {
     let env = ask.site.env.clone();
     let body = ask.json().await?;
     let TokenRequest { name, scopes } = TokenRequest::parse(&body)?;
-    let id = Id::new(config::now(), u128::from_le_bytes(config::random()?), Place::FIRST).to_string();
+    let id = config::new_id(Place::FIRST)?.to_string();
     let created_at = config::now().to_iso();
     let (listed, token) = (Token { id, name, scopes, created_at, last_used_at: None }, new_key()?);
     account::create_token(&env, &listed, &sha256_hex(token.as_bytes())).await?;

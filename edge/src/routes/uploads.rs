@@ -1,6 +1,6 @@
 //! `/v1/uploads`: a caller's file, in parts, to name in jobs.
 
-use xora_shared::{id::Id, sign::sha256_hex, upload::UploadRequest};
+use xora_shared::{sign::sha256_hex, upload::UploadRequest};
 
 use super::{Ask, Reply};
 use crate::{
@@ -19,7 +19,7 @@ pub async fn create(ask: &mut Ask) -> Result<Reply, ApiError> {
     // All uploads of a key in one shard, which can count them.
     let spread = u16::from_str_radix(&sha256_hex(token_id.as_bytes())[..4], 16).unwrap_or(0);
     let place = shard::shard_map(&site.env).await?.place(spread, config::now());
-    let id = Id::new(config::now(), u128::from_le_bytes(config::random()?), place);
+    let id = config::new_id(place)?;
     let new = serde_json::to_string(&NewReceived { id, token_id, filename, size })?;
     let reply = shard::forward(&site, place.shard(), Op::Receive, new).await?;
     Ok(if reply.status == 200 { Reply { status: 201, ..reply } } else { reply })

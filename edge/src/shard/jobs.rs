@@ -18,7 +18,7 @@ use xora_shared::{
 };
 
 use super::{
-    JobShard, NewJob, Once, id_beside, stale,
+    JobShard, NewJob, Once, stale,
     store::{DeliveryRow, JobRow, Phase, RepeatRow, TaskRow},
 };
 use crate::{
@@ -278,7 +278,8 @@ fn new_delivery(job: &JobRow, settings: &Settings, now: UnixMs) -> Result<Option
         return Ok(None);
     };
     Ok(Some(DeliveryRow {
-        id: id_beside(job.record.id)?,
+        // Beside its job.
+        id: config::new_id(job.record.id.place())?,
         // Its message is sent by the request that ends the job; only if that fails does the alarm send it.
         delivery: Delivery::new(settings.webhook_schedule, now).sent(now),
         url,

@@ -415,11 +415,6 @@ impl JobShard {
     }
 }
 
-/// A new id whose row lives beside that of another.
-fn id_beside(sibling: Id) -> Result<Id, ApiError> {
-    Ok(Id::new(config::now(), u128::from_le_bytes(config::random()?), sibling.place()))
-}
-
 fn told(state: JobState) -> Reply {
     Reply { status: 200, body: format!(r#"{{"state":"{}"}}"#, state.name()) }
 }
