@@ -19,10 +19,10 @@ pub struct NodeOptions {
     pub name: String,
     /// Whether it reads inputs from loopback addresses.
     pub allow_loopback: bool,
-    /// Tasks at a time.
-    pub slots: u32,
-    /// Tasks at a time that encode.
-    pub encodes: u32,
+    /// Tasks at a time. None for what a node takes by itself.
+    pub slots: Option<u32>,
+    /// Tasks at a time that encode; the cores are shared out among them. None for what a node takes by itself.
+    pub encodes: Option<u32>,
     /// Further flags.
     pub flags: Vec<String>,
     /// The release build, for measuring.
@@ -34,8 +34,8 @@ impl Default for NodeOptions {
         Self {
             name: "node-1".to_owned(),
             allow_loopback: true,
-            slots: 2,
-            encodes: 2,
+            slots: None,
+            encodes: None,
             flags: Vec::new(),
             release: false,
         }
@@ -60,10 +60,14 @@ impl Node {
         let mut command = Command::new(binary(options.release));
         command
             .args(["--edge", &edge.url, "--listen", &listen, "--name", &options.name])
-            .args(["--slots", &options.slots.to_string(), "--encodes", &options.encodes.to_string()])
             .arg(format!("--allow-loopback={}", options.allow_loopback))
             .args(&options.flags)
             .env("XORA_NODE_TOKEN", token);
+        for (flag, count) in [("--slots", options.slots), ("--encodes", options.encodes)] {
+            if let Some(count) = count {
+                command.args([flag, &count.to_string()]);
+            }
+        }
         let log = edge.dir().join(format!("{}.log", options.name));
         let group = Group::spawn(command, &log)?;
         let mut node = Self { name: options.name, url: format!("http://{listen}"), group };

@@ -15,7 +15,7 @@ async fn order(edge: &Edge, jobs: &[(&str, &Client, u8)]) -> Result<Vec<String>>
         let body = with(with(body.clone(), "priority", *priority), "metadata", json!({"name": name}));
         ids.push(client.create(&body).await?);
     }
-    let _node = Node::start(edge, NodeOptions { slots: 1, ..NodeOptions::default() }).await?;
+    let _node = Node::start(edge, NodeOptions { slots: Some(1), ..NodeOptions::default() }).await?;
     let mut taken = Vec::new();
     for id in &ids {
         let job = edge.client().finished(id, PATIENCE).await?;

@@ -11,7 +11,7 @@ async fn cheap_jobs_run_beside_a_long_encode_and_a_second_encode_waits() -> Resu
     let edge = own_edge().await?;
     let client = edge.client();
     let origin = Origin::start().await?;
-    let _node = Node::start(&edge, NodeOptions { slots: 3, encodes: 1, ..NodeOptions::default() }).await?;
+    let _node = Node::start(&edge, NodeOptions { slots: Some(3), encodes: Some(1), ..NodeOptions::default() }).await?;
     let (long, short) = (origin.file(&long_clip()?)?, origin.file(&short_clip()?)?);
     let old = "-f lavfi -i testsrc2=s=320x180:r=25:d=2 -c:v mpeg4";
     let old = origin.file(&clip("old.avi", &old.split(' ').collect::<Vec<_>>())?)?;

@@ -50,7 +50,8 @@ async fn edge() -> Result<&'static Edge> {
     let system = SYSTEM.get_or_try_init(|| async {
         end_with_parent();
         let edge = over_shards(Edge::start(EdgeOptions::default()).await?).await?;
-        let node = Node::start(&edge, NodeOptions::default()).await?;
+        let node =
+            Node::start(&edge, NodeOptions { slots: Some(2), encodes: Some(2), ..NodeOptions::default() }).await?;
         anyhow::Ok(System { edge, _node: node })
     });
     Ok(&system.await?.edge)
