@@ -63,6 +63,13 @@ impl Decoder {
         poll(unsafe { ffi::avcodec_receive_frame(self.context, frame.as_mut_ptr()) }, "decode")
     }
 
+    /// Whether pictures that no other picture is made from are left out from the next packet on, where the codec tells.
+    pub fn skip_unreferenced(&mut self, skip: bool) {
+        let discard = if skip { ffi::AVDiscard::AVDISCARD_NONREF } else { ffi::AVDiscard::AVDISCARD_DEFAULT };
+        // SAFETY: open; this field may be changed between packets.
+        unsafe { (*self.context).skip_frame = discard }
+    }
+
     /// Forgets what it holds, after a seek.
     pub fn reset(&mut self) {
         // SAFETY: open.

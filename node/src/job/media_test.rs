@@ -557,6 +557,22 @@ fn a_thumbnail_is_the_picture_shown_at_that_time() {
 }
 
 #[test]
+fn a_thumbnail_is_right_where_few_pictures_are_needed_for_others() {
+    // The picture of number n is 4 n brighter than black. The first 25 come in a second, the others one each second.
+    let ramp = "color=black:s=64x64:r=25:d=2,format=yuv420p,geq=lum='16+4*N':cb=128:cr=128";
+    let slow = "setpts='if(lt(N,25),N,25+(N-25)*25)/25/TB'";
+    let how = "-vsync vfr -c:v libx264 -crf 5 -g 250 -bf 3 -b_strategy 0 -x264-params scenecut=0";
+    let input = synth("few-references.mp4", &format!("-f lavfi -i {ramp},{slow} {how}"));
+    for (seek_us, number) in [(0, 0), (420_000, 10), (960_000, 24), (2_990_000, 26)]
+        .into_iter()
+        .chain((26..49).map(|number| ((number - 24) * 1_000_000 + 500_000, number)))
+    {
+        let bright = u64::from(corners(&make(&input, thumbnail(seek_us)).file)[0][1]);
+        assert!(bright.abs_diff(number * 4 * 255 / 219) <= 2, "{bright} at {seek_us} µs");
+    }
+}
+
+#[test]
 fn a_thumbnail_is_found_in_a_file_whose_clock_starts_again() {
     // A transport stream's clock has 33 bits of 90 kHz: it starts again after 95443.7 s, here 2.3 s after the start.
     let film = "-f lavfi -i testsrc2=s=320x240:r=25:d=4 -f lavfi -i sine=d=4 -c:v libx264 -c:a aac";

@@ -27,6 +27,8 @@ use crate::{
 const STEP_BACK_US: i64 = 10_000_000;
 /// Pictures behind the one asked for that a decoder must see before it gives that one out, as a rule.
 const BEHIND: i32 = 4;
+/// Pictures at the usual rate before the one asked for from which on none is left out.
+const NEAR: i64 = 8;
 
 /// Makes it, and hands it over as part 1.
 pub fn make(
@@ -89,17 +91,24 @@ fn find(input: &mut Input, decoder: &mut Decoder, stream: &Stream, seek_us: u64)
     let mut fallback = None;
     for back_us in [0, STEP_BACK_US, i64::MAX] {
         let from = target.saturating_sub(rescale(back_us, MICROSECONDS, stream.time_base)).max(start);
-        // Past the end some containers refuse to seek; the next try begins earlier.
-        if target > start && input.seek(stream.index, from).is_err() {
-            continue;
-        }
-        if let Some(range) = input.place(stream.index, target, BEHIND) {
-            input.expect(range);
-        }
-        decoder.reset();
-        match scan(input, decoder, stream, target)? {
-            Scan { shown: Some(frame), .. } => return Ok(Some(frame)),
-            Scan { later, .. } => fallback = later.or(fallback),
+        for way in [Way::Short, Way::Whole] {
+            // Past the end some containers refuse to seek; the next try begins earlier.
+            if target > start && input.seek(stream.index, from).is_err() {
+                break;
+            }
+            if let Some(range) = input.place(stream.index, target, BEHIND) {
+                input.expect(range);
+            }
+            decoder.reset();
+            let found = scan(input, decoder, stream, target, way)?;
+            if found.is_astray() {
+                continue;
+            }
+            match found {
+                Scan { shown: Some(frame), .. } => return Ok(Some(frame)),
+                Scan { later, .. } => fallback = later.or(fallback),
+            }
+            break;
         }
         if from == start {
             break;
@@ -114,8 +123,17 @@ fn find_from_start(link: &Link, source: &Source, stream: &Stream, seek_us: u64, 
     let (mut input, _) = probe::open(link, 0, source, limits)?;
     want_only(&mut input, stream.index);
     let mut decoder = Decoder::open(&input, stream.index, 1, limits.pixels)?;
-    let Scan { shown, later } = scan(&mut input, &mut decoder, stream, target(stream, seek_us))?;
+    let Scan { shown, later, .. } = scan(&mut input, &mut decoder, stream, target(stream, seek_us), Way::Whole)?;
     shown.or(later).ok_or_else(|| Fault::transcode("no picture of the input could be decoded"))
+}
+
+/// What is decoded on the way to a picture.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// What other pictures are made from, as far as the codec tells; all of it once the picture is near.
+    Short,
+    /// Every picture.
+    Whole,
 }
 
 /// What decoding from one place on found.
@@ -124,13 +142,24 @@ struct Scan {
     shown: Option<Frame>,
     /// The first one after it.
     later: Option<Frame>,
+    /// When the last picture begins that may have been left out.
+    left_out: Option<i64>,
 }
 
-fn scan(input: &mut Input, decoder: &mut Decoder, stream: &Stream, target: i64) -> Done<Scan> {
+impl Scan {
+    /// Whether what was left out is what should have been found.
+    fn is_astray(&self) -> bool {
+        let shown = self.shown.as_ref().map(Frame::best_effort_pts);
+        self.left_out.is_some_and(|left_out| shown.flatten().is_none_or(|shown| shown < left_out))
+    }
+}
+
+fn scan(input: &mut Input, decoder: &mut Decoder, stream: &Stream, target: i64, way: Way) -> Done<Scan> {
     let usual = rescale(1, Rational(stream.frame_rate.1, stream.frame_rate.0), stream.time_base).max(1);
     // Where the next picture begins if it does not say.
     let mut next = stream.start.unwrap_or(0);
-    let mut found = Scan { shown: None, later: None };
+    let near = target.saturating_sub(usual.saturating_mul(NEAR));
+    let mut found = Scan { shown: None, later: None, left_out: None };
     let mut damage = Damage::default();
     let mut packet = Packet::new()?;
     loop {
@@ -143,6 +172,9 @@ fn scan(input: &mut Input, decoder: &mut Decoder, stream: &Stream, target: i64) 
             }
         };
         damage.packet();
+        let far = packet.pts().filter(|pts| way == Way::Short && *pts < near);
+        decoder.skip_unreferenced(far.is_some());
+        found.left_out = found.left_out.max(far);
         decode(decoder, more.then_some(&packet), &mut damage, |frame| {
             let begins = frame.best_effort_pts().unwrap_or(next);
             next = begins.saturating_add(frame.duration().max(usual));
