@@ -77,9 +77,9 @@ impl Signer {
 }
 
 /// Answers a request under `/files/`.
-pub async fn answer(req: Request, env: &Env, url: &Url) -> Result<Response, ApiError> {
+pub async fn answer(req: Request, env: &Env, url: &Url, request_id: &str) -> Result<Response, ApiError> {
     match req.inner().method().as_str() {
-        "GET" | "HEAD" => download(&req, env, url).await,
+        "GET" | "HEAD" => download(&req, env, url, request_id).await,
         "PUT" => upload_part(&req, env, url).await,
         _ => Err(ApiError::new(Code::MethodNotAllowed, "files can be read with GET and HEAD")),
     }
@@ -100,14 +100,18 @@ fn granted(env: &Env, url: &Url, access: Access) -> Result<(String, String), Api
     Ok((key.to_owned(), extra.to_owned()))
 }
 
-async fn download(req: &Request, env: &Env, url: &Url) -> Result<Response, ApiError> {
+async fn download(req: &Request, env: &Env, url: &Url, request_id: &str) -> Result<Response, ApiError> {
     let (key, _) = granted(env, url, Access::Read)?;
     let bucket = env.bucket("MEDIA")?;
     let gone = || {
         ApiError::not_found("file; it was deleted, or removed because its time was over (see `outputRetentionDays`)")
     };
     let head = bucket.head(key.as_str()).await?.ok_or_else(gone)?;
-    let span = span(req, &head)?;
+    let span = match wanted(req, &head)? {
+        Wanted::All => None,
+        Wanted::Span(offset, length) => Some((offset, length)),
+        Wanted::Nothing => return past_the_end(head.size(), request_id),
+    };
     let headers = file_headers(&head, &key)?;
     let (offset, length) = span.unwrap_or((0, head.size()));
     headers.set("Content-Length", &length.to_string())?;
@@ -124,27 +128,29 @@ async fn download(req: &Request, env: &Env, url: &Url) -> Result<Response, ApiEr
     Ok(Response::from_body(body)?.with_status(status).with_headers(headers))
 }
 
-/// The span that is asked for, as offset and length. None for the whole: no range, one that is not understood, several,
-/// or `If-Range` of another version (RFC 9110 section 14.2).
-fn span(req: &Request, object: &Object) -> Result<Option<(u64, u64)>, ApiError> {
+/// What is asked for. All without a range, with one that is not understood, with several, and with `If-Range` of another
+/// version (RFC 9110 section 14.2).
+fn wanted(req: &Request, object: &Object) -> Result<Wanted, ApiError> {
     let headers = req.headers();
-    let Some(range) = headers.get("Range")? else { return Ok(None) };
+    let Some(range) = headers.get("Range")? else { return Ok(Wanted::All) };
     if headers.get("If-Range")?.is_some_and(|etag| etag != object.http_etag()) {
-        return Ok(None);
+        return Ok(Wanted::All);
     }
-    match parse_range(&range, object.size()) {
-        Wanted::Span(offset, length) => Ok(Some((offset, length))),
-        Wanted::All => Ok(None),
-        Wanted::Nothing => {
-            let message = format!("the range starts past the end; the file has {} bytes", object.size());
-            Err(ApiError::new(Code::RangeNotSatisfiable, message))
-        }
-    }
+    Ok(parse_range(&range, object.size()))
+}
+
+/// The refusal says how long the file is (RFC 9110 section 15.5.17).
+fn past_the_end(size: u64, request_id: &str) -> Result<Response, ApiError> {
+    let message = format!("the range starts past the end; the file has {size} bytes");
+    let response = ApiError::new(Code::RangeNotSatisfiable, message).reply().into_response(request_id)?;
+    response.headers().set("Content-Range", &format!("bytes */{size}"))?;
+    Ok(response)
 }
 
 enum Wanted {
-    Span(u64, u64),
     All,
+    /// Offset and length.
+    Span(u64, u64),
     Nothing,
 }
 

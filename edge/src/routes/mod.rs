@@ -52,7 +52,7 @@ async fn dispatch(req: Request, env: Env) -> Result<Response> {
     let site = Site { origin: config::public_url(&env).unwrap_or_else(|| url.origin().ascii_serialization()), env };
     // Bodies of files and sockets have a form of their own.
     let answered = if path.starts_with("/files/") {
-        files::answer(req, &site.env, &url).await
+        files::answer(req, &site.env, &url, &request_id).await
     } else if path == protocol::WAKE {
         wake_socket(req, &site, &url).await
     } else {

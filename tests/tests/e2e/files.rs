@@ -39,6 +39,7 @@ async fn a_file_is_read_whole_in_part_or_only_described() -> Result<()> {
     }
     let beyond = client.request(Method::GET, &url).header("Range", "bytes=99999999-").send().await?;
     assert_eq!(beyond.status(), 416);
+    assert_eq!(beyond.headers()["content-range"].to_str()?, format!("bytes */{}", bytes.len()));
     Ok(())
 }
 
