@@ -75,8 +75,8 @@ pub async fn tokens(env: &Env) -> Result<Vec<Token>, ApiError> {
     ask(env, "tokens", &()).await
 }
 
-/// Forgets a key. Whether there was one.
-pub async fn revoke_token(env: &Env, id: &str) -> Result<bool, ApiError> {
+/// Forgets a key. Gives the hash that it was kept under, if there was one.
+pub async fn revoke_token(env: &Env, id: &str) -> Result<Option<String>, ApiError> {
     ask(env, "revoke-token", &id).await
 }
 
@@ -204,8 +204,10 @@ impl Account {
         docs(&self.sql(), "SELECT doc FROM tokens ORDER BY id DESC", vec![])
     }
 
-    fn revoke_token(&self, id: &str) -> Result<bool, ApiError> {
-        Ok(self.sql().exec("DELETE FROM tokens WHERE id = ?", vec![id.into()])?.rows_written() > 0)
+    fn revoke_token(&self, id: &str) -> Result<Option<String>, ApiError> {
+        // As JSON, which is how documents are read.
+        let sql = "DELETE FROM tokens WHERE id = ? RETURNING json_quote(hash) AS doc";
+        Ok(docs(&self.sql(), sql, vec![id.into()])?.pop())
     }
 
     fn sql(&self) -> SqlStorage {

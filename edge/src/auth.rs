@@ -81,6 +81,11 @@ pub async fn admit(env: &Env, caller: &Caller) -> Result<(), ApiError> {
     Err(ApiError::new(Code::RateLimited, "this key asks too often; wait as long as `Retry-After` says, in seconds"))
 }
 
+/// What the key that a request presents is kept under.
+pub fn hash(headers: &Headers) -> Option<String> {
+    presented(headers).map(|key| sha256_hex(key.as_bytes()))
+}
+
 fn presented(headers: &Headers) -> Option<String> {
     let bearer = headers.get("Authorization").ok().flatten().and_then(|value| {
         let (scheme, key) = value.split_once(' ')?;

@@ -37,7 +37,7 @@ pub async fn queue(batch: MessageBatch<serde_json::Value>, env: Env, ctx: Contex
 /// Touches every shard, so that an idle one cannot sleep on due work.
 #[event(scheduled)]
 pub async fn scheduled(_event: ScheduledEvent, env: Env, _ctx: ScheduleContext) {
-    if let Err(error) = shard::touch_all(&env).await {
+    if let Err(error) = shard::tell_all(&env, shard::Op::Touch, &()).await {
         console_error!("cron: {error}");
     }
 }

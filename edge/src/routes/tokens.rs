@@ -13,6 +13,7 @@ use crate::{
     auth::{self, Scope},
     config,
     error::ApiError,
+    shard::{self, Op},
 };
 
 /// `POST /v1/tokens`
@@ -37,9 +38,12 @@ pub async fn list(ask: &Ask) -> Result<Reply, ApiError> {
 /// `DELETE /v1/tokens/:id`
 pub async fn revoke(ask: &Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Admin)?;
-    let found = account::revoke_token(&ask.site.env, &ask.id_text).await?;
+    let env = &ask.site.env;
+    let revoked = account::revoke_token(env, &ask.id_text).await?;
     auth::forget(&ask.id_text);
-    if found { Ok(Reply::no_content()) } else { Err(ApiError::not_found("token")) }
+    let hash = revoked.ok_or_else(|| ApiError::not_found("token"))?;
+    shard::tell_all(env, Op::HangUp, &hash).await?;
+    Ok(Reply::no_content())
 }
 
 /// `nte_` and 48 letters and digits: 285 bits of the runtime's randomness.

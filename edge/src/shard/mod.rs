@@ -51,7 +51,7 @@ use rpc::Asked;
 pub use uploads::Upload;
 
 use crate::{
-    config,
+    account, auth, config,
     error::{ApiError, Code},
     routes::{Reply, Site},
 };
@@ -123,12 +123,14 @@ pub enum Op {
     Nodes,
     /// Tells the nodes that listen to look for work. Answers nothing.
     Wake,
+    /// Closes the sockets of nodes whose key was kept under this hash. Answers nothing.
+    HangUp,
     /// Looks at what is due, as the alarm does. Answers nothing.
     Touch,
 }
 
 impl Op {
-    const ALL: [(&'static str, Self); 33] = [
+    const ALL: [(&'static str, Self); 34] = [
         ("create", Self::Create),
         ("repeat", Self::Repeat),
         ("read", Self::Read),
@@ -161,6 +163,7 @@ impl Op {
         ("forget-provider", Self::ForgetProvider),
         ("nodes", Self::Nodes),
         ("wake", Self::Wake),
+        ("hang-up", Self::HangUp),
         ("touch", Self::Touch),
     ];
 
@@ -258,12 +261,13 @@ pub async fn shard_map(env: &Env) -> Result<ShardMap, ApiError> {
     Ok(map)
 }
 
-/// Wakes every shard that there ever was. One that cannot be woken does not keep the others asleep.
-pub async fn touch_all(env: &Env) -> Result<(), ApiError> {
+/// Asks every shard that there ever was for something that it answers nothing to. One that cannot be asked does not keep
+/// the others from hearing of it.
+pub async fn tell_all(env: &Env, op: Op, body: &impl Serialize) -> Result<(), ApiError> {
     let shards = shard_map(env).await?.reach();
-    for (shard, touched) in ask_all::<()>(env, shards, Op::Touch, &()).await? {
-        if let Err(error) = touched {
-            console_error!("cron: shard {shard}: {error}");
+    for (shard, told) in ask_all::<()>(env, shards, op, body).await? {
+        if let Err(error) = told {
+            console_error!("{}: shard {shard}: {error}", op.name());
         }
     }
     Ok(())
@@ -364,6 +368,7 @@ impl JobShard {
             Op::ForgetProvider => rpc::reply(&self.delete_provider(asked.body()?)?),
             Op::Nodes => rpc::reply(&self.nodes_seen()?),
             Op::Wake => rpc::reply(&self.wake_nodes()),
+            Op::HangUp => rpc::reply(&self.hang_up(&asked.body::<String>()?)),
             Op::Touch => rpc::reply(&self.touch().await),
         }
     }
@@ -381,18 +386,31 @@ impl JobShard {
         self.memory.cost.set(Cost { rows: before + rows, messages: sent + messages });
     }
 
-    /// Opens a wake-up socket for a node. It hibernates: an idle node costs nothing.
+    /// Opens a wake-up socket for a node. It hibernates: an idle node costs nothing. It is known by the node's name and by
+    /// what its key is kept under.
     fn accept_node(&self, req: &Request) -> Result<Response> {
         let pair = WebSocketPair::new()?;
         let url = req.url()?;
         let name = url.query_pairs().find(|(name, _)| name == "node").map(|(_, value)| value.into_owned());
-        match name.filter(|name| (1..=MAX_TAG).contains(&name.len())) {
-            Some(name) => self.state.accept_websocket_with_tags(&pair.server, &[&name]),
-            None => self.state.accept_web_socket(&pair.server),
-        }
+        let key = auth::hash(req.headers()).unwrap_or_default();
+        let mut tags = vec![key.as_str()];
+        tags.extend(name.as_deref().filter(|name| (1..=MAX_TAG).contains(&name.len())));
+        self.state.accept_websocket_with_tags(&pair.server, &tags);
         let pong = worker::worker_sys::WebSocketRequestResponsePair::new("ping", "pong")?;
         self.state.set_websocket_auto_response(&pong);
+        // The Worker may have remembered a key that was revoked before there was a socket to close.
+        let (env, socket) = (self.env.clone(), pair.server);
+        self.state.wait_until(async move {
+            if matches!(account::verify(&env, &key).await, Ok(None)) {
+                close_revoked(&socket);
+            }
+        });
         Response::from_websocket(pair.client)
+    }
+
+    /// Closes the sockets that were opened with a key.
+    fn hang_up(&self, key: &str) {
+        self.state.get_websockets_with_tag(key).iter().for_each(close_revoked);
     }
 
     /// Tells every node to send a heartbeat and look for work. A node that misses it polls.
@@ -413,6 +431,12 @@ impl JobShard {
             });
         }
     }
+}
+
+/// Closes the socket of a node whose key was revoked.
+fn close_revoked(socket: &WebSocket) {
+    const POLICY_VIOLATION: u16 = 1008;
+    let _ = socket.close(Some(POLICY_VIOLATION), Some("this key was revoked"));
 }
 
 fn told(state: JobState) -> Reply {

@@ -1,11 +1,15 @@
 //! What keys and web pages may do, and how often.
 
-use anyhow::{Context, Result};
-use reqwest::{Method, Response, header::HeaderMap};
-use serde_json::{Value, json};
-use xora_tests::{Edge, EdgeOptions, Node, NodeOptions, end_with_parent, wait_for};
+use std::time::Duration;
 
-use crate::{PATIENCE, edge};
+use anyhow::{Context, Result};
+use futures_util::future::join;
+use reqwest::{Method, Response, Upgraded, header::HeaderMap};
+use serde_json::{Value, json};
+use tokio::{io::AsyncReadExt, time::timeout};
+use xora_tests::{Client, Edge, EdgeOptions, Node, NodeOptions, end_with_parent, wait_for};
+
+use crate::{PATIENCE, edge, own_edge, thumbnail};
 
 #[tokio::test]
 async fn a_key_that_asks_too_often_is_told_when_to_come_back_and_others_are_served() -> Result<()> {
@@ -127,6 +131,58 @@ async fn a_node_key_works_for_nodes_and_for_nothing_else() -> Result<()> {
         let answer = admin.post(&format!("/v1/node/{path}"), &json!({})).await?;
         assert_eq!((answer.status, answer.code()), (403, "FORBIDDEN"), "{path}");
     }
+    Ok(())
+}
+
+/// Opens a wake-up socket, as a node does.
+async fn wake_socket(client: &Client) -> Result<Response> {
+    let request = client.request(Method::GET, "/v1/node/wake?shard=0&node=n");
+    let request = request.header("Connection", "Upgrade").header("Upgrade", "websocket");
+    let request = request.header("Sec-WebSocket-Version", "13").header("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA==");
+    Ok(request.send().await?)
+}
+
+/// What a short frame of the edge's says, and its kind: 1 is text, 8 the end.
+async fn frame(socket: &mut Upgraded) -> Result<(u8, String)> {
+    let said = async {
+        let (first, length) = (socket.read_u8().await?, socket.read_u8().await?);
+        let mut text = vec![0; length.into()];
+        socket.read_exact(&mut text).await?;
+        anyhow::Ok((first & 0xf, String::from_utf8_lossy(&text).into_owned()))
+    };
+    // The contract names the time.
+    timeout(Duration::from_secs(30), said).await.context("a frame")?
+}
+
+#[tokio::test]
+async fn the_wake_up_socket_of_a_node_is_closed_when_its_key_is_revoked() -> Result<()> {
+    let edge = own_edge().await?;
+    let admin = edge.client();
+    let mut nodes = Vec::new();
+    for name in ["revoked", "other"] {
+        let minted = admin.post("/v1/tokens", &json!({"name": name, "scopes": ["node"]})).await?.expect(201)?;
+        let node = admin.with_key(minted["token"].as_str().context("a key")?);
+        let socket = wake_socket(&node).await?;
+        assert_eq!(socket.status(), 101);
+        nodes.push((format!("/v1/tokens/{}", minted["id"].as_str().context("an id")?), node, socket.upgrade().await?));
+    }
+    let job = admin.create(&thumbnail("https://media.example.com/a.mp4")).await?;
+    for (_, _, socket) in &mut nodes {
+        assert_eq!(frame(socket).await?, (1, "wake".to_owned()));
+    }
+    let (token, node, socket) = &mut nodes[0];
+    // One that is just being opened gets no further either.
+    let (late, revoked) = join(wake_socket(node), admin.delete(token)).await;
+    revoked?.expect(204)?;
+    let (kind, why) = frame(socket).await?;
+    assert!(kind == 8 && why.contains("revoked"), "{kind} {why}");
+    match late? {
+        opened if opened.status() == 101 => assert_eq!(frame(&mut opened.upgrade().await?).await?.0, 8),
+        refused => assert_eq!(refused.status(), 401),
+    }
+    assert_eq!(wake_socket(node).await?.status(), 401);
+    admin.cancel(&job).await?.expect(200)?;
+    assert_eq!(frame(&mut nodes[1].2).await?, (1, "wake".to_owned()), "another key's goes on");
     Ok(())
 }
 
