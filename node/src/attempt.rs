@@ -35,7 +35,7 @@ use crate::{
     output::{Output, Sizes, Stored, Ways},
     process::{Ended, JobProcess, Launcher},
     share::Share,
-    source::{Origin, Room, Source, SourceFault},
+    source::{HEAD, Origin, Room, Source, SourceFault},
     stage::Staging,
     stop::{Phase, Stop},
 };
@@ -44,6 +44,8 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(250);
 /// Longest line of a job process in the log, in characters.
 const LINE: usize = 500;
+/// Bytes of an output that are read back with the first request, where most of it is read anyway.
+const AT_ONCE: u64 = 4 << 20;
 /// How long giving a task back may take.
 const RELEASING: Duration = Duration::from_secs(5);
 
@@ -316,7 +318,7 @@ impl Attempt<'_> {
 
     async fn open(&self, input: &InputAt) -> Result<Source, Cause> {
         let origin = self.origin(input).map_err(Cause::Source)?;
-        let source = Source::open(origin, &self.node.room, self.node.config.max_input_bytes).await;
+        let source = Source::open(origin, &self.node.room, self.node.config.max_input_bytes, HEAD).await;
         let is_gone = |fault: &SourceFault| input.ours && *fault == SourceFault::Status(404);
         source.map_err(|fault| if is_gone(&fault) { gone() } else { Cause::Source(fault) })
     }
@@ -409,7 +411,8 @@ impl Attempt<'_> {
         let bytes = *bytes;
         let at = InputAt { url: read_url.clone(), headers: Headers::new(), ours: !foreign };
         let origin = self.origin(&at).map_err(Cause::Unreadable)?;
-        let stored = Source::open(origin, &self.node.room, u64::MAX).await.map_err(Cause::Unreadable)?;
+        let head = if expect.format.has_index() && bytes > AT_ONCE { HEAD } else { bytes.clamp(HEAD, AT_ONCE) };
+        let stored = Source::open(origin, &self.node.room, u64::MAX, head).await.map_err(Cause::Unreadable)?;
         if stored.size().is_some_and(|size| size != bytes) {
             return Err(Cause::Problems(vec!["storage has another number of bytes than was sent".into()]));
         }

@@ -281,7 +281,7 @@ mod tests {
     use crate::{
         board::Board,
         ipc::{Limits, Source as About, Work},
-        source::{Origin, Room, client},
+        source::{HEAD, Origin, Room, client},
     };
 
     /// A file of 1000 bytes, behind an origin that serves it whole, or cut to `sent` bytes.
@@ -299,7 +299,7 @@ mod tests {
         let at = InputAt { url, headers: xora_shared::request::Headers::new(), ours: false };
         let origin = Origin::judged(client::judged(policy).expect("client"), &at, policy).expect("allowed");
         let room = Arc::new(Room::new(std::env::temp_dir(), 1 << 20));
-        Source::open(origin, &room, 1 << 20).await.expect("opens")
+        Source::open(origin, &room, 1 << 20, HEAD).await.expect("opens")
     }
 
     /// What is heard of a job process that behaves like `process`, until it says its last word or breaks off.

@@ -71,6 +71,12 @@ impl Format {
         Self::Webp,
     ];
 
+    /// Whether files of this format are those of ISO/IEC 14496-12 and QuickTime: an index says where each packet is, and
+    /// an edit list which part is shown.
+    pub const fn has_index(self) -> bool {
+        matches!(self, Self::Mp4 | Self::Mov | Self::M4a)
+    }
+
     /// The name on the wire, which is also the file name's extension.
     pub const fn extension(self) -> &'static str {
         match self {

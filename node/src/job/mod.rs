@@ -160,7 +160,7 @@ fn run_one(
             let expected = expected_picture(&still, &probe);
             link.planned(strategy, still.format, expected, Layout::of(still.format, expected, 0, None).part_size)?;
             link.stage(Stage::Transcode);
-            still::make(link, (&mut input, source), &probe, &still, fates, limits)?
+            still::make(link, (&mut input, source), &probe, &still, fates, (limits, threads))?
         }
     };
     Ok(Up::Produced(Box::new(report)))

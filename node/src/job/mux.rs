@@ -46,8 +46,7 @@ impl Layout {
     pub fn of(format: Format, expected_bytes: u64, packets: u64, index_bytes: Option<u64>) -> Self {
         let even = expected_bytes.div_ceil(PARTS).next_multiple_of(MIB);
         let part_size = even.clamp(SMALLEST_PART, LARGEST_PART);
-        let index = matches!(format, Format::Mp4 | Format::Mov | Format::M4a)
-            .then(|| index_bytes.unwrap_or(packets * INDEX_PER_PACKET + INDEX_BASE));
+        let index = format.has_index().then(|| index_bytes.unwrap_or(packets * INDEX_PER_PACKET + INDEX_BASE));
         let head = index.unwrap_or(0) + PATCHED;
         let head_parts = u32::try_from(head.div_ceil(part_size)).unwrap_or(u32::MAX);
         Self { part_size, head_parts, index_bytes: index, is_estimate: index.is_some() && index_bytes.is_none() }

@@ -37,10 +37,10 @@ pub fn make(
     probe: &Probe,
     still: &Still,
     fates: Vec<StreamFate>,
-    limits: &Limits,
+    (limits, threads): (&Limits, u32),
 ) -> Done<RunReport> {
     let stream = &probe.streams[still.stream];
-    let mut decoder = Decoder::open(input, still.stream, 1, limits.pixels)?;
+    let mut decoder = Decoder::open(input, still.stream, threads, limits.pixels)?;
     let mut frame = if still.is_cover {
         decode_cover(input, &mut decoder, still.stream)?
     } else {

@@ -2,7 +2,7 @@
 
 use xora_av::{Decoder, Frame, Input, Kind, MICROSECONDS, Packet, Rational, Stream, rescale};
 use xora_shared::{
-    media::{FileType, Format},
+    media::FileType,
     report::{Coverage, Expectation, ExpectedAudio, ExpectedVideo, VerifyReport},
 };
 
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// Up to this many bytes every packet is read; above, an index is believed.
+/// Where there is no index, every packet is read up to this many bytes; above, the length that the file says is believed.
 const FULL_SCAN: u64 = 256 << 20;
 /// The least difference in length that counts, in microseconds; one picture counts if it is longer.
 const LENGTH_TOLERANCE_US: u64 = 50_000;
@@ -43,7 +43,7 @@ pub fn verify(link: &Link, source: &Source, expect: &Expectation, limits: &Limit
     };
     let found = Found::of(&input);
     found.compare(expect, &mut problems);
-    let (scan, coverage) = scan(&mut input, &found, expect, size)?;
+    let (scan, coverage) = scan(&mut input, &found, expect, size, &mut problems)?;
     scan.compare(expect, &mut problems);
     decode_edges(&mut input, &found, expect, limits, &mut problems)?;
     decode_joints(&mut input, &found, expect, limits, &mut problems)?;
@@ -187,8 +187,16 @@ struct Span {
     end: i64,
 }
 
-fn scan(input: &mut Input, found: &Found, expect: &Expectation, size: u64) -> Done<(Scan, Coverage)> {
-    if size <= FULL_SCAN {
+fn scan(
+    input: &mut Input,
+    found: &Found,
+    expect: &Expectation,
+    size: u64,
+    problems: &mut Vec<String>,
+) -> Done<(Scan, Coverage)> {
+    // Reading the packets would tell no more of such a file than that their bytes are there.
+    let indexed = expect.format.has_index();
+    if !indexed && size <= FULL_SCAN {
         return Ok((scan_packets(input, found)?, Coverage::Full));
     }
     let length = |stream: &Option<Stream>| {
@@ -198,15 +206,17 @@ fn scan(input: &mut Input, found: &Found, expect: &Expectation, size: u64) -> Do
     let (video_us, audio_us) = (length(&found.video), length(&found.audio));
     // Matroska tells the length of the file only, and counts nothing; the muxer's own count stands in.
     let whole = || input.duration_us();
-    let frames = match (expect.format, &found.video) {
-        (Format::Mp4 | Format::Mov | Format::M4a, Some(stream)) => {
-            input.index(stream.index).map_or(0, |index| index.entries)
-        }
-        _ => expect.video.as_ref().map_or(0, |video| video.frames),
-    };
+    let mut frames = expect.video.as_ref().map_or(0, |video| video.frames);
+    if indexed {
+        let index = |stream: &Option<Stream>| input.index(stream.as_ref()?.index);
+        let (video, audio) = (index(&found.video), index(&found.audio));
+        frames = video.as_ref().map_or(0, |index| index.entries);
+        let end = video.iter().chain(&audio).map(|index| index.end).max().unwrap_or(0);
+        check(problems, end <= size, || format!("the index goes on to byte {end} of {size}"));
+    }
     let scan = Scan {
         frames,
-        duration_us: input.duration_us().unwrap_or(0),
+        duration_us: video_us.max(audio_us).or_else(whole).unwrap_or(0),
         video_us: video_us.or_else(whole),
         audio_us: audio_us.or_else(whole),
     };
@@ -267,6 +277,7 @@ fn decode_edges(
     for (name, place) in [("first", start), ("last", end)] {
         // A file of one picture has nowhere to seek to; after a failed seek it is opened at its start still.
         let _ = input.seek(stream.index, place);
+        expect_group(input, stream.index, place);
         let mut decoder = Decoder::open(input, stream.index, 1, limits.pixels)?;
         let pictures = decode_some(input, &mut decoder, stream.index)?;
         let is_image = expect.format.file_type() == FileType::Image;
@@ -276,6 +287,13 @@ fn decode_edges(
         check(problems, pictures.is_some_and(|count| count > 0), || format!("the {name} pictures cannot be decoded"));
     }
     Ok(())
+}
+
+/// Has the first pictures of the group at a time fetched in one go, where the index tells their place.
+fn expect_group(input: &mut Input, stream: usize, time: i64) {
+    if let Some(range) = input.place(stream, time, i32::try_from(PICTURES).unwrap_or(i32::MAX)) {
+        input.expect(range);
+    }
 }
 
 /// Decodes across every place where encoded pictures meet copied ones: from the last place before it where decoding can

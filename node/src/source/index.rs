@@ -6,14 +6,18 @@ use std::ops::Range;
 /// A larger index is left to plain reading ahead, in bytes.
 const MOST: u64 = 16 << 20;
 
-/// The place of `moov`, or of all that follows the first `mdat` when `moov` has not come before.
+/// What is read of the media behind an index in front, to find out what they are; in bytes.
+const FIRST_MEDIA: u64 = 16 << 10;
+
+/// The place of `moov` and of the first media behind it, or of all that follows the first `mdat` when `moov` has not come
+/// before.
 pub fn of_mp4(head: &[u8], size: u64) -> Option<Range<u64>> {
     let mut at = 0;
     loop {
         let (kind, length) = top_box(head, at)?;
         let end = if length == 0 { size } else { at.checked_add(length)? };
         let wanted = match &kind {
-            b"moov" => at..end.min(size),
+            b"moov" => at..end.saturating_add(FIRST_MEDIA).min(size),
             b"mdat" => end..size,
             b"ftyp" | b"free" | b"skip" | b"wide" | b"styp" | b"sidx" | b"uuid" | b"pdin" | b"pnot" => {
                 at = end;
@@ -55,7 +59,8 @@ mod tests {
 
     #[test]
     fn the_index_is_found_in_front_and_behind() {
-        assert_eq!(of_mp4(&boxes(&[(b"ftyp", 24), (b"moov", 500)]), 10_000), Some(24..524));
+        assert_eq!(of_mp4(&boxes(&[(b"ftyp", 24), (b"moov", 500)]), 100_000), Some(24..524 + FIRST_MEDIA));
+        assert_eq!(of_mp4(&boxes(&[(b"ftyp", 24), (b"moov", 500)]), 600), Some(24..600));
         assert_eq!(of_mp4(&boxes(&[(b"ftyp", 24), (b"free", 8), (b"mdat", 9_000)]), 10_000), Some(9_032..10_000));
     }
 

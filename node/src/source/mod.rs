@@ -31,8 +31,8 @@ use reader::RangeReader;
 use spool::Spool;
 use tries::Tries;
 
-/// Bytes asked for first: the headers of most formats, and as many as a job process reads first.
-const FIRST: u64 = 64 << 10;
+/// Bytes asked for first, as a rule: the headers of most formats, and as many as a job process reads first.
+pub const HEAD: u64 = 64 << 10;
 
 /// An input that has answered.
 pub struct Source {
@@ -49,10 +49,10 @@ enum Way {
 }
 
 impl Source {
-    /// Asks the origin for the first bytes and finds out how it can be read.
-    pub async fn open(origin: Origin, room: &Arc<Room>, limit: u64) -> Result<Self, SourceFault> {
+    /// Asks the origin for the `head` first bytes, [`HEAD`] or more, and finds out how it can be read.
+    pub async fn open(origin: Origin, room: &Arc<Room>, limit: u64, head: u64) -> Result<Self, SourceFault> {
         let received = Arc::new(AtomicU64::new(0));
-        let first = ask(&origin, Some(0..FIRST)).await?;
+        let first = ask(&origin, Some(0..head)).await?;
         let size = match first.extent {
             Extent::Part { start: 0, total: Some(total) } => Some(total),
             Extent::Whole { length } => length,
@@ -67,7 +67,7 @@ impl Source {
         let way = match (first.extent, size) {
             (_, Some(0)) => Way::Empty,
             (Extent::Part { .. }, Some(size)) => {
-                Way::Ranges(RangeReader::new(origin, first, 0..FIRST.min(size), size, Arc::clone(&received)))
+                Way::Ranges(RangeReader::new(origin, first, 0..head.min(size), size, Arc::clone(&received)))
             }
             (Extent::Whole { .. }, length) => {
                 Way::Spooled(Spool::new(origin, first, length, room, limit, Arc::clone(&received))?)
@@ -139,7 +139,7 @@ impl Source {
     /// Waits for the first bytes, and sends for the index that they tell of.
     async fn fetch_index(&self) -> Result<(), SourceFault> {
         let Way::Ranges(reader) = &self.way else { return Ok(()) };
-        let head = reader.read(0, FIRST).await?;
+        let head = reader.read(0, HEAD).await?;
         if let Some(place) = index::of_mp4(&head, reader.size()) {
             reader.expect(place);
         }

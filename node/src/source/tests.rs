@@ -135,7 +135,7 @@ async fn open_as(url: &str, policy: Policy, headers: &[(&str, &str)], limit: u64
     let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let at = InputAt { url: url.to_owned(), headers, ours: false };
     let origin = Origin::judged(client::judged(policy).expect("client"), &at, policy)?;
-    within(Source::open(origin, &room(), limit)).await
+    within(Source::open(origin, &room(), limit, HEAD)).await
 }
 
 async fn open(url: &str) -> Result<Source, SourceFault> {

@@ -4,7 +4,10 @@
 use std::{env, fs, time::Duration};
 
 use anyhow::{Context, Result};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::sleep,
+};
 use xora_tests::{Edge, EdgeOptions, Guard, Node, NodeOptions, end_with_parent, root};
 
 #[tokio::main]
@@ -42,8 +45,10 @@ async fn serve() -> Result<()> {
     println!("  ALLOW_LOOPBACK is on: http and loopback addresses are accepted. For this machine only.");
     println!("\nready; Ctrl-C stops everything");
     loop {
+        // With no node of its own there is nothing to wait for but the end.
+        sleep(Duration::from_millis(500)).await;
         for node in &mut nodes {
-            if let Ok(ended) = node.wait(Duration::from_millis(500)).await {
+            if let Ok(ended) = node.wait(Duration::ZERO).await {
                 anyhow::bail!("{} ended (well: {ended}); see its log in {}", node.name, edge.dir().display());
             }
         }

@@ -100,12 +100,12 @@ pub fn cut_obstacle(stream: &Stream) -> Option<String> {
 
 /// Whether players leave out sound before the start of a file in this format, so that it can begin inside a packet.
 pub fn hides_start(format: Format) -> bool {
-    matches!(format, Format::Mp4 | Format::Mov | Format::M4a)
+    format.has_index()
 }
 
 /// Whether packets have times in this format, instead of following each other.
 pub fn has_times(format: Format) -> bool {
-    matches!(format, Format::Mp4 | Format::Mov | Format::M4a | Format::Webm | Format::Opus | Format::Ogg)
+    format.has_index() || matches!(format, Format::Webm | Format::Opus | Format::Ogg)
 }
 
 /// How the few pictures around a cut are encoded: with no loss that would show beside those that are copied, and without
