@@ -115,6 +115,10 @@ pub fn classify(cause: &Cause, stage: Stage) -> Option<Failure> {
                 "the bucket's endpoint is, or leads to, an address that this node must not reach; use a public one";
             (Misconfigured, message.into())
         }
+        Cause::Storage(StorageFault::Gone) => {
+            let message = "the storage provider of this job was deleted; create the job again with one that there is";
+            (Misconfigured, message.into())
+        }
         Cause::Storage(StorageFault::Unavailable) => {
             (Storage, "storage did not take the output, after several tries; retry the job later".into())
         }
@@ -288,6 +292,7 @@ mod tests {
             (Cause::Storage(StorageFault::Unavailable), Storage),
             (Cause::Storage(StorageFault::Refused(400)), Storage),
             (Cause::Storage(StorageFault::Address), Misconfigured),
+            (Cause::Storage(StorageFault::Gone), Misconfigured),
             (Cause::Unreadable(SourceFault::Status(404)), Storage),
             (Cause::Problems(vec!["short".into()]), OutputInvalid),
             (Cause::Halted(Halt::Stalled { reading: true }), OriginUnavailable),

@@ -53,6 +53,8 @@ pub enum StorageFault {
     Refused(u16),
     /// The bucket is where this node must not go.
     Address,
+    /// The edge knows no bucket for it any more.
+    Gone,
     /// Storage or the edge does not answer, or cannot just now.
     Unavailable,
 }
@@ -279,7 +281,9 @@ impl Sender {
                 StorageFault::Unavailable => {}
                 // Clocks may differ: the next target is fresh.
                 StorageFault::Refused(403) => drop(self.targets.lock().await.remove(&number)),
-                StorageFault::Refused(_) | StorageFault::Address | StorageFault::Stale => return Err(fault),
+                StorageFault::Refused(_) | StorageFault::Address | StorageFault::Gone | StorageFault::Stale => {
+                    return Err(fault);
+                }
             }
             sleep(*wait).await;
         }
@@ -369,6 +373,7 @@ pub async fn retry<T, F: Future<Output = Result<T, CallError>>>(call: impl Fn() 
             (Ok(answer), _) => return Ok(answer),
             (Err(CallError::Stale), _) => return Err(StorageFault::Stale),
             (Err(CallError::Key), _) => return Err(StorageFault::Refused(403)),
+            (Err(CallError::Refused(404)), _) => return Err(StorageFault::Gone),
             (Err(CallError::Refused(status)), _) => return Err(StorageFault::Refused(status)),
             (Err(CallError::Unreachable), None) => return Err(StorageFault::Unavailable),
             (Err(CallError::Unreachable), Some(wait)) => sleep(*wait).await,

@@ -115,7 +115,7 @@ impl JobShard {
     /// Where what a job writes is kept.
     fn storage(&self, provider: Option<Id>) -> Result<Storage, ApiError> {
         let Some(id) = provider else { return Storage::managed(&self.env) };
-        let gone = || ApiError::invalid("the storage provider of this job was deleted");
+        let gone = || ApiError::not_found("storage provider; it was deleted");
         let provider = self.provider(id)?.ok_or_else(gone)?;
         let opened = Opened::of(&self.env, &provider)?;
         opened.judge(&self.env)?;

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use futures_util::future::{join, join_all};
 use reqwest::Method;
 use serde_json::{Value, json};
 use xora_shared::{
@@ -22,7 +23,7 @@ use xora_tests::{
     free_port, probe, wait_for,
 };
 
-use crate::{PATIENCE, bytes, edge, end_with_parent, job, short_clip, thumbnail, uploads::noise_clip, with};
+use crate::{PATIENCE, bytes, edge, end_with_parent, job, own_edge, short_clip, thumbnail, uploads::noise_clip, with};
 
 const PROVIDERS: &str = "/v1/settings/storage-providers";
 
@@ -187,6 +188,59 @@ async fn what_stands_in_the_callers_bucket_outlives_its_job() -> Result<()> {
     assert_eq!(bucket.left()?, before);
     assert_eq!(client.download(url).await?, picture, "its link is good as long as it says");
     Ok(())
+}
+
+/// Whether a job failed at once because its provider was deleted.
+fn failed_for_want_of_a_provider(job: &Value) -> bool {
+    let (error, attempts) = (&job["error"], job["attempts"].as_array().map_or(0, Vec::len));
+    let said = error["message"].as_str().is_some_and(|message| message.contains("storage provider"));
+    job["state"] == "failed" && error["code"] == "CONFIG_ERROR" && error["retryable"] == false && said && attempts == 1
+}
+
+#[tokio::test]
+async fn a_job_whose_provider_is_deleted_before_or_while_it_runs_fails_and_says_why() -> Result<()> {
+    let edge = own_edge().await?;
+    let (client, origin, bucket) = (edge.client(), Origin::start().await?, Bucket::start().await?);
+    let body = |id: &str| anyhow::Ok(with(thumbnail(&origin.file(&short_clip()?)?), "storageProviderId", id));
+    let id = add(&client, &bucket.provider()).await?;
+    let queued = client.create(&body(&id)?).await?;
+    client.delete(&format!("{PROVIDERS}/{id}")).await?.expect(204)?;
+    assert_eq!(edge.rows("providers")?, 0, "what opens the bucket is forgotten at once");
+    let _node = Node::start(&edge, NodeOptions::default()).await?;
+    let ended = client.finished(&queued, PATIENCE).await?;
+    assert!(failed_for_want_of_a_provider(&ended), "{ended}");
+
+    let id = add(&client, &bucket.provider()).await?;
+    let clip = bytes(&noise_clip()?)?;
+    let pace = clip.len() / 8;
+    let running = client.create(&large(&origin.serve("slow.mp4", Served::Slowly(clip, pace)), &id)).await?;
+    let begun = wait_for("a part", PATIENCE, async || Ok((!bucket.parts().is_empty()).then_some(())));
+    begun.await?;
+    client.delete(&format!("{PROVIDERS}/{id}")).await?.expect(204)?;
+    let ended = client.finished(&running, PATIENCE).await?;
+    assert!(failed_for_want_of_a_provider(&ended), "{ended}");
+    assert_eq!(edge.rows("providers")?, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_provider_that_is_deleted_while_jobs_are_made_leaves_no_copy_behind() -> Result<()> {
+    const JOBS: usize = 12;
+    let edge = own_edge().await?;
+    let (client, bucket) = (edge.client(), Bucket::start().await?);
+    let id = add(&client, &bucket.provider()).await?;
+    let body = large("https://media.example.com/a.mp4", &id);
+    let making = (0..JOBS).map(|_| client.post("/v1/jobs", &body));
+    let path = format!("{PROVIDERS}/{id}");
+    let (made, deleted) = join(join_all(making), client.delete(&path)).await;
+    deleted?.expect(204)?;
+    for answer in made {
+        let answer = answer?;
+        assert!(answer.status == 202 || answer.message().contains("storageProviderId"), "{}", answer.json);
+    }
+    edge.tick().await?;
+    let gone = wait_for("the copies to go", PATIENCE, async || Ok((edge.rows("providers")? == 0).then_some(())));
+    gone.await
 }
 
 #[tokio::test]
