@@ -152,6 +152,8 @@ struct Made {
     report: Box<RunReport>,
     strategy: Strategy,
     output: Output,
+    /// The hardware encoder of its pictures.
+    hardware: Option<String>,
     ended: Ended,
 }
 
@@ -177,13 +179,16 @@ enum Found {
     IndexBytes(u64),
     /// Packets cannot be copied, for this reason.
     Uncopyable(String),
+    /// Pictures cannot be encoded in hardware, for this reason.
+    NoHardware(String),
 }
 
 /// What the runs of an attempt so far have shown.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Tried {
     index_bytes: Option<u64>,
     uncopyable: Option<String>,
+    no_hardware: Option<String>,
 }
 
 impl Tried {
@@ -193,9 +198,12 @@ impl Tried {
             Found::IndexBytes(needed) if self.index_bytes.is_none() => Some(Self { index_bytes: Some(needed), ..self }),
             // What is encoded has another index.
             Found::Uncopyable(why) if self.uncopyable.is_none() => {
-                Some(Self { index_bytes: None, uncopyable: Some(why) })
+                Some(Self { index_bytes: None, uncopyable: Some(why), ..self })
             }
-            Found::IndexBytes(_) | Found::Uncopyable(_) => None,
+            Found::NoHardware(why) if self.no_hardware.is_none() => {
+                Some(Self { index_bytes: None, no_hardware: Some(why), ..self })
+            }
+            Found::IndexBytes(_) | Found::Uncopyable(_) | Found::NoHardware(_) => None,
         }
     }
 }
@@ -212,7 +220,7 @@ impl Attempt<'_> {
         let mut tried = Tried::default();
         let mut staging = Staging::default();
         loop {
-            let made = match self.produce(process, &sources, &tried, &mut staging).await? {
+            let mut made = match self.produce(process, &sources, &tried, &mut staging).await? {
                 Run::Made(made) => made,
                 Run::Unchanged { unchanged, ended } => {
                     count(&mut usage, &ended, 0);
@@ -228,13 +236,20 @@ impl Attempt<'_> {
                 }
             };
             let copied = made.report.streams.iter().any(|stream| stream.fate == Fate::Kept);
+            let hardware = made.hardware.take();
+            let software = tried.no_hardware.iter().map(|why| format!("encoded in software, because {why}"));
+            made.report.warnings.extend(software);
             usage.bytes_read = sources.iter().map(Source::received).sum();
             let times = (opened, Instant::now());
-            let found = match self.publish(*made, &mut usage, times).await {
+            let found = match (self.publish(*made, &mut usage, times).await, hardware) {
+                (Err(Cause::Problems(problems)), Some(encoder)) => {
+                    let problems = problems.join("; ");
+                    Found::NoHardware(format!("what the hardware encoder {encoder} made was wrong: {problems}"))
+                }
                 // What was copied was wrong already; encoding may put it right.
-                Err(Cause::Problems(problems)) if copied => Found::Uncopyable(problems.join("; ")),
-                Ok(result) => return Ok(result),
-                Err(cause) => {
+                (Err(Cause::Problems(problems)), None) if copied => Found::Uncopyable(problems.join("; ")),
+                (Ok(result), _) => return Ok(result),
+                (Err(cause), _) => {
                     staging.finish().await;
                     return Err(cause);
                 }
@@ -259,7 +274,7 @@ impl Attempt<'_> {
         usage: &mut Usage,
         (opened, produced): (Instant, Instant),
     ) -> Result<NodeResult, Cause> {
-        let Made { report, strategy, output, ended } = made;
+        let Made { report, strategy, output, ended, hardware: _ } = made;
         let RunReport { facts, expect, streams, warnings } = *report;
         count(usage, &ended, output.bytes());
 
@@ -344,15 +359,22 @@ impl Attempt<'_> {
         let (index_bytes, uncopyable) = (tried.index_bytes, tried.uncopyable.clone());
         let (wanted, has_address) = (self.lease.wanted.clone(), self.lease.inputs.iter().all(|input| !input.ours));
         let work = Work::Run { inputs, wanted, index_bytes, uncopyable, has_address };
-        let mut talk = match self.begin(stream, work, Arc::clone(sources)).await {
+        let allowed = tried.no_hardware.is_none();
+        let mut talk = match self.begin(stream, (work, allowed), Arc::clone(sources)).await {
             Ok(talk) => talk,
             Err(cause) => return Err(self.why(cause, process, None).await),
         };
         let mut planned: Option<(Strategy, Output)> = None;
+        let mut hardware: Option<String> = None;
         loop {
-            let heard = match self.hear(&mut talk, &process).await {
-                Ok(heard) => heard,
-                Err(cause) => return Err(self.why(cause, process, talk.fault()).await),
+            let heard = match (self.hear(&mut talk, &process).await, &hardware) {
+                (Ok(heard), _) => heard,
+                // A driver may take its process with it.
+                (Err(Broken::Died), Some(encoder)) if talk.fault().is_none() => {
+                    let why = format!("the process died in which the hardware encoder {encoder} was at work");
+                    return Ok(Self::in_vain(Found::NoHardware(why), planned, process).await);
+                }
+                (Err(cause), _) => return Err(self.why(cause, process, talk.fault()).await),
             };
             match (heard, planned.take()) {
                 (Heard::Planned { strategy, format, expected_bytes, part_size }, None) => {
@@ -375,16 +397,19 @@ impl Attempt<'_> {
                 (Heard::Produced(report), Some((strategy, output))) => {
                     sources.iter().for_each(|source| source.follow(u64::MAX));
                     let ended = process.end().await;
-                    return Ok(Run::Made(Box::new(Made { report, strategy, output, ended })));
+                    return Ok(Run::Made(Box::new(Made { report, strategy, output, hardware, ended })));
                 }
-                (Heard::Failed(JobFailure::IndexTooSmall { needed }), Some((_, output))) => {
-                    let (found, ended) = (Found::IndexBytes(needed), process.end().await);
-                    return Ok(Run::Again { found, wasted: output.bytes(), ended });
+                (Heard::Failed(JobFailure::IndexTooSmall { needed }), planned @ Some(_)) => {
+                    return Ok(Self::in_vain(Found::IndexBytes(needed), planned, process).await);
                 }
-                (Heard::Failed(JobFailure::Uncopyable { reason }), Some((_, output))) => {
-                    let (found, ended) = (Found::Uncopyable(reason), process.end().await);
-                    return Ok(Run::Again { found, wasted: output.bytes(), ended });
+                (Heard::Failed(JobFailure::Uncopyable { reason }), planned @ Some(_)) => {
+                    return Ok(Self::in_vain(Found::Uncopyable(reason), planned, process).await);
                 }
+                (Heard::Failed(JobFailure::Hardware), planned @ Some(_)) if hardware.is_some() => {
+                    let why = format!("the hardware encoder {} failed", hardware.unwrap_or_default());
+                    return Ok(Self::in_vain(Found::NoHardware(why), planned, process).await);
+                }
+                (Heard::InHardware(encoder), kept) => (planned, hardware) = (kept, Some(encoder)),
                 (Heard::Unchanged(unchanged), None) => {
                     let ended = process.end().await;
                     return Ok(Run::Unchanged { unchanged, ended });
@@ -399,6 +424,12 @@ impl Attempt<'_> {
                 }
             }
         }
+    }
+
+    /// The end of a run that has to be done again.
+    async fn in_vain(found: Found, planned: Option<(Strategy, Output)>, process: JobProcess) -> Run {
+        let wasted = planned.map_or(0, |(_, output)| output.bytes());
+        Run::Again { found, wasted, ended: process.end().await }
     }
 
     /// Lets a second process read the stored object back and compare it with what was meant.
@@ -418,7 +449,7 @@ impl Attempt<'_> {
         }
         let stored = Arc::new(vec![stored]);
         let work = Work::Verify { input: About { size: Some(bytes) }, expect };
-        let mut talk = match self.begin(stream, work, Arc::clone(&stored)).await {
+        let mut talk = match self.begin(stream, (work, false), Arc::clone(&stored)).await {
             Ok(talk) => talk,
             Err(cause) => return Err(self.why(cause, process, None).await),
         };
@@ -432,7 +463,7 @@ impl Attempt<'_> {
                 Heard::Failed(failure) => return Err(read_back(of_job(failure, talk.fault()))),
                 Heard::Stage(_) | Heard::Progress { .. } | Heard::Log(_) => {}
                 Heard::Part { .. } => return Err(Cause::Breach(Breach::Part)),
-                Heard::Planned { .. } | Heard::Produced(_) | Heard::Unchanged(_) => {
+                Heard::Planned { .. } | Heard::Produced(_) | Heard::Unchanged(_) | Heard::InHardware(_) => {
                     return Err(Cause::Breach(Breach::Message));
                 }
             }
@@ -460,11 +491,12 @@ impl Attempt<'_> {
     async fn begin(
         &self,
         stream: tokio::net::UnixStream,
-        work: Work,
+        (work, in_hardware): (Work, bool),
         sources: Arc<Vec<Source>>,
     ) -> Result<Conversation, Broken> {
         let threads = u32::try_from(self.node.config.threads).unwrap_or(1);
-        let (limits, hardware) = (self.node.config.limits.clone(), self.node.config.hardware.clone());
+        let limits = self.node.config.limits.clone();
+        let hardware = if in_hardware { self.node.config.hardware.clone() } else { Vec::new() };
         let assignment = Assignment { work, limits, threads, hardware };
         Conversation::begin(stream, assignment, sources, self.holding.shared()).await.map_err(|_| Broken::Died)
     }
@@ -487,6 +519,7 @@ impl Attempt<'_> {
                 let line: String = line.chars().take(LINE).collect();
                 info!(job = %self.lease.job_id, "media: {}", line.escape_debug());
             }
+            Heard::InHardware(encoder) => info!(job = %self.lease.job_id, encoder, "in hardware"),
             Heard::Planned { strategy, .. } => info!(job = %self.lease.job_id, way = ?strategy.kind, "planned"),
             Heard::Part { .. } | Heard::Produced(_) | Heard::Unchanged(_) | Heard::Verified(_) | Heard::Failed(_) => {}
         }
@@ -543,9 +576,13 @@ fn of_job(failure: JobFailure, fault: Option<SourceFault>) -> Cause {
     match (failure, fault) {
         (_, Some(fault)) => Cause::Source(fault),
         (JobFailure::Known { kind, message }, None) => Cause::Job { kind, message },
-        (JobFailure::Unreadable | JobFailure::IndexTooSmall { .. } | JobFailure::Uncopyable { .. }, None) => {
-            Cause::Confused
-        }
+        (
+            JobFailure::Unreadable
+            | JobFailure::IndexTooSmall { .. }
+            | JobFailure::Uncopyable { .. }
+            | JobFailure::Hardware,
+            None,
+        ) => Cause::Confused,
     }
 }
 
@@ -590,4 +627,24 @@ fn percent(done_us: u64, total_us: u64) -> u8 {
 
 fn ms(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_repeated_while_each_shows_something_new() {
+        let failed = || Found::NoHardware("the hardware encoder h264_nvenc failed".into());
+        let uncopyable = || Found::Uncopyable("a picture has no time".into());
+        let tried = Tried::default().and(Found::IndexBytes(5)).expect("again, with room");
+        let tried = tried.and(failed()).expect("again, in software");
+        assert_eq!(tried.index_bytes, None, "software may make other packets");
+        let tried = tried.and(uncopyable()).expect("again, encoded");
+        assert!(tried.no_hardware.is_some(), "what has failed is not tried again");
+        let tried = tried.and(Found::IndexBytes(6)).expect("again, with room for that");
+        for found in [failed(), uncopyable(), Found::IndexBytes(7)] {
+            assert!(tried.clone().and(found).is_none(), "it would go on for ever");
+        }
+    }
 }

@@ -68,6 +68,8 @@ pub enum Heard {
         /// Media time in all, in microseconds; 0 when unknown.
         total_us: u64,
     },
+    /// See [`Up::InHardware`].
+    InHardware(String),
     /// See [`Up::Log`].
     Log(String),
     /// See [`FromJob::Part`].
@@ -192,6 +194,7 @@ impl Conversation {
                 Heard::Planned { strategy, format, expected_bytes, part_size }
             }
             Up::Progress { done_us, total_us } => Heard::Progress { done_us, total_us },
+            Up::InHardware(encoder) => Heard::InHardware(encoder),
             Up::Log(line) => Heard::Log(line),
             Up::Produced(report) => Heard::Produced(report),
             Up::Unchanged(report) => Heard::Unchanged(report),

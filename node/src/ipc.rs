@@ -140,6 +140,8 @@ pub enum Up {
         /// Media time in all, in microseconds; 0 when unknown.
         total_us: u64,
     },
+    /// Pictures go into this hardware encoder, by libav's name. What fails from here on may be its fault.
+    InHardware(String),
     /// A line for the node's log.
     Log(String),
     /// A [`Work::Run`] ended well: every part has been sent.
@@ -169,6 +171,8 @@ pub enum JobFailure {
         /// Why, for the caller.
         reason: String,
     },
+    /// The hardware encoder had opened and then failed: run again without hardware.
+    Hardware,
     /// Something it understands.
     Known {
         /// What.

@@ -89,6 +89,7 @@ fn make(
     let tracks = usize::from(join.video.is_some()) + usize::from(join.audio.is_some());
     let mut mux = Mux::create(link, join.format, tracks, layout, limits.output_bytes)?;
     let mut tape = Tape {
+        link,
         join,
         limits,
         threads,
@@ -124,6 +125,7 @@ fn make(
 
 /// The output, as far as it is made.
 struct Tape<'a> {
+    link: &'a Link,
     join: &'a Join,
     limits: &'a Limits,
     threads: u32,
@@ -205,6 +207,7 @@ impl Tape<'_> {
             // Joining cuts nothing.
             (None, Way::Cut(pictures) | Way::Encode(pictures)) => {
                 let setup = Setup {
+                    link: self.link,
                     stream: stream.index,
                     encode: &pictures.encode,
                     index: 0,

@@ -60,9 +60,29 @@ fn encodes(name: &str) -> xora_av::Result<usize> {
     Ok(bytes)
 }
 
-/// Opens the first allowed hardware encoder that makes what `software` makes, else `software` itself. The note says
-/// which, where there was a choice.
-pub fn open(software: &VideoEncoding, first: &Frame, allowed: &[String]) -> xora_av::Result<(Encoder, Option<String>)> {
+/// Which encoder was taken, where there was a choice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// This hardware encoder.
+    Hardware(String),
+    /// Software, because none of these opened.
+    Software(String),
+}
+
+impl Choice {
+    /// For the caller.
+    pub fn note(&self) -> String {
+        match self {
+            Self::Hardware(name) => format!("encoded in hardware by {name}"),
+            Self::Software(names) => {
+                format!("encoded in software, because the hardware encoder {names} did not open")
+            }
+        }
+    }
+}
+
+/// Opens the first allowed hardware encoder that makes what `software` makes, else `software` itself.
+pub fn open(software: &VideoEncoding, first: &Frame, allowed: &[String]) -> xora_av::Result<(Encoder, Option<Choice>)> {
     let codec = match software.encoder {
         "libx264" => "h264_",
         "libx265" => "hevc_",
@@ -73,13 +93,12 @@ pub fn open(software: &VideoEncoding, first: &Frame, allowed: &[String]) -> xora
         let options = options(name, software, first);
         let how = VideoEncoding { encoder: name, options: &options, ..software.clone() };
         if let Ok(encoder) = Encoder::video(&how, first) {
-            return Ok((encoder, Some(format!("encoded in hardware by {name}"))));
+            return Ok((encoder, Some(Choice::Hardware(name.clone()))));
         }
     }
     let names: Vec<&str> = candidates.iter().map(|name| name.as_str()).collect();
-    let note = (!names.is_empty())
-        .then(|| format!("encoded in software, because the hardware encoder {} did not open", names.join(", ")));
-    Ok((Encoder::video(software, first)?, note))
+    let choice = (!names.is_empty()).then(|| Choice::Software(names.join(", ")));
+    Ok((Encoder::video(software, first)?, choice))
 }
 
 /// What software was told, in the words of a hardware encoder.
@@ -136,7 +155,7 @@ mod tests {
         let frame = Frame::blank_picture(640, 360).expect("frame");
         let noted = |allowed: &[&str]| {
             let allowed: Vec<String> = allowed.iter().map(|name| (*name).to_owned()).collect();
-            open(&how, &frame, &allowed).expect("software opens").1
+            open(&how, &frame, &allowed).expect("software opens").1.map(|choice| choice.note())
         };
         assert_eq!(noted(&[]), None);
         assert_eq!(noted(&["hevc_of_tomorrow"]), None, "of another codec");

@@ -266,6 +266,7 @@ fn open_video<'a>(
         Way::Encode(encode) => Making::Encode(VideoPath::open(
             input,
             Setup {
+                link: job.link,
                 stream: track.stream,
                 encode,
                 index: 0,

@@ -7,19 +7,25 @@ use xora_av::{
     VideoEncoding, rescale,
 };
 
-use crate::job::{
-    copy::Window,
-    damage::Damage,
-    decode::decode,
-    encoders,
-    fault::{Done, Fault},
-    mux::Mux,
-    plan::VideoEncode,
-    shape::{Chain, Picture, Size, chain, fit_into},
+use crate::{
+    ipc::{JobFailure, Up},
+    job::{
+        copy::Window,
+        damage::Damage,
+        decode::decode,
+        encoders::{self, Choice},
+        fault::{Done, Fault},
+        link::Link,
+        mux::Mux,
+        plan::VideoEncode,
+        shape::{Chain, Picture, Size, chain, fit_into},
+    },
 };
 
 /// What is fixed for the whole track.
 pub struct Setup<'a> {
+    /// The supervisor.
+    pub link: &'a Link,
     /// The input's stream.
     pub stream: usize,
     /// How it is encoded.
@@ -254,13 +260,14 @@ fn drain(filter: &mut Filter, frame: Option<&mut Frame>, sink: &mut VideoSink, m
 
 /// The encoder's side of the track.
 struct VideoSink<'a> {
+    link: &'a Link,
     encode: &'a VideoEncode,
     index: usize,
     threads: u32,
     hardware: &'a [String],
     encoder: Option<Encoder>,
     /// Which encoder it became, where there was a choice.
-    choice: Option<String>,
+    choice: Option<Choice>,
     time_base: Rational,
     frame_rate: Rational,
     /// The last picture, kept back until the next one tells how long it is shown.
@@ -288,6 +295,7 @@ struct VideoSink<'a> {
 impl<'a> VideoSink<'a> {
     fn new(setup: &Setup<'a>) -> Self {
         Self {
+            link: setup.link,
             encode: setup.encode,
             index: setup.index,
             threads: setup.threads,
@@ -395,6 +403,9 @@ impl<'a> VideoSink<'a> {
             first,
             self.hardware,
         )?;
+        if let Some(Choice::Hardware(name)) = &choice {
+            self.link.say(Up::InHardware(name.clone()))?;
+        }
         self.choice = choice;
         mux.open(self.index, &encoder, self.frame_rate, self.encode.tag)?;
         self.encoder = Some(encoder);
@@ -420,14 +431,14 @@ impl<'a> VideoSink<'a> {
     }
 
     fn pump(&mut self, frame: Option<&Frame>, mux: &mut Mux) -> Done<()> {
-        let Some(encoder) = &mut self.encoder else { return Ok(()) };
+        let Self { encoder: Some(encoder), choice, inside, index, time_base, .. } = self else { return Ok(()) };
         let mut packet = Packet::new()?;
         loop {
-            let sent = encoder.send(frame)?;
-            while encoder.receive(&mut packet)? == Poll::Ready {
-                let known = self.inside.iter().position(|(start, _)| Some(*start) == packet.pts());
-                packet.set_duration(known.map_or(0, |index| self.inside.swap_remove(index).1));
-                mux.write(self.index, self.time_base, &mut packet)?;
+            let sent = encoder.send(frame).map_err(|error| failed(error, choice.as_ref()))?;
+            while encoder.receive(&mut packet).map_err(|error| failed(error, choice.as_ref()))? == Poll::Ready {
+                let known = inside.iter().position(|(start, _)| Some(*start) == packet.pts());
+                packet.set_duration(known.map_or(0, |index| inside.swap_remove(index).1));
+                mux.write(*index, *time_base, &mut packet)?;
             }
             if sent != Poll::More {
                 return Ok(());
@@ -469,11 +480,87 @@ impl<'a> VideoSink<'a> {
         let nudged =
             (self.nudged > 0).then(|| format!("{} pictures had times out of order and were moved", self.nudged));
         let hdr = "the picture is in high dynamic range, which this node cannot map to standard; colours may look flat";
-        nudged.into_iter().chain(self.hdr_left.then(|| hdr.to_owned())).chain(self.choice.clone()).collect()
+        nudged
+            .into_iter()
+            .chain(self.hdr_left.then(|| hdr.to_owned()))
+            .chain(self.choice.as_ref().map(Choice::note))
+            .collect()
+    }
+}
+
+/// What the failure of an encoder means: software may do what hardware could not.
+fn failed(error: xora_av::Error, choice: Option<&Choice>) -> Fault {
+    match choice {
+        Some(Choice::Hardware(_)) => Fault::Job(JobFailure::Hardware),
+        Some(Choice::Software(_)) | None => error.into(),
     }
 }
 
 /// How long one picture is shown at this rate, in ticks.
 fn frame_length(rate: Rational, time_base: Rational) -> Option<i64> {
     (rate.0 > 0).then(|| rescale(1, Rational(rate.1, rate.0), time_base).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use xora_av::Orientation;
+    use xora_shared::media::Format;
+
+    use super::*;
+    use crate::job::{mux::Layout, shape::Pixels};
+
+    /// An encoder that opens, takes a picture, and refuses the next one: its time has been before.
+    #[test]
+    fn what_a_hardware_encoder_refuses_in_mid_job_is_for_software_and_what_software_refuses_is_the_end() {
+        let (_supervisor, ours) = UnixStream::pair().expect("a pair");
+        let link = Link::new(ours);
+        let picture = Picture {
+            orientation: Orientation::Upright,
+            deinterlace: false,
+            can_tonemap: false,
+            size: Size::AsInput,
+            pixels: Pixels::Film,
+        };
+        let encode = VideoEncode { encoder: "mpeg4", options: Vec::new(), tag: None, picture, key_every_us: None };
+        let mut frame = Frame::blank_picture(64, 64).expect("frame");
+        frame.set_pts(Some(1));
+        let (time_base, frame_rate) = (Rational(1, 25), Rational(25, 1));
+        let how = VideoEncoding {
+            encoder: encode.encoder,
+            time_base,
+            frame_rate,
+            threads: 1,
+            options: &[],
+            global_header: true,
+        };
+        let mut refusal = |choice| {
+            let mut mux =
+                Mux::create(&link, Format::Mp4, 1, Layout::of(Format::Mp4, 1, 1, None), 1 << 20).expect("mux");
+            let mut sink = VideoSink::new(&Setup {
+                link: &link,
+                stream: 0,
+                encode: &encode,
+                index: 0,
+                threads: 1,
+                hardware: &[],
+                max_pixels: 64 * 64,
+                frame_rate,
+                window: Window::default(),
+                begins: 0,
+                alike: None,
+            });
+            (sink.encoder, sink.choice) = (Some(Encoder::video(&how, &frame).expect("opens")), choice);
+            sink.time_base = time_base;
+            sink.encode(&frame, 1, &mut mux).expect("the first is taken");
+            frame.set_pts(Some(1));
+            sink.encode(&frame, 1, &mut mux).and_then(|()| sink.pump(None, &mut mux)).expect_err("refused")
+        };
+        let of_hardware = refusal(Some(Choice::Hardware("h264_nvenc".into())));
+        assert!(matches!(of_hardware.into_failure(), Some(JobFailure::Hardware)));
+        for choice in [None, Some(Choice::Software("h264_nvenc".into()))] {
+            assert!(matches!(refusal(choice).into_failure(), Some(JobFailure::Known { .. })));
+        }
+    }
 }
