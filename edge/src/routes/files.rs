@@ -16,6 +16,9 @@ use crate::{
 /// How long a node may read an input of ours, in seconds: longer than any attempt.
 const INPUT_SECONDS: i64 = 24 * 3600;
 
+/// More than an object in R2 can have, in bytes.
+const LARGEST: u64 = 1 << 50;
+
 /// Makes links.
 pub struct Signer {
     origin: String,
@@ -106,37 +109,53 @@ async fn download(req: &Request, env: &Env, url: &Url, request_id: &str) -> Resu
     let gone = || {
         ApiError::not_found("file; it was deleted, or removed because its time was over (see `outputRetentionDays`)")
     };
-    let head = bucket.head(key.as_str()).await?.ok_or_else(gone)?;
-    let span = match wanted(req, &head)? {
+    // The size is not needed to ask for most ranges, and is in the answer.
+    let plain = req.method() == Method::Get && req.headers().get("If-Range")?.is_none();
+    let range = match wanted(req, LARGEST, "")? {
+        Wanted::Span(offset, length) => Range::OffsetWithLength { offset, length },
+        Wanted::All | Wanted::Nothing => Range::OffsetToEnd { offset: 0 },
+    };
+    let read = if plain { bucket.get(key.as_str()).range(range).execute().await.ok() } else { None };
+    let object = match read {
+        Some(object) => object,
+        None => bucket.head(key.as_str()).await?,
+    };
+    let object = object.ok_or_else(gone)?;
+    let size = object.size();
+    let span = match wanted(req, size, &object.http_etag())? {
         Wanted::All => None,
         Wanted::Span(offset, length) => Some((offset, length)),
-        Wanted::Nothing => return past_the_end(head.size(), request_id),
+        Wanted::Nothing => return past_the_end(size, request_id),
     };
-    let headers = file_headers(&head, &key)?;
-    let (offset, length) = span.unwrap_or((0, head.size()));
+    let headers = file_headers(&object, &key)?;
+    let (offset, length) = span.unwrap_or((0, size));
     headers.set("Content-Length", &length.to_string())?;
     if span.is_some() {
-        headers.set("Content-Range", &format!("bytes {offset}-{}/{}", offset + length - 1, head.size()))?;
+        headers.set("Content-Range", &format!("bytes {offset}-{}/{size}", offset + length - 1))?;
     }
     let status = if span.is_some() { 206 } else { 200 };
     if req.method() == Method::Head || length == 0 {
         return Ok(Response::empty()?.with_status(status).with_headers(headers));
     }
-    let range = Range::OffsetWithLength { offset, length };
-    let object = bucket.get(key.as_str()).range(range).execute().await?.ok_or_else(gone)?;
+    let object = if object.body().is_some() {
+        object
+    } else {
+        let range = Range::OffsetWithLength { offset, length };
+        bucket.get(key.as_str()).range(range).execute().await?.ok_or_else(gone)?
+    };
     let body = object.body().ok_or_else(gone)?.response_body()?;
     Ok(Response::from_body(body)?.with_status(status).with_headers(headers))
 }
 
 /// What is asked for. All without a range, with one that is not understood, with several, and with `If-Range` of another
 /// version (RFC 9110 section 14.2).
-fn wanted(req: &Request, object: &Object) -> Result<Wanted, ApiError> {
+fn wanted(req: &Request, size: u64, etag: &str) -> Result<Wanted, ApiError> {
     let headers = req.headers();
     let Some(range) = headers.get("Range")? else { return Ok(Wanted::All) };
-    if headers.get("If-Range")?.is_some_and(|etag| etag != object.http_etag()) {
+    if headers.get("If-Range")?.is_some_and(|version| version != etag) {
         return Ok(Wanted::All);
     }
-    Ok(parse_range(&range, object.size()))
+    Ok(parse_range(&range, size))
 }
 
 /// The refusal says how long the file is (RFC 9110 section 15.5.17).
