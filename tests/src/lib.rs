@@ -14,6 +14,7 @@ mod origin;
 mod process;
 mod queue;
 mod receiver;
+mod sink;
 mod zygote;
 
 pub use bucket::{Bucket, Seen};
@@ -27,6 +28,7 @@ pub use origin::{Origin, Served};
 pub use process::{Group, Guard, end_with_parent, free_port};
 pub use queue::{ODD, Producer, Queue};
 pub use receiver::{Hook, Receiver};
+pub use sink::Sink;
 pub use zygote::Zygote;
 
 use std::{

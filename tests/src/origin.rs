@@ -144,10 +144,8 @@ fn from_disk(path: &Path, request: &Request) -> io::Result<Reply> {
     const MOST: u64 = 16 << 20;
     let file = File::open(path)?;
     let size = file.metadata()?.len();
-    let asked = request.header("range").and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
-    let number = |text: &str| text.parse::<u64>().ok();
-    let start = asked.and_then(|(from, _)| number(from)).unwrap_or(0);
-    let end = asked.and_then(|(_, to)| number(to)).map_or(size, |last| (last + 1).min(size)).min(start + MOST);
+    let Range { start, end } = request.header("range").and_then(|range| parse(range, size)).unwrap_or(0..size);
+    let end = end.min(start + MOST);
     let mut bytes = vec![0; usize::try_from(end.saturating_sub(start)).map_err(io::Error::other)?];
     file.read_exact_at(&mut bytes, start)?;
     let place = format!("bytes {start}-{}/{size}", end - 1);
@@ -162,9 +160,11 @@ fn whole(bytes: Bytes) -> Reply {
 fn ranged(bytes: &Bytes, request: &Request) -> (Reply, Range<usize>) {
     let size = bytes.len();
     let reply = Reply::status(200).header("Accept-Ranges", "bytes").header("ETag", "\"1\"");
-    let Some(range) = request.header("range").and_then(|range| parse(range, size)) else {
+    let within = |place: u64| usize::try_from(place).unwrap_or(usize::MAX);
+    let Some(range) = request.header("range").and_then(|range| parse(range, size as u64)) else {
         return (reply.body(bytes.clone()), 0..size);
     };
+    let range = within(range.start)..within(range.end);
     if range.start >= size {
         return (Reply::status(416).header("Content-Range", &format!("bytes */{size}")), 0..0);
     }
@@ -174,11 +174,11 @@ fn ranged(bytes: &Bytes, request: &Request) -> (Reply, Range<usize>) {
 }
 
 /// `bytes=a-b`, `bytes=a-` or `bytes=-n`.
-fn parse(header: &str, size: usize) -> Option<Range<usize>> {
+pub fn parse(header: &str, size: u64) -> Option<Range<u64>> {
     let (from, to) = header.strip_prefix("bytes=")?.split_once('-')?;
     if from.is_empty() {
         return Some(size.saturating_sub(to.parse().ok()?)..size);
     }
-    let end = if to.is_empty() { size } else { to.parse::<usize>().ok()?.saturating_add(1).min(size) };
+    let end = if to.is_empty() { size } else { to.parse::<u64>().ok()?.saturating_add(1).min(size) };
     Some(from.parse().ok()?..end)
 }

@@ -1,6 +1,6 @@
 //! `make bench`: the figures, measured against the real system. Medians of runs that alternate with what they are compared
 //! with; losing rows are printed too. Not a test: machines are noisy.
-//! `bench webhooks`, `bench api`, `bench media` and `bench cost` print those rows alone.
+//! `bench webhooks`, `bench api`, `bench media`, `bench cost` and `bench large` print those rows alone.
 #![allow(clippy::print_stdout, reason = "a command that talks to a person")]
 
 mod api;
@@ -54,10 +54,10 @@ async fn main() -> Result<()> {
     if only.is_none() {
         job_process()?;
     }
-    if only.is_some() && !wanted("cost") && !wanted("media") {
+    if only.is_some() && !wanted("cost") && !wanted("media") && !wanted("large") {
         return Ok(());
     }
-    let _node = Node::start(&bench.edge, NodeOptions { release: true, ..NodeOptions::default() }).await?;
+    let node = Node::start(&bench.edge, NodeOptions { release: true, ..NodeOptions::default() }).await?;
     if only.is_none() {
         bench.latencies().await?;
         for name in ["trailer.mp4", "full-hd.mp4"] {
@@ -68,7 +68,10 @@ async fn main() -> Result<()> {
     if wanted("media") {
         media::measure(&bench).await?;
     }
-    if wanted("cost") { bench.cost().await } else { Ok(()) }
+    if wanted("cost") {
+        bench.cost().await?;
+    }
+    if wanted("large") { media::large(&bench, &node).await } else { Ok(()) }
 }
 
 /// The Worker as it is deployed.

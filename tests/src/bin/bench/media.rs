@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use xora_tests::{Served, root, sample};
+use xora_tests::{Guard, Node, Served, Sink, root, sample};
 
 use super::{Bench, PAIRS, PATIENCE, ffmpeg, median, recipe, row};
 
@@ -23,6 +23,39 @@ pub async fn measure(bench: &Bench) -> Result<()> {
     bench.extract(&url).await?;
     bench.far_thumbnail().await?;
     bench.thumbnails(&url).await
+}
+
+/// Prints what a node needs for 5 GiB of full HD that pass through it, from a disk to a bucket that only counts them.
+pub async fn large(bench: &Bench, node: &Node) -> Result<()> {
+    const LENGTH: u64 = 5 << 30;
+    let (clip, film) = (sample("full-hd.mp4")?, made("bench-large.mp4"));
+    let _scratch = Guard::delete_file(&film)?;
+    let loops = LENGTH / fs::metadata(&clip)?.len();
+    command(format!("-stream_loop {loops} -i {} -map 0:v:0 -c copy", clip.display()), film.clone()).await?;
+    let bytes = fs::metadata(&film)?.len();
+    let (sink, client) = (Sink::start().await?, bench.edge.client());
+    let provider = client.post("/v1/settings/storage-providers", &sink.provider()).await?.expect(201)?;
+    let mut wanted = recipe(&bench.origin.serve("large.mp4", Served::FromDisk(film)), "mov", "transcode");
+    (wanted["stageInput"], wanted["storageProviderId"]) = (false.into(), provider["id"].clone());
+    let begun = Instant::now();
+    let id = client.create(&wanted).await?;
+    let job = client.finished(&id, PATIENCE * 10).await?;
+    ensure!(job["state"] == "completed", "{job}");
+    let seconds = begun.elapsed().as_secs_f64();
+    let rate =
+        format!("{seconds:.0} s, {:.0} MB/s; {:.2} GiB written", bytes as f64 / 1e6 / seconds, gib(sink.bytes()));
+    row(&format!("remux of {:.2} GiB of 1080p", gib(bytes)), &rate, "–");
+    let peak = job["usage"]["peakMemoryBytes"].as_f64().context("bytes")? / 1e6;
+    row("  peak memory of the job process", &format!("{peak:.0} MB"), "≤ 400 MB");
+    let peak = (node.counter("status", "VmHWM")? << 10) as f64 / 1e6;
+    row("  of the supervisor, since it started", &format!("{peak:.0} MB"), "≤ 150 MB");
+    let written = node.counter("io", "write_bytes")? as f64 / 1e6;
+    row("  written to disk by the supervisor", &format!("{written:.1} MB"), "0");
+    Ok(())
+}
+
+fn gib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
 }
 
 /// Times of pairs, in milliseconds: ours and the command's.
