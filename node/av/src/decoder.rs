@@ -1,6 +1,6 @@
 //! Packets to frames.
 
-use std::ptr;
+use std::{ffi::CStr, ptr};
 
 use ffmpeg_next::ffi;
 
@@ -28,7 +28,12 @@ impl Decoder {
         // SAFETY: the parameters are valid while `input` is borrowed; the context is checked before use.
         unsafe {
             let codec = ffi::avcodec_find_decoder((*parameters).codec_id);
-            if codec.is_null() {
+            // The list is also given to libav, which has no error of its own for it.
+            let is_allowed = |codec: *const ffi::AVCodec| {
+                let name = CStr::from_ptr((*codec).name).to_bytes();
+                DECODERS.split(',').any(|allowed| allowed.as_bytes() == name)
+            };
+            if codec.is_null() || !is_allowed(codec) {
                 return Err(Error::new(ErrorKind::Unsupported, "find decoder"));
             }
             let context = ffi::avcodec_alloc_context3(codec);

@@ -14,6 +14,7 @@ const MOST_UNTIMED: usize = 32;
 /// decoding times that are missing or run backwards are mended, because every muxer refuses them.
 pub struct CopyPath {
     index: usize,
+    is_video: bool,
     time_base: Rational,
     /// Length of a packet that does not say its own, in `time_base`.
     usual_length: i64,
@@ -103,6 +104,7 @@ impl CopyPath {
     pub fn described(stream: &Stream, index: usize, window: Window, mux: &Mux) -> Self {
         Self {
             index,
+            is_video: stream.kind == Kind::Video,
             time_base: stream.time_base,
             usual_length: usual_length(stream),
             frame: (stream.frame_size > 0 && stream.sample_rate > 0)
@@ -180,7 +182,8 @@ impl CopyPath {
     }
 
     fn write(&mut self, packet: &mut Packet, dts: i64, mux: &mut Mux) -> Done<()> {
-        let (pts, length) = (packet.pts().unwrap_or(dts), self.length_of(packet));
+        let pts = packet.pts().unwrap_or(dts);
+        let length = self.length_until_end(pts, self.length_of(packet));
         // Equal times are refused, too.
         let mended = self.last_dts.map_or(dts.min(pts), |last| dts.min(pts).max(last + 1));
         if mended > pts {
@@ -233,6 +236,12 @@ impl CopyPath {
     /// How long a packet is shown, in the track's time base.
     pub fn length_of(&self, packet: &Packet) -> i64 {
         if packet.duration() > 0 { packet.duration() } else { self.usual_length }
+    }
+
+    /// The last picture is shown until the part ends.
+    fn length_until_end(&self, pts: i64, length: i64) -> i64 {
+        let end = self.window.end_us.filter(|_| self.is_video).map(|end| rescale(end, MICROSECONDS, self.time_base));
+        end.map_or(length, |end| length.min((end - pts).max(1)))
     }
 
     fn is_outside(&self, pts: i64, end: i64) -> bool {

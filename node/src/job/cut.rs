@@ -84,7 +84,7 @@ impl<'a> CutPath<'a> {
             time_base: stream.time_base,
             frame_rate: stream.frame_rate,
             window,
-            copy: CopyPath::described(stream, INDEX, Window::default(), mux),
+            copy: CopyPath::described(stream, INDEX, Window { from_us: None, ..window }, mux),
             decoder: Decoder::open(input, stream.index, threads, max_pixels)?,
             header,
             phase: Phase::Head,
@@ -101,7 +101,8 @@ impl<'a> CutPath<'a> {
     /// Takes a packet, which is empty afterwards. Returns the time reached, in microseconds of the output.
     pub fn take(&mut self, packet: &mut Packet, mux: &mut Mux, damage: &mut Damage) -> Done<i64> {
         let Some(pts) = packet.pts() else { return Err(Fault::uncopyable("a picture of the input has no time")) };
-        let begins = packet.is_key() && self.header.is_idr(packet.data());
+        // What is hidden shows nothing of what the pictures look like.
+        let begins = packet.is_key() && !packet.is_discarded() && self.header.is_idr(packet.data());
         match self.phase {
             Phase::Head if begins && !self.window.begins_before(self.us(pts)) => {
                 self.end_head(packet, pts, mux, damage)?;

@@ -330,7 +330,7 @@ fn seek_before(input: &mut Input, film: &Film, probe: &Probe) -> Done<()> {
     let target = rescale(film.start_us, MICROSECONDS, time_base);
     for back_us in BACK_US {
         let place = target.saturating_sub(rescale(back_us, MICROSECONDS, time_base));
-        let begins = input.seek(stream, place).is_ok() && begins_before(input, stream, target)?;
+        let begins = input.seek(stream, place).is_ok() && begins_before(input, &probe.streams[stream], target)?;
         // Looking has moved on.
         if begins && input.seek(stream, place).is_ok() {
             return Ok(());
@@ -343,14 +343,21 @@ fn seek_before(input: &mut Input, film: &Film, probe: &Probe) -> Done<()> {
     })
 }
 
-/// Whether the next packet that decoding can begin at is shown at or before a time.
-fn begins_before(input: &mut Input, stream: usize, time: i64) -> Done<bool> {
+/// Whether the next packet that decoding can begin at is shown at or before a time. Where it tells only when it is
+/// decoded, it is shown some pictures later, and those in between cannot be decoded without earlier ones.
+fn begins_before(input: &mut Input, stream: &Stream, time: i64) -> Done<bool> {
     const PACKETS: u32 = 2_000;
+    const REORDERED: i64 = 8;
+    let picture = match stream.frame_rate {
+        Rational(count, seconds) if count > 0 => rescale(1, Rational(seconds, count), stream.time_base),
+        _ => 0,
+    };
     let mut packet = Packet::new()?;
     for _ in 0..PACKETS {
         match input.read(&mut packet) {
-            Ok(true) if packet.stream() == stream && packet.is_key() => {
-                return Ok(packet.pts().or(packet.dts()).is_some_and(|pts| pts <= time));
+            Ok(true) if packet.stream() == stream.index && packet.is_key() => {
+                let decoded = packet.dts().map(|dts| dts.saturating_add(picture * REORDERED));
+                return Ok(packet.pts().or(decoded).is_some_and(|shown| shown <= time));
             }
             Ok(true) => {}
             Err(error) if error.kind == ErrorKind::InvalidData => {}

@@ -554,6 +554,11 @@ fn a_thumbnail_is_the_picture_shown_at_that_time() {
     assert_eq!(brightness(1_999_000), steps[1], "just before a change");
     assert_eq!(brightness(3_100_000), steps[3], "between two pictures");
     assert_eq!(brightness(3_600_000_000), steps[4], "past the end");
+    // Without an index, going to the very start leads behind it.
+    let stream = synth("ramp.ts", &format!("-i {} -c copy", input.display()));
+    for seek_us in [60_000, 1_500_000, 3_100_000] {
+        assert_eq!(i32::from(corners(&make(&stream, thumbnail(seek_us)).file)[0][1]), brightness(seek_us), "{seek_us}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, io, rc::Rc};
 
-use xora_av::{Encoder, Input, Output, Packet, Rational, WriteAt};
+use xora_av::{Encoder, ErrorKind, Input, Output, Packet, Rational, WriteAt};
 use xora_shared::media::Format;
 
 use crate::{
@@ -63,6 +63,8 @@ pub struct Mux {
     parts: Rc<RefCell<Parts>>,
     /// Whether each track has an encoder yet.
     open: Vec<bool>,
+    /// Whether a track holds packets of the input.
+    copies: bool,
     /// What waits, until writing begins.
     waiting: Option<Vec<Waiting>>,
     waiting_bytes: u64,
@@ -91,6 +93,7 @@ impl Mux {
             output,
             parts,
             open: vec![false; tracks],
+            copies: false,
             waiting: Some(Vec::new()),
             waiting_bytes: 0,
             trial: layout.is_estimate.then(|| Trial::create(format, tracks)).transpose()?,
@@ -124,6 +127,7 @@ impl Mux {
 
     /// As [`Self::open_copy`], but for the codec's header, which [`Self::open_with`] tells later.
     pub fn describe_copy(&mut self, track: usize, input: &Input, stream: usize) -> Done<()> {
+        self.copies = true;
         self.output.describe_copy(track, input, stream, None)?;
         if let Some(trial) = &mut self.trial {
             trial.output.describe_copy(track, input, stream, None)?;
@@ -169,7 +173,7 @@ impl Mux {
     /// Writes the index, sends what is left, and returns the output's length in bytes.
     pub fn finish(&mut self) -> Done<u64> {
         if let (Some(waiting), Some(trial)) = (&self.waiting, self.trial.take()) {
-            self.layout.index_bytes = Some(trial.measure(waiting)?);
+            self.layout.index_bytes = Some(trial.measure(waiting).map_err(|error| self.blame(error))?);
         }
         self.begin()?;
         self.output.finish().map_err(|error| self.blame_trailer(error))?;
@@ -218,6 +222,10 @@ impl Mux {
                 Fault::too_large(format!("the output would be larger than the limit of {limit} bytes"))
             }
             Some(Refusal::Gone) => Fault::Gone,
+            // The muxer looks into the packets of some codecs, as a decoder does.
+            Some(Refusal::Sent) | None if self.copies && error.kind == ErrorKind::InvalidData => {
+                Fault::uncopyable("a packet of the input is damaged")
+            }
             Some(Refusal::Sent) | None => Fault::Av(error),
         }
     }
@@ -271,7 +279,7 @@ impl Trial {
     }
 
     /// The place that the index of these packets needs, in bytes.
-    fn measure(mut self, packets: &[Waiting]) -> Done<u64> {
+    fn measure(mut self, packets: &[Waiting]) -> xora_av::Result<u64> {
         /// What the muxer puts behind the index, to fill the place.
         const FREE_BOX: u64 = 8;
         self.output.begin(&[])?;

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use xora_shared::{
     failure::FailureKind,
-    media::{Format, Recipe},
+    media::{Format, Recipe, Resize, Scale, Trim},
     report::{Fate, StrategyKind},
 };
 
@@ -12,8 +12,9 @@ use super::{
     copy_test::{decoded, sound_after_pictures, transcode},
     media_test::{
         LIMITS, Made, PICTURES, SOUND, X264, compress, corners, entry, make, make_of_all, picture_times, refused,
-        synth, wanted,
+        synth, tool, wanted,
     },
+    recipe_test::cut,
 };
 
 fn compressed(input: &std::path::Path) -> Made {
@@ -242,4 +243,98 @@ fn hybrid_log_gamma_is_mapped_to_standard() {
     let options = format!("-c:v libx265 -preset ultrafast -pix_fmt yuv420p10le -x265-params {tags}");
     let made = compressed(&synth("pit-hlg.mp4", &format!("{PICTURES} {options}")));
     assert_eq!(entry(&made.file, "v:0", "color_space,color_transfer,color_primaries"), "bt709,bt709,bt709");
+}
+
+/// Milliseconds from the start to the end, as the container says.
+fn length_ms(file: &std::path::Path) -> i64 {
+    let text = tool("ffprobe", &["-v", "error", "-show_entries", "format=duration", "-of", "csv=p=0"], file);
+    #[expect(clippy::cast_possible_truncation, reason = "small numbers")]
+    let ms = (text.trim().parse::<f64>().expect("seconds") * 1000.0).round() as i64;
+    ms
+}
+
+fn trim(input: &std::path::Path, start_us: u64, length_us: u64, format: Format) -> Made {
+    make(input, wanted(Recipe::Trim(Trim { cut: cut(start_us, Some(length_us)) }), format))
+}
+
+#[test]
+fn a_part_ends_when_it_should_however_long_its_last_picture_is_shown() {
+    let slow = "-f lavfi -i testsrc2=s=320x240:r=1:d=6 -f lavfi -i sine=d=6:r=48000";
+    let slow = synth("pit-slow.mp4", &format!("{slow} {X264} -c:a aac"));
+    let uneven =
+        "-f lavfi -i testsrc2=s=320x240:r=25:d=4 -f lavfi -i sine=d=4:r=48000 -vf select=lt(n\\,30)+gt(n\\,60)";
+    let uneven = synth("pit-uneven.mkv", &format!("{uneven} -fps_mode vfr {X264} -c:a aac"));
+    for input in [slow, uneven] {
+        for format in [Format::Mp4, Format::Webm] {
+            let made = trim(&input, 410_000, 900_000, format);
+            assert!((length_ms(&made.file) - 900).abs() <= 25, "{}: {}", made.file.display(), length_ms(&made.file));
+        }
+    }
+}
+
+#[test]
+fn a_part_that_begins_among_hidden_pictures_has_all_that_are_shown() {
+    let long = "-f lavfi -i testsrc2=s=320x240:r=25:d=6 -f lavfi -i sine=d=6:r=48000";
+    let long = synth("pit-long-group.mp4", &format!("{long} {X264} -g 50 -bf 2 -c:a aac"));
+    let input = synth("pit-edited-group.mp4", &format!("-ss 1.3 -i {} -c copy", long.display()));
+    for length_us in [600_000, 2_000_000] {
+        let made = trim(&input, 0, length_us, Format::Mp4);
+        let expected = usize::try_from(length_us / 40_000).expect("small");
+        assert_eq!(decoded(&made.file, "0:v:0").len(), expected);
+    }
+}
+
+#[test]
+fn pictures_of_which_only_the_decoding_time_is_known_are_all_in_their_part() {
+    let input = synth("pit-reordered.avi", &format!("{PICTURES} {SOUND} -c:v mpeg4 -q:v 3 -bf 2 -c:a libmp3lame"));
+    for (start_us, format) in [(410_000, Format::Webm), (890_000, Format::Mp4)] {
+        assert_eq!(decoded(&trim(&input, start_us, 800_000, format).file, "0:v:0").len(), 20, "{start_us}");
+    }
+}
+
+fn drops_sound(made: &Made) -> bool {
+    let sound = made.report.streams.iter().find(|stream| stream.what.starts_with("audio")).expect("sound");
+    let why = sound.reason.as_deref().unwrap_or_default();
+    sound.fate == Fate::Dropped && why.contains("nothing in the part")
+}
+
+#[test]
+fn a_track_that_has_nothing_in_the_part_is_left_out_of_it() {
+    for (name, codec) in [("pit-late.mp4", "aac"), ("pit-late.mkv", "libopus")] {
+        let pictures = "-f lavfi -i testsrc2=s=320x240:r=25:d=4 -itsoffset 1 -f lavfi -i sine=d=1:r=48000";
+        let input = synth(name, &format!("{pictures} {X264} -c:a {codec}"));
+        let made = trim(&input, 0, 600_000, Format::Mp4);
+        assert_eq!((decoded(&made.file, "0:v:0").len(), entry(&made.file, "a:0", "codec_name").as_str()), (15, ""));
+        assert!(drops_sound(&made));
+        // Where a container says how long each track is, that it is over is known, too.
+        if name.ends_with("mp4") {
+            assert!(drops_sound(&trim(&input, 2_500_000, 600_000, Format::Mp4)));
+        }
+        assert!(!entry(&trim(&input, 800_000, 600_000, Format::Mp4).file, "a:0", "codec_name").is_empty());
+    }
+}
+
+#[test]
+fn sound_that_is_too_damaged_to_be_copied_is_encoded() {
+    let whole = synth("pit-sound.ts", &format!("{PICTURES} {SOUND} {X264} -c:a aac"));
+    let mut bytes = fs::read(&whole).expect("file");
+    // The last place where a frame of sound begins: its head is taken away from the frame.
+    let is_head = |bytes: &[u8]| bytes[0] == 0xff && bytes[1] == 0xf1 && bytes[2] == 0x4c;
+    let place = bytes.windows(3).rposition(is_head).expect("a frame");
+    bytes[place] = 0;
+    let file = whole.with_file_name("pit-sound-damaged.ts");
+    fs::write(&file, bytes).expect("written");
+    let made = transcode(&file, Format::Mp4);
+    assert_eq!(decoded(&made.file, "0:v:0").len(), 50);
+    assert!(sound_after_pictures(&made.file).abs() <= 40_000);
+}
+
+#[test]
+fn a_film_that_is_stretched_on_purpose_is_shown_so() {
+    let input = synth("pit-square.mp4", &format!("{PICTURES} -vf setsar=1 {X264}"));
+    let scale = Scale { width: Some(160), height: Some(160), ..Scale::default() };
+    for format in [Format::Mp4, Format::Webm] {
+        let made = make(&input, wanted(Recipe::Resize(Resize { scale }), format));
+        assert_eq!(entry(&made.file, "v:0", "width,height,sample_aspect_ratio"), "160,160,1:1");
+    }
 }

@@ -81,7 +81,9 @@ pub fn chain(shape: &PictureShape, want: &Picture) -> Chain {
     }
     steps.extend(fit(shape, want, stored, tonemap));
     steps.extend(want.orientation.filters().map(str::to_owned));
-    if shape.aspect.0 > 0 && shape.aspect.0 != shape.aspect.1 {
+    // `scale` says of every picture that it is to be shown in the shape that it had.
+    let is_changed = stored != (shape.width, shape.height);
+    if shape.aspect.0 > 0 && (shape.aspect.0 != shape.aspect.1 || is_changed) {
         steps.push("setsar=1".to_owned());
     }
     if steps.is_empty() {
@@ -312,7 +314,7 @@ mod tests {
     #[test]
     fn an_odd_size_loses_its_last_row_and_column() {
         let chain = chain(&shape(641, 359, "yuv420p"), &film());
-        assert_eq!(chain.text, "crop=640:358:0:0,format=yuv420p");
+        assert_eq!(chain.text, "crop=640:358:0:0,format=yuv420p,setsar=1");
         assert_eq!((chain.width, chain.height), (640, 358));
     }
 
@@ -327,6 +329,13 @@ mod tests {
         assert_eq!((found.width, found.height), (720, 1152));
         wide.aspect = Rational(1, 100);
         assert_eq!(chain(&wide, &film()).height, 576, "absurd aspects are ignored");
+    }
+
+    #[test]
+    fn a_stretched_picture_is_shown_stretched() {
+        let exactly = Picture { size: Size::Exactly(160, 160), ..film() };
+        let found = chain(&shape(320, 240, "yuv420p"), &exactly);
+        assert_eq!(found.text, "scale=w=160:h=160:flags=bicubic,format=yuv420p,setsar=1");
     }
 
     #[test]

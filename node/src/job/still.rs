@@ -84,11 +84,10 @@ fn target(stream: &Stream, seek_us: u64) -> i64 {
     stream.start.unwrap_or(0).saturating_add(rescale(wanted_us, MICROSECONDS, stream.time_base))
 }
 
-/// The picture that is shown at `seek_us`: the last one that begins at or before it, else the first there is; none where
-/// seeking finds nothing.
+/// The picture that is shown at `seek_us`: the last one that begins at or before it; none where seeking finds nothing
+/// that early.
 fn find(input: &mut Input, decoder: &mut Decoder, stream: &Stream, seek_us: u64) -> Done<Option<Frame>> {
     let (start, target) = (stream.start.unwrap_or(0), target(stream, seek_us));
-    let mut fallback = None;
     for back_us in [0, STEP_BACK_US, i64::MAX] {
         let from = target.saturating_sub(rescale(back_us, MICROSECONDS, stream.time_base)).max(start);
         for way in [Way::Short, Way::Whole] {
@@ -104,9 +103,8 @@ fn find(input: &mut Input, decoder: &mut Decoder, stream: &Stream, seek_us: u64)
             if found.is_astray() {
                 continue;
             }
-            match found {
-                Scan { shown: Some(frame), .. } => return Ok(Some(frame)),
-                Scan { later, .. } => fallback = later.or(fallback),
+            if found.shown.is_some() {
+                return Ok(found.shown);
             }
             break;
         }
@@ -114,7 +112,7 @@ fn find(input: &mut Input, decoder: &mut Decoder, stream: &Stream, seek_us: u64)
             break;
         }
     }
-    Ok(fallback)
+    Ok(None)
 }
 
 /// As [`find`], for files in which seeking finds nothing: a clock that starts again in mid-file leads it astray, and some

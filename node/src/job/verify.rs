@@ -151,6 +151,8 @@ struct Scan {
     /// The longest track, in microseconds from its own start.
     duration_us: u64,
     video_us: Option<u64>,
+    /// How much earlier the pictures may end: Matroska says of the last one only that it ends with the file at the latest.
+    video_slack_us: u64,
     audio_us: Option<u64>,
 }
 
@@ -163,7 +165,9 @@ impl Scan {
             let picture = video.duration_us / video.frames.max(1);
             let tolerance = LENGTH_TOLERANCE_US.max(picture + picture / 2);
             if video.duration_us > 0 {
-                compare_length("pictures", self.video_us, video.duration_us, tolerance, problems);
+                let found =
+                    self.video_us.map(|most| video.duration_us.clamp(most.saturating_sub(self.video_slack_us), most));
+                compare_length("pictures", found, video.duration_us, tolerance, problems);
             }
         }
         if let Some(audio) = &expect.audio {
@@ -184,6 +188,8 @@ fn compare_length(what: &str, found: Option<u64>, expected: u64, tolerance: u64,
 #[derive(Clone, Copy)]
 struct Span {
     start: i64,
+    /// Where the last packet begins.
+    last: i64,
     end: i64,
 }
 
@@ -218,6 +224,7 @@ fn scan(
         frames,
         duration_us: video_us.max(audio_us).or_else(whole).unwrap_or(0),
         video_us: video_us.or_else(whole),
+        video_slack_us: 0,
         audio_us: audio_us.or_else(whole),
     };
     Ok((scan, Coverage::Edges))
@@ -233,19 +240,30 @@ fn scan_packets(input: &mut Input, found: &Found) -> Done<Scan> {
         frames += u64::from(is_video);
         if let Some(start) = packet.pts().filter(|_| !packet.is_discarded()) {
             let end = start.saturating_add(length_of(&packet, input.streams().get(packet.stream())));
-            let so_far = span.unwrap_or(Span { start, end });
-            *span = Some(Span { start: so_far.start.min(start), end: so_far.end.max(end) });
+            let so_far = span.unwrap_or(Span { start, last: start, end });
+            let last = so_far.last.max(start);
+            *span = Some(Span { start: so_far.start.min(start), last, end: so_far.end.max(end) });
         }
     }
+    let whole_us = input.duration_us().filter(|_| input.format().starts_with("matroska"));
+    let whole_us = whole_us.and_then(|us| i64::try_from(us).ok());
     let length = |stream: &Option<Stream>| {
         let stream = stream.as_ref()?;
         let span = spans.get(stream.index).copied().flatten()?;
         // Priming samples come before the start of the track.
         let start = span.start.max(stream.start.unwrap_or(span.start));
-        u64::try_from(rescale(span.end - start, stream.time_base, MICROSECONDS)).ok()
+        let whole = whole_us.filter(|_| stream.kind == Kind::Video);
+        let end = whole.map_or(span.end, |end| rescale(end, MICROSECONDS, stream.time_base));
+        u64::try_from(rescale(end - start, stream.time_base, MICROSECONDS)).ok()
+    };
+    let slack = || {
+        let stream = found.video.as_ref()?;
+        let last = rescale(spans.get(stream.index).copied().flatten()?.last, stream.time_base, MICROSECONDS);
+        u64::try_from(whole_us? - last).ok()
     };
     let (video_us, audio_us) = (length(&found.video), length(&found.audio));
-    Ok(Scan { frames, duration_us: video_us.max(audio_us).unwrap_or(0), video_us, audio_us })
+    let video_slack_us = slack().unwrap_or(0);
+    Ok(Scan { frames, duration_us: video_us.max(audio_us).unwrap_or(0), video_us, video_slack_us, audio_us })
 }
 
 /// How long a packet is shown, in its stream's time base. MP4's demuxer is silent about it where pictures are reordered;

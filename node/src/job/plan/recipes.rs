@@ -172,6 +172,13 @@ pub fn film(probe: &Probe, wish: &Wish, abilities: Abilities) -> Done<Plan> {
     let video = wish.video.as_ref().and_then(|_| pick_video(streams));
     let audio = pick_audio(streams);
     check_there(probe, wish, video, audio)?;
+    let candidates: Vec<&Stream> = video.into_iter().chain(audio).collect();
+    let begins_us = begins_us(&candidates, streams, wish.cut);
+    let outside = candidates.iter().filter(|stream| is_outside(stream, begins_us, wish.cut)).map(|stream| stream.index);
+    // What has nothing to show or to say in the part is left out, as long as something else is in it.
+    let outside =
+        Some(outside.collect::<Vec<_>>()).filter(|outside| outside.len() < candidates.len()).unwrap_or_default();
+    let [video, audio] = [video, audio].map(|stream| stream.filter(|stream| !outside.contains(&stream.index)));
     let mut reasons = vec![wish.reason.clone()];
     let video_track = video.zip(wish.video.as_ref()).map(|(stream, picture)| {
         let (way, why) = video_way(stream, picture, probe, wish, abilities);
@@ -184,11 +191,10 @@ pub fn film(probe: &Probe, wish: &Wish, abilities: Abilities) -> Done<Plan> {
         let way = if obstacle.is_some() { Way::Encode(tracks::encode_audio(stream, wish.format)) } else { Way::Copy };
         Track { stream: stream.index, way }
     });
-    if wish.video.is_some() && video.is_none() {
+    if wish.video.is_some() && pick_video(streams).is_none() {
         reasons.push("the input has no moving pictures, so the output has sound only".to_owned());
     }
     let chosen: Vec<&Stream> = video.into_iter().chain(audio).collect();
-    let begins_us = begins_us(&chosen, streams, wish.cut);
     let duration_us = length_us(probe, wish.cut);
     let film = Film {
         format: wish.format,
@@ -205,9 +211,13 @@ pub fn film(probe: &Probe, wish: &Wish, abilities: Abilities) -> Done<Plan> {
     };
     let fate = |stream: &Stream| if film.copies(stream.index) { Fate::Kept } else { Fate::Converted };
     let taken: Vec<_> = chosen.iter().map(|stream| (*stream, fate(stream))).collect();
+    let mut fates = fates(streams, &taken, |stream| converted_reason(stream, &film));
+    for stream in outside {
+        fates[stream].reason = Some("it has nothing in the part that is wanted".to_owned());
+    }
     Ok(Plan {
         strategy: Strategy { kind: kind(&film, wish.cut, streams), reasons },
-        fates: fates(streams, &taken, |stream| converted_reason(stream, &film)),
+        fates,
         make: Make::Film(Box::new(film)),
     })
 }
@@ -348,6 +358,16 @@ fn begins_us(chosen: &[&Stream], streams: &[Stream], cut: Cut) -> i64 {
     let first = chosen.iter().filter_map(|stream| start_us(stream)).min();
     let of_file = streams.iter().filter(plays).filter_map(start_us).min();
     if cut.is_whole() { first } else { of_file.or(first) }.unwrap_or(0)
+}
+
+/// Whether a track begins after the wanted part, or is sound that ends before it. The last picture stays.
+fn is_outside(stream: &Stream, begins_us: i64, cut: Cut) -> bool {
+    let Some(start_us) = start_us(stream).map(|start| start - begins_us) else { return false };
+    let from_us = i64::try_from(cut.start_us).unwrap_or(i64::MAX);
+    let end_us = cut.duration_us.map(|us| from_us.saturating_add_unsigned(us));
+    let length_us = stream.duration.map(|length| rescale(length, stream.time_base, MICROSECONDS));
+    let ends_before = stream.kind == Kind::Audio && length_us.is_some_and(|length| start_us + length <= from_us);
+    ends_before || end_us.is_some_and(|end| start_us >= end)
 }
 
 /// The output's length in microseconds, when known.
