@@ -4,7 +4,7 @@ use std::{
     future::Future,
     net::{Ipv4Addr, SocketAddr},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
@@ -17,7 +17,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
     task::{JoinHandle, JoinSet},
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 /// One request as it arrived.
@@ -55,6 +55,34 @@ pub enum Ending {
     Hang,
 }
 
+/// A way between two places, which everything that takes it shares.
+#[derive(Clone, Debug)]
+pub struct Line {
+    round_trip: Duration,
+    bytes_per_second: u32,
+    free: Arc<Mutex<Instant>>,
+}
+
+impl Line {
+    /// A line of this latency and rate.
+    pub fn new(round_trip: Duration, bytes_per_second: u32) -> Self {
+        Self { round_trip, bytes_per_second, free: Arc::new(Mutex::new(Instant::now())) }
+    }
+
+    /// Waits until so many bytes have come through, behind those that came before. What waiting too long has cost is
+    /// made up for, as far as that is the timer's doing.
+    async fn pass(&self, bytes: usize) {
+        const TIMER: Duration = Duration::from_millis(10);
+        let took = Duration::from_secs_f64(bytes as f64 / f64::from(self.bytes_per_second));
+        let through = {
+            let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+            *free = (*free).max(Instant::now() - TIMER) + took;
+            *free
+        };
+        sleep_until(through).await;
+    }
+}
+
 /// How a request is answered.
 #[derive(Clone, Debug)]
 pub struct Reply {
@@ -72,6 +100,8 @@ pub struct Reply {
     pub claimed: Option<usize>,
     /// Bytes a second, if not as fast as possible.
     pub pace: Option<usize>,
+    /// The way that request and answer take, if it is a long one.
+    pub line: Option<Line>,
     /// Whether the body is sent again and again, without end.
     pub endless: bool,
     /// What happens after the body.
@@ -89,6 +119,7 @@ impl Reply {
             body: Bytes::new(),
             claimed: None,
             pace: None,
+            line: None,
             endless: false,
             ending: Ending::Complete,
         }
@@ -206,9 +237,13 @@ async fn serve<F: Future<Output = Reply>>(
     stream.set_nodelay(true)?;
     let mut stream = BufReader::new(stream);
     while let Some(request) = read_request(&mut stream).await? {
-        let head_only = request.method == "HEAD";
+        let (head_only, received) = (request.method == "HEAD", request.body.len());
         let mut reply = answer(request).await;
         sleep(reply.delay).await;
+        if let Some(line) = &reply.line {
+            sleep(line.round_trip).await;
+            line.pass(received).await;
+        }
         if let Some(word) = &mut reply.word {
             word.changed().await?;
         }
@@ -247,6 +282,9 @@ async fn write_reply(stream: &mut TcpStream, reply: &Reply, head_only: bool, sen
     let step = reply.pace.map_or(64 << 10, |pace| (pace / 10).max(1));
     loop {
         for piece in reply.body.chunks(step) {
+            if let Some(line) = &reply.line {
+                line.pass(piece.len()).await;
+            }
             stream.write_all(piece).await?;
             sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
             if reply.pace.is_some() {

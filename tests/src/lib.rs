@@ -21,7 +21,7 @@ pub use bucket::{Bucket, Seen};
 pub use client::{Answer, Client, TERMINAL};
 pub use edge::{Edge, EdgeOptions, Spent};
 pub use events::{Event, Events, Said};
-pub use http::{Ending, Reply, Request, Server};
+pub use http::{Ending, Line, Reply, Request, Server};
 pub use media::{Probe, clip, ffmpeg, probe, sample};
 pub use node::{Node, NodeOptions};
 pub use origin::{Origin, Served};

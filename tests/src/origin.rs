@@ -11,13 +11,12 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use anyhow::Result;
 use bytes::Bytes;
 
-use crate::http::{Ending, Reply, Request, Server};
+use crate::http::{Ending, Line, Reply, Request, Server};
 
 /// How one file is served.
 #[derive(Clone, Debug)]
@@ -28,8 +27,8 @@ pub enum Served {
     WithoutRanges(Bytes),
     /// Well, but at this many bytes a second.
     Slowly(Bytes, usize),
-    /// Well, but every answer begins this much later, as from far away.
-    Far(Bytes, Duration),
+    /// Well, but from far away.
+    Far(Bytes, Line),
     /// Well up to this offset; whoever asks for what lies behind is reset there.
     ResetAt(Bytes, usize),
     /// Claims this much more than there is, and then hangs up.
@@ -62,12 +61,8 @@ impl Origin {
             log.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
             let path = request.target.split('?').next().unwrap_or_default();
             let served = shelf.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
-            let way = if let Some(Served::Far(_, way)) = &served { *way } else { Duration::ZERO };
             let reply = served.map_or_else(|| Reply::status(404), |served| answer(served, &request));
-            async move {
-                tokio::time::sleep(way).await;
-                reply
-            }
+            async move { reply }
         });
         Ok(Self { server: server.await?, files, requests })
     }
@@ -104,7 +99,8 @@ impl Origin {
 
 fn answer(served: Served, request: &Request) -> Reply {
     match served {
-        Served::Well(bytes) | Served::Far(bytes, _) => ranged(&bytes, request).0,
+        Served::Well(bytes) => ranged(&bytes, request).0,
+        Served::Far(bytes, line) => Reply { line: Some(line), ..ranged(&bytes, request).0 },
         Served::WithoutRanges(bytes) => whole(bytes),
         Served::Slowly(bytes, pace) => Reply { pace: Some(pace), ..ranged(&bytes, request).0 },
         Served::ResetAt(bytes, at) => {

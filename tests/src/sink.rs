@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::{
-    http::{Reply, Request, Server},
+    http::{Line, Reply, Request, Server},
     origin,
 };
 
@@ -33,21 +33,32 @@ struct Object {
 }
 
 impl Sink {
-    /// An empty one.
-    pub async fn start() -> Result<Self> {
+    /// An empty one, at the end of a line.
+    pub async fn start(line: Option<Line>) -> Result<Self> {
         let object: Arc<Mutex<Object>> = Arc::default();
         let shared = Arc::clone(&object);
         let server = Server::start(move |request| {
             let reply = shared.lock().unwrap_or_else(PoisonError::into_inner).answer(request);
-            async move { reply }
+            let line = line.clone();
+            async move { Reply { line, ..reply } }
         });
         Ok(Self { server: server.await?, object })
+    }
+
+    /// Where one takes an object in one piece.
+    pub fn url(&self) -> String {
+        format!("http://{}/sink/object?partNumber=1", self.server.address)
     }
 
     /// The body that adds this bucket as a storage provider.
     pub fn provider(&self) -> Value {
         json!({"name": "sink", "endpoint": format!("http://{}", self.server.address), "bucket": "sink",
             "region": "us-east-1", "accessKeyId": "any", "secretAccessKey": "any"})
+    }
+
+    /// Forgets what it has.
+    pub fn empty(&self) {
+        *self.object.lock().unwrap_or_else(PoisonError::into_inner) = Object::default();
     }
 
     /// Bytes of all parts.
