@@ -6,10 +6,12 @@
 mod presets;
 mod providers;
 
+use std::cell::Cell;
+
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use worker::{DurableObject, Env, Request, Response, Result, SqlStorage, State, console_error, durable_object};
-use xora_shared::{json, settings::Settings, token::Token, webhook::Secrets};
+use xora_shared::{json, settings::Settings, time::UnixMs, token::Token, webhook::Secrets};
 
 pub use presets::{create_preset, delete_preset, preset, presets, replace_preset};
 pub use providers::{create_provider, delete_provider, destination, provider, providers};
@@ -46,13 +48,41 @@ pub async fn settings(env: &Env) -> Result<Settings, ApiError> {
 
 /// Merges a request body into the settings.
 pub async fn merge_settings(env: &Env, body: Value) -> Result<Settings, ApiError> {
-    ask(env, "merge-settings", &body).await
+    let merged = ask(env, "merge-settings", &body).await?;
+    keep(config::now(), &merged);
+    Ok(merged)
 }
 
 /// The settings as KV has them: they may be up to a minute old.
 pub async fn settings_from_kv(env: &Env) -> Result<Settings, ApiError> {
     let text = env.kv("SETTINGS")?.get(SETTINGS).text().await?;
     Ok(text.map(|text| json::from_str(&text)).transpose()?.unwrap_or_default())
+}
+
+/// Whether outputs may go to a bucket that the settings name. As KV has it, and an isolate keeps it for a while; whoever
+/// changes it here finds it changed at once.
+pub async fn names_a_bucket(env: &Env) -> Result<bool, ApiError> {
+    const KEPT_MS: i64 = 5_000;
+    let now = config::now();
+    if let Some((_, names)) = NAMES_A_BUCKET.get().filter(|(at, _)| now.since(*at) < KEPT_MS) {
+        return Ok(names);
+    }
+    let settings = settings_from_kv(env).await?;
+    Ok(keep(now, &settings))
+}
+
+thread_local! {
+    /// When the settings were asked for, and whether they named a bucket.
+    static NAMES_A_BUCKET: Cell<Option<(UnixMs, bool)>> = const { Cell::new(None) };
+}
+
+/// Keeps what settings say that were asked for at a time, unless something newer is known.
+fn keep(at: UnixMs, settings: &Settings) -> bool {
+    let names = settings.default_storage_provider_id.is_some();
+    if NAMES_A_BUCKET.get().is_none_or(|(before, _)| before <= at) {
+        NAMES_A_BUCKET.set(Some((at, names)));
+    }
+    names
 }
 
 /// The secrets that sign webhooks now. The first is made when it is first asked for.

@@ -20,11 +20,14 @@ pub fn docs<T: DeserializeOwned>(
     Ok(docs)
 }
 
+/// A row that is read.
 #[derive(Deserialize)]
-struct Row {
-    doc: String,
+pub struct Row {
+    /// What the query selects as `doc`.
+    pub doc: String,
 }
 
-fn texts(sql: &SqlStorage, query: &str, values: Vec<SqlStorageValue>) -> Result<Vec<Row>, ApiError> {
+/// Reads what a query selects as `doc`.
+pub fn texts(sql: &SqlStorage, query: &str, values: Vec<SqlStorageValue>) -> Result<Vec<Row>, ApiError> {
     Ok(sql.exec(query, values)?.to_array()?)
 }

@@ -138,7 +138,7 @@ fn once(token_id: &str, key: &str, body: &Value) -> Result<Once, ApiError> {
 /// The bucket that a job's output goes to, unless it is the managed one: what the job names, else the default.
 async fn destination(env: &Env, named: Option<Id>) -> Result<Option<Provider>, ApiError> {
     // The settings in KV may be a minute old, but no account need be asked as long as they say nothing.
-    if named.is_none() && account::settings_from_kv(env).await?.default_storage_provider_id.is_none() {
+    if named.is_none() && !account::names_a_bucket(env).await? {
         return Ok(None);
     }
     account::destination(env, named).await

@@ -61,9 +61,10 @@ impl JobShard {
         if let Some(provider) = provider {
             self.put_provider(&provider)?;
         }
+        let task = offer(&row, now);
         self.put_job(&row)?;
-        self.put_task(&offer(&row, now))?;
-        self.arm().await?;
+        self.put_task(&task)?;
+        self.arm_by(task.wakes_at()).await?;
         self.wake_nodes_for(id);
         Ok(id)
     }
@@ -80,13 +81,12 @@ impl JobShard {
 
     /// A job as it stands.
     pub(super) fn read(&self, id: Id) -> Result<JobView, ApiError> {
-        self.view(self.job(id)?)
+        self.view(self.job(id)?, self.task(id)?)
     }
 
     /// A job as callers see it now.
-    pub(super) fn view(&self, job: JobRow) -> Result<JobView, ApiError> {
+    pub(super) fn view(&self, job: JobRow, task: Option<TaskRow>) -> Result<JobView, ApiError> {
         let links = self.links(&job.record, &job.origin)?;
-        let task = if job.record.state.is_terminal() { None } else { self.task(job.record.id)? };
         Ok(JobView::of(self.shown(job.record, task), |key| links.read_url(key)))
     }
 

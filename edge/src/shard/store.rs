@@ -141,7 +141,7 @@ impl TaskRow {
     }
 
     /// When the alarm has to look at it: an offer that begins, or a wait that was too long.
-    fn wakes_at(&self) -> Option<i64> {
+    pub(super) fn wakes_at(&self) -> Option<i64> {
         match self.phase {
             Phase::Waiting { ready_ms } if ready_ms > self.offered_ms => Some(ready_ms),
             Phase::Waiting { .. } => Some(self.offered_ms + UNCLAIMED_MS),
