@@ -193,7 +193,7 @@ impl Tape<'_> {
         }
         check_complete(clip, input, probe, read_us)?;
         self.jumps += timeline.jumps();
-        self.end(mux)
+        self.end(sound_us(clip, probe), mux)
     }
 
     fn begin_pictures(&mut self, clip: Clip, input: &Input, probe: &Probe, mux: &mut Mux) -> Done<()> {
@@ -277,8 +277,8 @@ impl Tape<'_> {
         }
     }
 
-    /// Ends the input at hand, and sets where the next one begins.
-    fn end(&mut self, mux: &mut Mux) -> Done<()> {
+    /// Ends the input at hand, whose sound says that it is this long, and sets where the next one begins.
+    fn end(&mut self, sound_us: Option<i64>, mux: &mut Mux) -> Done<()> {
         let pictures = match &mut self.video {
             Some(Pictures::Copy(copied)) => Some(copied.end_us),
             Some(Pictures::Encode(path)) => Some(path.end_input(mux, &mut self.damage)?),
@@ -286,7 +286,11 @@ impl Tape<'_> {
         };
         let sound = match &mut self.audio {
             Some(Sound::Copy(copied)) => Some(copied.end_us),
-            Some(Sound::Encode(sounds)) => sounds.end(mux, &mut self.damage)?,
+            Some(Sound::Encode(sounds)) => {
+                let said = sound_us.map(|length| self.at_us + length);
+                let heard = sounds.end(mux, &mut self.damage)?;
+                heard.map(|end| said.filter(|said| (0..=PADDING_US).contains(&(end - said))).unwrap_or(end))
+            }
             None => None,
         };
         let end_us = joint(pictures, sound).unwrap_or(self.at_us);
@@ -308,6 +312,13 @@ impl Tape<'_> {
         }
         Err(Fault::too_large(format!("here the inputs become longer than the limit of {limit} seconds together")))
     }
+}
+
+/// Where an MP4 says that its sound ends, in microseconds from its start: the last packet may go on behind it.
+fn sound_us(clip: Clip, probe: &Probe) -> Option<i64> {
+    let stream = &probe.streams[clip.audio.filter(|_| probe.mp4.is_some())?];
+    let end = stream.start.unwrap_or(0).saturating_add(stream.duration?);
+    Some(rescale(end, stream.time_base, MICROSECONDS) - clip.start_us)
 }
 
 /// Where the next input begins: after the last picture, or after sound that goes on for longer than any padding.

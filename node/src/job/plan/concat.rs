@@ -256,7 +256,8 @@ fn sound(
             let why = tracks::audio_obstacle(part.stream, part.probe, format)?;
             Some(format!("of input {}, {why}", part.input))
         });
-        alone.or_else(|| parts.iter().skip(1).find_map(|part| unlike_sound(first, *part)))
+        let unlike = || parts.iter().skip(1).find_map(|part| unlike_sound(first, *part));
+        alone.or_else(unlike).or_else(|| parts.iter().find_map(|part| hidden_sound(*part)))
     });
     match obstacle {
         Some(None) => {
@@ -269,6 +270,18 @@ fn sound(
     // What has most channels has most to lose; the first of equals says the rate.
     let richest = parts.iter().rev().max_by_key(|part| part.stream.channels).unwrap_or(&first);
     Way::Encode(tracks::encode_audio(richest.stream, format))
+}
+
+/// Why sound that is copied would be longer than it is, in words. What a codec puts before the first sample is hidden at
+/// the start of a file only; left out, the first sample would be decoded wrong.
+fn hidden_sound(part: Part) -> Option<String> {
+    let is_hidden = match part.stream.codec.as_str() {
+        "aac" => part.probe.container != "aac",
+        "mp3" => part.probe.container != "mp3" || part.stream.start.is_some_and(|start| start > 0),
+        _ => false,
+    };
+    is_hidden
+        .then(|| format!("what the encoder of input {} put before its start would be heard at a joint", part.input))
 }
 
 /// As [`unlike_pictures`], for sound.
