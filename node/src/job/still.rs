@@ -212,21 +212,10 @@ fn fit(frame: &mut Frame, decoder: &Decoder, want: &Picture, limits: &Limits) ->
 
 fn encode(picture: &mut Frame, still: &Still) -> Done<Vec<u8>> {
     let scale = quantiser(still.quality);
-    let (encoder, options) = match still.format {
-        Format::Png => ("png", vec![]),
-        Format::Webp => ("libwebp", vec![("quality", still.quality.to_string())]),
-        Format::Jpg
-        | Format::Mp4
-        | Format::Webm
-        | Format::Mov
-        | Format::Gif
-        | Format::Mp3
-        | Format::Aac
-        | Format::Wav
-        | Format::M4a
-        | Format::Opus
-        | Format::Flac
-        | Format::Ogg => ("mjpeg", vec![("flags", "+qscale".to_owned()), ("qmin", "1".to_owned())]),
+    let (encoder, options) = match codec(still) {
+        "webp" => ("libwebp", vec![("quality", still.quality.to_string())]),
+        "mjpeg" => ("mjpeg", vec![("flags", "+qscale".to_owned()), ("qmin", "1".to_owned())]),
+        other => (other, vec![]),
     };
     picture.set_pts(Some(0));
     picture.set_quality(scale);
@@ -256,8 +245,9 @@ fn quantiser(quality: u8) -> i32 {
     31 - (i32::from(quality.clamp(1, 100)) - 1) * 30 / 99
 }
 
-fn report(still: &Still, picture: &Frame, bytes: u64, streams: Vec<StreamFate>) -> RunReport {
-    let codec = match still.format {
+/// libav's name of the codec of a format, which `plan` has found to be one of pictures.
+fn codec(still: &Still) -> &'static str {
+    match still.format {
         Format::Png => "png",
         Format::Webp => "webp",
         Format::Jpg
@@ -272,7 +262,11 @@ fn report(still: &Still, picture: &Frame, bytes: u64, streams: Vec<StreamFate>) 
         | Format::Opus
         | Format::Flac
         | Format::Ogg => "mjpeg",
-    };
+    }
+}
+
+fn report(still: &Still, picture: &Frame, bytes: u64, streams: Vec<StreamFate>) -> RunReport {
+    let codec = codec(still);
     let (width, height) = (picture.width(), picture.height());
     RunReport {
         facts: OutputFacts {
