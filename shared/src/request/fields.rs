@@ -162,23 +162,22 @@ impl Field {
     /// A whole number in a range.
     pub fn integer(self, min: u32, max: u32) -> Option<u32> {
         let wanted = format!("must be {min} to {max}, a whole number");
-        if !self.value.is_number() {
-            return self.wrong(&wanted);
-        }
-        let found = self.value.as_u64().and_then(|number| u32::try_from(number).ok());
-        match found.filter(|number| (min..=max).contains(number)) {
-            Some(number) => Some(number),
-            None => self.refuse(&wanted),
-        }
+        self.whole(min.into(), max.into(), &wanted).and_then(|number| u32::try_from(number).ok())
     }
 
     /// A size in bytes.
     pub fn bytes(self, min: u64, max: u64) -> Option<u64> {
-        let wanted = format!("must be {min} to {max}, in bytes");
-        match self.value.as_u64().filter(|bytes| (min..=max).contains(bytes)) {
-            Some(bytes) => Some(bytes),
-            None if self.value.is_number() => self.refuse(&wanted),
-            None => self.wrong(&wanted),
+        self.whole(min, max, &format!("must be {min} to {max}, in bytes"))
+    }
+
+    /// `20.0` is whole as well: some languages write every quotient so.
+    fn whole(self, min: u64, max: u64, wanted: &str) -> Option<u64> {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is whole and not negative")]
+        let quotient = || self.value.as_f64().filter(|n| *n >= 0.0 && n.fract() == 0.0).map(|n| n as u64);
+        match self.value.as_u64().or_else(quotient).filter(|number| (min..=max).contains(number)) {
+            Some(number) => Some(number),
+            None if self.value.is_number() => self.refuse(wanted),
+            None => self.wrong(wanted),
         }
     }
 

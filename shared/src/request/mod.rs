@@ -329,6 +329,8 @@ mod tests {
             ("/recipe/crf", json!(52), "recipe.crf: must be 0 to 51, a whole number"),
             ("/recipe/crf", json!(-1), "recipe.crf: must be 0 to 51, a whole number"),
             ("/recipe/crf", json!(1.5), "recipe.crf: must be 0 to 51, a whole number"),
+            ("/recipe/crf", json!(-1.0), "recipe.crf: must be 0 to 51, a whole number"),
+            ("/recipe/crf", json!(1e300), "recipe.crf: must be 0 to 51, a whole number"),
             ("/recipe/crf", json!("20"), "recipe.crf: must be 0 to 51, a whole number, not a string"),
             ("/recipe/codec", json!("vp9"), "recipe.codec: does not fit output.format"),
             ("/recipe/seekSeconds", json!(1), "recipe.seekSeconds: unknown field"),
@@ -343,6 +345,12 @@ mod tests {
             assert_eq!(found.len(), 1, "{pointer}: {found:?}");
             assert!(found[0].starts_with(expected), "{}\n is not\n{expected}", found[0]);
         }
+    }
+
+    #[test]
+    fn a_whole_number_may_be_written_with_a_fraction_of_nothing() {
+        let parsed = |crf: Value| JobRequest::parse(&with("/recipe/crf", crf), STRICT).expect("valid");
+        assert_eq!(parsed(json!(20.0)), parsed(json!(20)));
     }
 
     fn concat(input_files: &Value) -> Value {
