@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use xora_shared::{
     failure::FailureKind,
-    media::{Format, Recipe, Resize, Scale, Trim},
+    media::{ExtractAudio, Format, Recipe, Resize, Scale, Trim},
     report::{Fate, StrategyKind},
 };
 
@@ -336,5 +336,22 @@ fn a_film_that_is_stretched_on_purpose_is_shown_so() {
     for format in [Format::Mp4, Format::Webm] {
         let made = make(&input, wanted(Recipe::Resize(Resize { scale }), format));
         assert_eq!(entry(&made.file, "v:0", "width,height,sample_aspect_ratio"), "160,160,1:1");
+    }
+}
+
+#[test]
+fn a_part_of_slow_samples_is_exact() {
+    for (name, options) in [("pit-slow.wav", "-ar 8000 -c:a pcm_u8"), ("pit-fine.wav", "-ar 44100 -c:a pcm_s24le")] {
+        let input = synth(name, &format!("-f lavfi -i sine=d=4 {options}"));
+        let extract = ExtractAudio { cut: cut(610_000, Some(830_000)) };
+        let made = make(&input, wanted(Recipe::ExtractAudio(extract), Format::Mp3));
+        let rate: usize = entry(&input, "a:0", "sample_rate").parse().expect("a rate");
+        let samples = |file: &std::path::Path| {
+            let arguments = ["-nostdin", "-v", "error", "-i", file.to_str().expect("text"), "-f", "s32le", "-"];
+            std::process::Command::new("ffmpeg").args(arguments).output().expect("ffmpeg").stdout
+        };
+        let (all, part) = (samples(&input), samples(&made.file));
+        let from = rate * 61 / 100 * 4;
+        assert!(part == all[from..from + rate * 83 / 100 * 4], "{name}: {} bytes", part.len());
     }
 }

@@ -138,6 +138,7 @@ pub fn extract_audio(probe: &Probe, recipe: &ExtractAudio, format: Format, abili
     let fallback = if format.file_type() == FileType::Audio { format } else { Format::Mp3 };
     let reason = match own {
         Some(Format::Flac) if !recipe.cut.is_whole() => "extractAudio keeps FLAC as it is".to_owned(),
+        Some(Format::Wav) if !recipe.cut.is_whole() => "extractAudio keeps samples as they are".to_owned(),
         Some(own) => format!("extractAudio copies the sound into {}", own.extension()),
         None => format!("extractAudio encodes the sound to {}", fallback.extension()),
     };
@@ -281,6 +282,13 @@ fn audio_obstacle(stream: &Stream, probe: &Probe, wish: &Wish, abilities: Abilit
     }
     if wish.format == Format::Flac && !wish.cut.is_whole() {
         return Some("every packet says where in the whole it stands, and encoding anew loses nothing".to_owned());
+    }
+    // Packets of samples are as long as a demuxer likes: at 8 kHz, half a second. What 24 bits hold is not changed.
+    if wish.format == Format::Wav
+        && !wish.cut.is_whole()
+        && matches!(stream.codec.as_str(), "pcm_u8" | "pcm_s16le" | "pcm_s24le")
+    {
+        return Some("cutting samples loses nothing".to_owned());
     }
     let inside_a_packet = wish.is_exact && wish.cut.start_us > 0 && !tracks::hides_start(wish.format);
     tracks::audio_obstacle(stream, probe, wish.format)
