@@ -415,9 +415,24 @@ fn finish_audio(
             let codec = track.and_then(Track::encode).map_or("", |encode| codec_name(encode.encoder)).to_owned();
             Ok(ExpectedAudio { codec, sample_rate, channels, samples, start_us })
         }
-        Making::Copy(path) => Ok(copied_sound(path.finish(mux)?, film, probe)),
+        Making::Copy(path) => {
+            let copied = copied_sound(path.finish(mux)?, film, probe);
+            check_header(&copied, film, probe)?;
+            Ok(copied)
+        }
         Making::Cut(path) => Ok(copied_sound(path.finish(mux, damage)?.copy, film, probe)),
     }
+}
+
+/// FLAC says its length in a header that is copied, too.
+fn check_header(copied: &ExpectedAudio, film: &Film, probe: &Probe) -> Done<()> {
+    const TOLERANCE_US: u64 = 50_000;
+    let Some(said_us) = probe.duration_us.filter(|_| film.format == Format::Flac) else { return Ok(()) };
+    let copied_us = copied.samples * 1_000_000 / u64::from(copied.sample_rate.max(1));
+    if said_us.abs_diff(copied_us) <= TOLERANCE_US {
+        return Ok(());
+    }
+    Err(Fault::uncopyable("its header says another length"))
 }
 
 fn copied_sound(facts: CopyFacts, film: &Film, probe: &Probe) -> ExpectedAudio {

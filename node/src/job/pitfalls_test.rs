@@ -14,7 +14,7 @@ use super::{
         LIMITS, Made, PICTURES, SOUND, X264, compress, corners, entry, make, make_of_all, picture_times, refused,
         synth, tool, wanted,
     },
-    recipe_test::cut,
+    recipe_test::{cut, sound_ms},
 };
 
 fn compressed(input: &std::path::Path) -> Made {
@@ -354,4 +354,17 @@ fn a_part_of_slow_samples_is_exact() {
         let from = rate * 61 / 100 * 4;
         assert!(part == all[from..from + rate * 83 / 100 * 4], "{name}: {} bytes", part.len());
     }
+}
+
+#[test]
+fn flac_that_ends_early_says_so_afterwards() {
+    let whole = synth("pit-whole.flac", "-f lavfi -i anoisesrc=d=4:r=44100:seed=1 -c:a flac");
+    let bytes = fs::read(&whole).expect("file");
+    let file = whole.with_file_name("pit-early.flac");
+    fs::write(&file, &bytes[..bytes.len() * 85 / 100]).expect("written");
+    let extract = ExtractAudio { cut: cut(0, None) };
+    let made = make(&file, wanted(Recipe::ExtractAudio(extract), Format::Mp3));
+    assert_eq!(made.report.facts.format, Format::Flac);
+    assert!((3300..3500).contains(&length_ms(&made.file)), "{}", length_ms(&made.file));
+    assert!((length_ms(&made.file) - sound_ms(&made.file)).abs() <= 1);
 }

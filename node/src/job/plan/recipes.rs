@@ -134,11 +134,17 @@ pub fn trim(probe: &Probe, recipe: &Trim, format: Format, abilities: Abilities) 
 
 /// `extractAudio`.
 pub fn extract_audio(probe: &Probe, recipe: &ExtractAudio, format: Format, abilities: Abilities) -> Done<Plan> {
-    let own = pick_audio(&probe.streams).and_then(tracks::own_format).filter(|_| abilities.copy);
+    // Encoding anew loses nothing of these.
+    let is_kept = |own: &Format| abilities.copy || matches!(own, Format::Flac | Format::Wav);
+    let own = pick_audio(&probe.streams).and_then(tracks::own_format).filter(is_kept);
     let fallback = if format.file_type() == FileType::Audio { format } else { Format::Mp3 };
     let reason = match own {
-        Some(Format::Flac) if !recipe.cut.is_whole() => "extractAudio keeps FLAC as it is".to_owned(),
-        Some(Format::Wav) if !recipe.cut.is_whole() => "extractAudio keeps samples as they are".to_owned(),
+        Some(Format::Flac) if !recipe.cut.is_whole() || !abilities.copy => {
+            "extractAudio keeps FLAC as it is".to_owned()
+        }
+        Some(Format::Wav) if !recipe.cut.is_whole() || !abilities.copy => {
+            "extractAudio keeps samples as they are".to_owned()
+        }
         Some(own) => format!("extractAudio copies the sound into {}", own.extension()),
         None => format!("extractAudio encodes the sound to {}", fallback.extension()),
     };
