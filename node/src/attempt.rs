@@ -383,8 +383,11 @@ impl Attempt<'_> {
                     if !self.share.settle(weight) && tried.uncopyable.is_none() {
                         return Err(Cause::NoRoom);
                     }
-                    if self.lease.stage_input && reads_whole(&self.lease.wanted, strategy.kind) {
-                        staging.begin(self.node, self.lease, sources);
+                    if reads_whole(&self.lease.wanted, strategy.kind) {
+                        sources.iter().for_each(Source::read_whole);
+                        if self.lease.stage_input {
+                            staging.begin(self.node, self.lease, sources);
+                        }
                     }
                     planned = Some((strategy, self.output(format, expected_bytes, part_size)?));
                 }

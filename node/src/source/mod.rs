@@ -88,6 +88,14 @@ impl Source {
         }
     }
 
+    /// Says that all of it will be read, so that it is fetched ahead at once.
+    pub fn read_whole(&self) {
+        match &self.way {
+            Way::Ranges(reader) => reader.read_whole(),
+            Way::Spooled(_) | Way::Empty => {}
+        }
+    }
+
     /// Drops what is held in memory for later.
     pub fn forget(&self) {
         match &self.way {

@@ -29,6 +29,8 @@ const CACHE: usize = 16 << 20;
 const PIECE: usize = 64 << 10;
 /// How many bytes must be read in one direction before anything is fetched ahead: an index is not yet a direction.
 const AHEAD_AFTER: u64 = 1 << 20;
+/// Bytes fetched ahead from the start, where it is known that everything will be read.
+const AHEAD_OF_ALL: u64 = 4 << 20;
 /// Most bytes fetched ahead.
 const AHEAD_MOST: u64 = 8 << 20;
 /// Skips within one direction: a demuxer leaves streams out.
@@ -57,6 +59,8 @@ struct State {
     flights: Vec<Flight>,
     cursors: Vec<Cursor>,
     next_flight: u64,
+    /// Whether everything will be read.
+    whole: bool,
 }
 
 struct Flight {
@@ -84,7 +88,8 @@ enum Look {
 impl RangeReader {
     /// Goes on from the first answer, which covers `first`.
     pub fn new(origin: Origin, answer: Answer, first: Range<u64>, size: u64, received: Arc<AtomicU64>) -> Self {
-        let state = State { cache: Cache::new(CACHE), flights: Vec::new(), cursors: Vec::new(), next_flight: 0 };
+        let (cache, flights, cursors) = (Cache::new(CACHE), Vec::new(), Vec::new());
+        let state = State { cache, flights, cursors, next_flight: 0, whole: false };
         let version = answer.version.clone();
         let inner = Inner { origin, size, version, received, state: Mutex::new(state), moved: Notify::new() };
         let reader = Self { inner: Arc::new(inner) };
@@ -95,6 +100,11 @@ impl RangeReader {
     /// Length of the input in bytes.
     pub fn size(&self) -> u64 {
         self.inner.size
+    }
+
+    /// From here on everything will be read: no need to wait for a direction.
+    pub fn read_whole(&self) {
+        self.inner.lock().whole = true;
     }
 
     /// Drops what is held for later.
@@ -193,7 +203,8 @@ impl State {
         if self.cursors.len() > CURSORS {
             self.cursors.remove(0);
         }
-        if run > AHEAD_AFTER { run.min(AHEAD_MOST) } else { 0 }
+        let least = if self.whole { AHEAD_OF_ALL } else { 0 };
+        if run > AHEAD_AFTER { run.clamp(least, AHEAD_MOST) } else { least }
     }
 
     fn look(&mut self, range: &Range<u64>) -> Look {

@@ -181,6 +181,18 @@ async fn reads_that_hop_about_fetch_only_what_was_asked_for() {
 }
 
 #[tokio::test]
+async fn what_will_be_read_whole_is_fetched_ahead_from_the_start() {
+    let film = file(6 << 20);
+    let served = film.clone();
+    let mut server = serve(move |ask| Reply::part(&served, ask.range().expect("a range"), "")).await;
+    let source = open(&server.url).await.expect("opens");
+    source.read_whole();
+    reads_as(&source, &film).await.expect("reads");
+    let asked: Vec<String> = std::iter::from_fn(|| server.asked.try_recv().ok()).collect();
+    assert!(asked.len() <= 4, "{asked:?}");
+}
+
+#[tokio::test]
 async fn the_end_of_the_file_gives_fewer_bytes_and_then_none() {
     let served = file(1000);
     let server = serve(move |ask| Reply::part(&served, ask.range().expect("a range"), "")).await;
