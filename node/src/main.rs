@@ -21,6 +21,7 @@ mod share;
 mod source;
 mod stage;
 mod stop;
+mod tried;
 mod wake;
 mod worker;
 mod zygote;
