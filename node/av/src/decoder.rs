@@ -18,12 +18,15 @@ use crate::{
 pub struct Decoder {
     context: *mut ffi::AVCodecContext,
     time_base: Rational,
+    /// Width over height of a pixel as the container says, which counts more than what the pictures say; 0 where it is
+    /// silent.
+    aspect: ffi::AVRational,
 }
 
 impl Decoder {
     /// Opens a decoder for a stream of `input`. It refuses pictures of more than `max_pixels`.
     pub fn open(input: &Input, stream: usize, threads: u32, max_pixels: u64) -> Result<Self> {
-        let (parameters, time_base) =
+        let (parameters, time_base, aspect) =
             input.parameters(stream).ok_or(Error::new(ErrorKind::Unsupported, "find stream"))?;
         // SAFETY: the parameters are valid while `input` is borrowed; the context is checked before use.
         unsafe {
@@ -40,7 +43,7 @@ impl Decoder {
             if context.is_null() {
                 return Err(Error::memory("allocate decoder"));
             }
-            let decoder = Self { context, time_base };
+            let decoder = Self { context, time_base, aspect };
             check(ffi::avcodec_parameters_to_context(context, parameters), "set up decoder")?;
             // Without it the samples that only prime an audio decoder would not be cut off.
             (*context).pkt_timebase = time_base.into();
@@ -64,8 +67,15 @@ impl Decoder {
 
     /// Takes the next frame.
     pub fn receive(&mut self, frame: &mut Frame) -> Result<Poll> {
+        let frame = frame.as_mut_ptr();
         // SAFETY: open; the frame is released and overwritten.
-        poll(unsafe { ffi::avcodec_receive_frame(self.context, frame.as_mut_ptr()) }, "decode")
+        unsafe {
+            let received = poll(ffi::avcodec_receive_frame(self.context, frame), "decode")?;
+            if received == Poll::Ready && self.aspect.num > 0 {
+                (*frame).sample_aspect_ratio = self.aspect;
+            }
+            Ok(received)
+        }
     }
 
     /// Whether pictures that no other picture is made from are left out from the next packet on, where the codec tells.

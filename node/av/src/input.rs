@@ -194,16 +194,20 @@ impl Input {
     /// The codec's header, as the container keeps it apart from the packets.
     pub fn header(&self, stream: usize) -> Vec<u8> {
         // SAFETY: libav keeps `extradata_size` bytes at `extradata` for as long as `self` is.
-        self.parameters(stream).map_or_else(Vec::new, |(parameters, _)| unsafe {
+        self.parameters(stream).map_or_else(Vec::new, |(parameters, ..)| unsafe {
             crate::packet::bytes((*parameters).extradata, (*parameters).extradata_size).to_vec()
         })
     }
 
-    /// The codec parameters of a stream.
-    pub(crate) fn parameters(&self, stream: usize) -> Option<(*const ffi::AVCodecParameters, Rational)> {
+    /// The codec parameters of a stream, its time base, and the aspect of its pixels as the container says.
+    pub(crate) fn parameters(
+        &self,
+        stream: usize,
+    ) -> Option<(*const ffi::AVCodecParameters, Rational, ffi::AVRational)> {
         let time_base = self.time_bases(stream).1;
         // SAFETY: the stream is of this context, and libav always allocates its parameters.
-        self.stream(stream).map(|stream| unsafe { ((*stream).codecpar.cast_const(), time_base) })
+        self.stream(stream)
+            .map(|stream| unsafe { ((*stream).codecpar.cast_const(), time_base, (*stream).sample_aspect_ratio) })
     }
 
     /// The time base that the container counts in, the one that is told, and how many ticks of this are one of that.

@@ -94,7 +94,11 @@ impl Output {
             (*to).time_base = crate::time::fine((*from).time_base.into()).0.into();
             (*to).avg_frame_rate = (*from).avg_frame_rate;
             let own = (*from).sample_aspect_ratio;
-            (*to).sample_aspect_ratio = if own.num > 0 { own } else { (*(*from).codecpar).sample_aspect_ratio };
+            if own.num > 0 {
+                // The container's word counts, and the muxer takes no other beside it.
+                (*(*to).codecpar).sample_aspect_ratio = own;
+            }
+            (*to).sample_aspect_ratio = (*(*to).codecpar).sample_aspect_ratio;
             copy_display_matrix(to, from)
         }
     }

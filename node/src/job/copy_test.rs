@@ -7,7 +7,7 @@ use xora_shared::{
     report::{Fate, StrategyKind},
 };
 
-use super::media_test::{Made, PICTURES, SOUND, X264, entry, film, make, synth, tool, wanted};
+use super::media_test::{Made, PICTURES, SOUND, X264, compress, entry, film, make, synth, thumbnail, tool, wanted};
 
 /// Pictures with B-frames and a place to begin at every half second.
 const GOPS: &str = "-c:v libx264 -preset veryfast -pix_fmt yuv420p -g 12 -bf 2";
@@ -125,6 +125,23 @@ fn a_turned_or_stretched_picture_is_copied_with_what_says_so() {
     assert_eq!(made.strategy.kind, StrategyKind::Remux);
     assert_eq!(entry(&made.file, "v:0", "sample_aspect_ratio"), "64:45");
     assert_eq!(entry(&made.file, "v:0", "side_data_list"), entry(&turned, "v:0", "side_data_list"));
+}
+
+#[test]
+fn what_a_container_says_of_the_shape_of_pixels_counts_more_than_what_pictures_say() {
+    let square = synth("copy-square.mp4", &format!("{PICTURES} -vf setsar=1 {X264}"));
+    for name in ["copy-stretched.mp4", "copy-stretched.mkv"] {
+        let input = synth(name, &format!("-i {} -c copy -aspect 16:9", square.display()));
+        let copied = transcode(&input, Format::Mp4);
+        assert_eq!(copied.strategy.kind, StrategyKind::Remux, "{name}");
+        let encoded = make(&input, compress(Format::Mp4));
+        let picture = make(&input, thumbnail(0));
+        for (file, expected) in
+            [(&copied.file, "320,240,4:3"), (&encoded.file, "426,240,1:1"), (&picture.file, "427,240,1:1")]
+        {
+            assert_eq!(entry(file, "v:0", "width,height,sample_aspect_ratio"), expected, "{name}");
+        }
+    }
 }
 
 #[test]
