@@ -588,6 +588,20 @@ fn a_thumbnail_is_found_in_a_file_whose_clock_starts_again() {
 }
 
 #[test]
+fn a_thumbnail_is_the_picture_at_a_time_of_the_file_though_its_pictures_begin_late() {
+    // The picture of number n is 4 n brighter than black. Sound begins two seconds before them.
+    let ramp = "color=black:s=64x64:r=25:d=2,format=yuv420p,geq=lum='16+4*N':cb=128:cr=128";
+    let late = "-c:v libx264 -preset ultrafast -crf 5 -c:a aac";
+    for name in ["late-pictures.mp4", "late-pictures.ts"] {
+        let input = synth(name, &format!("-itsoffset 2 -f lavfi -i {ramp} -f lavfi -i sine=d=4 {late}"));
+        for (seek_us, number) in [(0, 0), (1_500_000, 0), (3_050_000, 26), (9_000_000, 49)] {
+            let bright = i64::from(corners(&make(&input, thumbnail(seek_us)).file)[0][1]);
+            assert!((bright - number * 4 * 255 / 219).abs() <= 5, "{name}: {bright} at {seek_us} µs");
+        }
+    }
+}
+
+#[test]
 fn a_thumbnail_has_the_size_and_format_that_were_asked_for() {
     let sized = |width, height, format| {
         let thumbnail = Thumbnail { seek_us: 0, width, height, quality: 75 };

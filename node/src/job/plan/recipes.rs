@@ -180,7 +180,9 @@ pub fn film(probe: &Probe, wish: &Wish, abilities: Abilities) -> Done<Plan> {
     let audio = pick_audio(streams);
     check_there(probe, wish, video, audio)?;
     let candidates: Vec<&Stream> = video.into_iter().chain(audio).collect();
-    let begins_us = begins_us(&candidates, streams, wish.cut);
+    let first = candidates.iter().filter_map(|stream| start_us(stream)).min();
+    // A part is a part of the file, whichever of its tracks are used; all of a track begins where it does.
+    let begins_us = if wish.cut.is_whole() { first } else { begins_us(streams).or(first) }.unwrap_or(0);
     let outside = candidates.iter().filter(|stream| is_outside(stream, begins_us, wish.cut)).map(|stream| stream.index);
     // What has nothing to show or to say in the part is left out, as long as something else is in it.
     let outside =
@@ -365,13 +367,10 @@ pub(super) fn start_us(stream: &Stream) -> Option<i64> {
     stream.start.map(|start| rescale(start, stream.time_base, MICROSECONDS))
 }
 
-/// The time of the input that counts as 0. A part is a part of the file, whichever of its tracks are used; all of a track
-/// begins where it does.
-fn begins_us(chosen: &[&Stream], streams: &[Stream], cut: Cut) -> i64 {
+/// When the first of all tracks that play begins, in microseconds.
+pub(super) fn begins_us(streams: &[Stream]) -> Option<i64> {
     let plays = |stream: &&Stream| matches!(stream.kind, Kind::Video | Kind::Audio) && !stream.is_attached_picture;
-    let first = chosen.iter().filter_map(|stream| start_us(stream)).min();
-    let of_file = streams.iter().filter(plays).filter_map(start_us).min();
-    if cut.is_whole() { first } else { of_file.or(first) }.unwrap_or(0)
+    streams.iter().filter(plays).filter_map(start_us).min()
 }
 
 /// Whether a track begins after the wanted part, or is sound that ends before it. The last picture stays.

@@ -5,12 +5,18 @@ use xora_shared::{
     report::{Fate, Strategy, StrategyKind},
 };
 
-use super::{Abilities, Make, Plan, Still, describe_all};
+use xora_av::Stream;
+
+use super::{
+    Abilities, Make, Plan, Still, describe_all,
+    recipes::{begins_us, start_us},
+};
 use crate::job::{
     fault::{Done, Fault},
     probe::Probe,
     shape::{Picture, Pixels, Size},
     streams::{fates, pick_cover, pick_video},
+    video::NO_PICTURE_US,
 };
 
 /// The picture shown at a time; of sound, its cover.
@@ -55,7 +61,7 @@ pub fn still(probe: &Probe, thumbnail: &Thumbnail, format: Format, abilities: Ab
             format,
             stream: stream.index,
             is_cover,
-            seek_us: thumbnail.seek_us,
+            seek_us: thumbnail.seek_us.saturating_sub(late_us(stream, &probe.streams)),
             quality: thumbnail.quality,
             picture: Picture {
                 orientation: stream.orientation,
@@ -66,4 +72,11 @@ pub fn still(probe: &Probe, thumbnail: &Thumbnail, format: Format, abilities: Ab
             },
         }),
     })
+}
+
+/// How long after the file its pictures begin, in microseconds. Where that is next to nothing it is what a codec of sound
+/// puts before its first sample, and the first picture is shown from the start.
+fn late_us(stream: &Stream, streams: &[Stream]) -> u64 {
+    let late = start_us(stream).map_or(0, |start| start - begins_us(streams).unwrap_or(start));
+    if late < NO_PICTURE_US { 0 } else { late.unsigned_abs() }
 }
