@@ -368,3 +368,14 @@ fn flac_that_ends_early_says_so_afterwards() {
     assert!((3300..3500).contains(&length_ms(&made.file)), "{}", length_ms(&made.file));
     assert!((length_ms(&made.file) - sound_ms(&made.file)).abs() <= 1);
 }
+
+#[test]
+fn telephone_sound_becomes_mp3() {
+    for (samples, channels) in [(28_400, 2), (28_700, 1)] {
+        let sound = format!("-f lavfi -i sine=d=4:r=8000 -af atrim=end_sample={samples} -ac {channels} -c:a pcm_alaw");
+        let made = transcode(&synth(&format!("pit-telephone-{samples}.wav"), &sound), Format::Mp3);
+        assert_eq!(entry(&made.file, "a:0", "sample_rate,channels"), format!("8000,{channels}"));
+        let expected = i64::from(samples) / 8;
+        assert!((0..140).contains(&(sound_ms(&made.file) - expected)), "{} of {expected}", sound_ms(&made.file));
+    }
+}
