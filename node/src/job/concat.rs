@@ -18,7 +18,7 @@ use crate::{
         copy::{CopyFacts, CopyPath, Window},
         damage::Damage,
         fault::{Done, Fault},
-        film::{codec_name, facts},
+        film::{SILENCE_US, codec_name, facts},
         link::Link,
         mux::{Layout, Mux},
         plan::{
@@ -217,6 +217,7 @@ impl Tape<'_> {
                     frame_rate: stream.frame_rate,
                     window: Window::default(),
                     begins: 0,
+                    has_sought: false,
                     alike: Some(Alike { rate: pictures.rate }),
                 };
                 self.video = Some(Pictures::Encode(Box::new(VideoPath::open(input, setup)?)));
@@ -269,9 +270,9 @@ impl Tape<'_> {
             Some(Sound::Encode(sounds)) => {
                 let time = packet.pts().or(packet.dts()).unwrap_or(0);
                 sounds.take(Some(packet), mux, &mut self.damage)?;
-                // Pictures are the slower half.
+                // Pictures are the slower half, but may end early.
                 let reached = self.at_us + rescale(time, known.time_base, MICROSECONDS);
-                Ok(if self.video.is_some() { 0 } else { reached })
+                Ok(if self.video.is_some() { reached - SILENCE_US } else { reached })
             }
             None => Ok(0),
         }

@@ -16,7 +16,7 @@ use crate::job::{
     h264::{Form, Header, lengths_to_start_codes},
     mux::Mux,
     plan::VideoEncode,
-    video::NO_PICTURE_US,
+    video::{ASTRAY, NO_PICTURE_US, Setup},
 };
 
 /// The most bytes between two places where decoding can begin.
@@ -29,6 +29,10 @@ pub struct CutPath<'a> {
     time_base: Rational,
     frame_rate: Rational,
     window: Window,
+    /// Where the first picture of the track begins.
+    begins: i64,
+    /// Whether the input was gone to a place in, instead of read from its start.
+    has_sought: bool,
     copy: CopyPath,
     decoder: Decoder,
     header: Header,
@@ -39,6 +43,8 @@ pub struct CutPath<'a> {
     own: Option<Header>,
     /// The last picture from before the wanted part: it may still be shown when that begins.
     before: Option<Frame>,
+    /// Whether a picture of the wanted part was found.
+    has_begun: bool,
     /// Pictures from before the first packet that is copied.
     head: Vec<Packet>,
     /// Packets since the last place where decoding can begin.
@@ -66,15 +72,9 @@ pub struct CutFacts {
 
 impl<'a> CutPath<'a> {
     /// Describes track 0 of the output, as far as it is known.
-    pub fn open(
-        input: &Input,
-        stream: &Stream,
-        encode: &'a VideoEncode,
-        window: Window,
-        (threads, max_pixels): (u32, u64),
-        mux: &mut Mux,
-    ) -> Done<Self> {
+    pub fn open(input: &Input, stream: &Stream, setup: &Setup<'a>, mux: &mut Mux) -> Done<Self> {
         const INDEX: usize = 0;
+        let Setup { encode, window, begins, has_sought, threads, max_pixels, .. } = *setup;
         let header = Header::parse(&input.header(stream.index))
             .ok_or_else(|| Fault::uncopyable("the header of the pictures is not understood"))?;
         mux.describe_copy(INDEX, input, stream.index)?;
@@ -84,6 +84,8 @@ impl<'a> CutPath<'a> {
             time_base: stream.time_base,
             frame_rate: stream.frame_rate,
             window,
+            begins,
+            has_sought,
             copy: CopyPath::described(stream, INDEX, Window { from_us: None, ..window }, mux),
             decoder: Decoder::open(input, stream.index, threads, max_pixels)?,
             header,
@@ -91,6 +93,7 @@ impl<'a> CutPath<'a> {
             encoder: None,
             own: None,
             before: None,
+            has_begun: false,
             head: Vec::new(),
             held: Vec::new(),
             held_bytes: 0,
@@ -163,8 +166,14 @@ impl<'a> CutPath<'a> {
 
     /// Begins with the picture from before the part, where the first of the part comes too late or not at all.
     fn show_before(&mut self, first: Option<i64>) -> Done<()> {
-        let (Some(mut shown), Some(from_us)) = (self.before.take(), self.window.from_us) else { return Ok(()) };
-        if first.is_some_and(|first| self.us(first) - from_us < NO_PICTURE_US) {
+        let Some(from_us) = self.window.from_us.filter(|_| !self.has_begun) else { return Ok(()) };
+        self.has_begun = true;
+        let first_us = first.map_or(i64::MAX, |first| self.us(first));
+        let Some(mut shown) = self.before.take() else {
+            let is_missed = self.has_sought && self.window.is_missed_by(first_us, self.us(self.begins));
+            return if is_missed { Err(ASTRAY) } else { Ok(()) };
+        };
+        if first_us.saturating_sub(from_us) < NO_PICTURE_US {
             return Ok(());
         }
         shown.set_pts(Some(rescale(from_us, MICROSECONDS, self.time_base)));

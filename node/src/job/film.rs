@@ -35,6 +35,10 @@ pub const COMMAND: &str = "ffmpeg -threads 2 -i INPUT -map 0:v:0 -map 0:a:0? -dn
      -c:v libx264 -preset veryfast -profile:v high -pix_fmt yuv420p -crf 28 -threads:v 2 \
      -fps_mode passthrough -enc_time_base:v -1 -c:a aac -b:a 128k -ac 2 -ar 48000 OUTPUT.mp4";
 
+/// How far apart sound and pictures of one file may be, in microseconds: where one of them says nothing for longer, it is
+/// silent, or over.
+pub const SILENCE_US: i64 = 10_000_000;
+
 /// What the work of one film needs beside its plan.
 pub struct Job<'a> {
     /// The supervisor.
@@ -154,8 +158,9 @@ impl<'a> Pump<'a> {
         let is_video = self.film.video.as_ref().is_some_and(|track| track.stream == stream);
         self.note_end(packet, known.time_base, is_video);
         let reached = if is_video { self.take_video(packet, mux)? } else { self.take_audio(packet, mux)? };
-        // Pictures are the slower half, and what is left when sound ends early.
-        if is_video || self.film.video.is_none() { self.progress.reach(reached) } else { Ok(()) }
+        // Pictures are the slower half, but may end early.
+        let is_ahead = !is_video && self.film.video.is_some();
+        self.progress.reach(if is_ahead { reached.saturating_sub(SILENCE_US) } else { reached })
     }
 
     fn take_video(&mut self, packet: &mut Packet, mux: &mut Mux) -> Done<i64> {
@@ -192,7 +197,6 @@ impl<'a> Pump<'a> {
     /// Decoding order never runs backwards: once it is past the end, so is everything that follows in this stream. Where
     /// the other stream has nothing more to say, it counts as past the end, too, some seconds later.
     fn note_end(&mut self, packet: &Packet, time_base: Rational, is_video: bool) {
-        const SILENCE_US: i64 = 10_000_000;
         let (Some(end), Some(dts)) = (self.film.part.end_us, packet.dts().or(packet.pts())) else { return };
         let dts_us = rescale(dts, time_base, MICROSECONDS);
         self.passed[usize::from(!is_video)] |= dts_us >= end;
@@ -257,28 +261,24 @@ fn open_video<'a>(
     mux: &mut Mux,
 ) -> Done<Making<'a, VideoPath<'a>>> {
     let stream = &job.probe.streams[track.stream];
+    let setup = |encode| Setup {
+        link: job.link,
+        stream: track.stream,
+        encode,
+        index: 0,
+        threads: job.threads,
+        hardware: job.hardware,
+        max_pixels: job.limits.pixels,
+        frame_rate: stream.frame_rate,
+        window: window(film),
+        begins: stream.start.unwrap_or(0) - rescale(film.start_us, MICROSECONDS, stream.time_base),
+        has_sought: job.seeks,
+        alike: None,
+    };
     Ok(match &track.way {
         Way::Copy => Making::Copy(Box::new(CopyPath::open(input, stream, 0, window(film), mux)?)),
-        Way::Cut(encode) => {
-            let limits = (job.threads, job.limits.pixels);
-            Making::Cut(Box::new(CutPath::open(input, stream, encode, window(film), limits, mux)?))
-        }
-        Way::Encode(encode) => Making::Encode(VideoPath::open(
-            input,
-            Setup {
-                link: job.link,
-                stream: track.stream,
-                encode,
-                index: 0,
-                threads: job.threads,
-                hardware: job.hardware,
-                max_pixels: job.limits.pixels,
-                frame_rate: stream.frame_rate,
-                window: window(film),
-                begins: stream.start.unwrap_or(0) - rescale(film.start_us, MICROSECONDS, stream.time_base),
-                alike: None,
-            },
-        )?),
+        Way::Cut(encode) => Making::Cut(Box::new(CutPath::open(input, stream, &setup(encode), mux)?)),
+        Way::Encode(encode) => Making::Encode(VideoPath::open(input, setup(encode))?),
     })
 }
 

@@ -16,6 +16,7 @@ use super::{
     },
     recipe_test::{cut, sound_ms},
 };
+use crate::ipc::Up;
 
 fn compressed(input: &std::path::Path) -> Made {
     make(input, compress(Format::Mp4))
@@ -377,5 +378,29 @@ fn telephone_sound_becomes_mp3() {
         assert_eq!(entry(&made.file, "a:0", "sample_rate,channels"), format!("8000,{channels}"));
         let expected = i64::from(samples) / 8;
         assert!((0..140).contains(&(sound_ms(&made.file) - expected)), "{} of {expected}", sound_ms(&made.file));
+    }
+}
+
+#[test]
+fn work_goes_on_to_be_seen_when_the_pictures_are_over() {
+    let picture = "-f lavfi -i testsrc2=s=64x64:r=25:d=0.04";
+    let input = synth("pit-one-picture.mp4", &format!("{picture} -f lavfi -i sine=d=600 {X264} -c:a aac"));
+    let made = compressed(&input);
+    let done = made.told.messages.iter().filter_map(|message| {
+        if let Up::Progress { done_us, .. } = message { Some(*done_us / 1_000_000) } else { None }
+    });
+    let done: Vec<u64> = done.collect();
+    assert!(done.is_sorted(), "{done:?}");
+    assert!(done.iter().any(|second| (100..500).contains(second)), "{done:?}");
+}
+
+/// Pictures that are renewed strip by strip: from most places where decoding can begin, nothing can be shown for a while.
+#[test]
+fn a_part_of_pictures_without_whole_ones_in_between_is_exact() {
+    let refreshed = "-c:v libx264 -preset veryfast -pix_fmt yuv420p -x264-params intra-refresh=1:keyint=50";
+    let input = synth("pit-refreshed.mkv", &format!("-f lavfi -i testsrc2=s=320x240:r=25:d=6 {refreshed}"));
+    for format in [Format::Mp4, Format::Webm] {
+        let times = picture_times(&trim(&input, 3_000_000, 2_000_000, format).file);
+        assert_eq!((times.first(), times.len()), (Some(&0), 50), "{format:?}");
     }
 }

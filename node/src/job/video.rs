@@ -44,6 +44,8 @@ pub struct Setup<'a> {
     pub window: Window,
     /// Where the first picture begins if it does not say, in the stream's time base.
     pub begins: i64,
+    /// Whether the input was gone to a place in, instead of read from its start.
+    pub has_sought: bool,
     /// Whether pictures of further inputs follow, and must become like the first.
     pub alike: Option<Alike>,
 }
@@ -71,6 +73,17 @@ pub struct VideoPath<'a> {
 
 /// The longest time, in microseconds, that a part may be without a picture at its start.
 pub const NO_PICTURE_US: i64 = 100_000;
+
+/// What going to a place in the input has missed, reading it from its start may find.
+pub const ASTRAY: Fault = Fault::Nothing("the pictures that the part begins with could not be decoded");
+
+impl Window {
+    /// Whether pictures are missing between the start of what is wanted and the first that was found, where the track
+    /// begins earlier; in microseconds.
+    pub fn is_missed_by(self, first_us: i64, begins_us: i64) -> bool {
+        self.from_us.is_some_and(|from| begins_us < from && first_us - from >= NO_PICTURE_US)
+    }
+}
 
 /// The filters for pictures of one shape.
 struct Filter {
@@ -158,6 +171,10 @@ impl<'a> VideoPath<'a> {
             if setup.window.excludes(us(pts)) {
                 sink.is_past_end = true;
                 return Ok(());
+            }
+            let is_first = filter.is_none() && before.is_none();
+            if is_first && setup.has_sought && setup.window.is_missed_by(us(pts), us(setup.begins)) {
+                return Err(ASTRAY);
             }
             let shape = |frame: &Frame| frame.picture_shape(time_base, setup.frame_rate);
             if let (Some(mut shown), Some(from)) = (before.take(), setup.window.from_us)
@@ -549,6 +566,7 @@ mod tests {
                 frame_rate,
                 window: Window::default(),
                 begins: 0,
+                has_sought: false,
                 alike: None,
             });
             (sink.encoder, sink.choice) = (Some(Encoder::video(&how, &frame).expect("opens")), choice);
