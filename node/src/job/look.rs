@@ -1,6 +1,6 @@
 //! What a file looks like from its first bytes, for what libav cannot tell: why it would not open.
 
-use std::io;
+use std::{io, ops::Range};
 
 use xora_av::ReadAt;
 
@@ -110,30 +110,85 @@ pub fn canvas(source: &mut dyn ReadAt) -> io::Result<Option<(u32, u32)>> {
     })
 }
 
+/// When each track of an MP4 or MOV ends by its own header, in microseconds of the file. The times of its packets say it
+/// only where the last to be decoded is the last to be shown.
+pub fn track_ends(source: &mut dyn ReadAt) -> io::Result<Vec<u64>> {
+    let Some(index) = find(source, 0..u64::MAX, *b"moov")? else { return Ok(Vec::new()) };
+    // ISO 14496-12, sections 8.2.2 and 8.3.2: behind times that have 32 or 64 bits, as the version says.
+    let Some(movie) = find(source, index.clone(), *b"mvhd")? else { return Ok(Vec::new()) };
+    let scale = number(source, movie.start, [12, 20], [4, 4])?.max(1);
+    let (mut ends, mut rest) = (Vec::new(), index);
+    while let Some(track) = find(source, rest.clone(), *b"trak")? {
+        if let Some(header) = find(source, track.clone(), *b"tkhd")? {
+            let length = number(source, header.start, [20, 28], [4, 8])?;
+            ends.push(u64::try_from(u128::from(length) * 1_000_000 / u128::from(scale)).unwrap_or(u64::MAX));
+        }
+        rest.start = track.end;
+    }
+    Ok(ends)
+}
+
+/// What the first box of a kind holds, of those in a range.
+fn find(source: &mut dyn ReadAt, within: Range<u64>, kind: [u8; 4]) -> io::Result<Option<Range<u64>>> {
+    let mut position = within.start;
+    while let Some(found) = box_at(source, position)?.filter(|_| position < within.end) {
+        if found.kind == kind {
+            return Ok(Some(found.body..found.end));
+        }
+        position = found.end;
+    }
+    Ok(None)
+}
+
+/// A number in a box that comes in two versions, by its place behind the version and its length in bytes.
+fn number(source: &mut dyn ReadAt, body: u64, places: [u64; 2], lengths: [usize; 2]) -> io::Result<u64> {
+    let (mut version, mut bytes) = ([0], [0; 8]);
+    read_full(source, body, &mut version)?;
+    let which = usize::from(version[0] == 1);
+    read_full(source, body + places[which], &mut bytes[8 - lengths[which]..])?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
+/// The head of a box.
+struct Head {
+    kind: [u8; 4],
+    /// Where what it holds begins and ends, in bytes; [`u64::MAX`] for the end of the file.
+    body: u64,
+    end: u64,
+}
+
+fn box_at(source: &mut dyn ReadAt, position: u64) -> io::Result<Option<Head>> {
+    let mut head = [0; 16];
+    if read_full(source, position, &mut head)? < 8 {
+        return Ok(None);
+    }
+    let [s0, s1, s2, s3, kind @ .., l0, l1, l2, l3, l4, l5, l6, l7] = head;
+    let (body, size) = match u32::from_be_bytes([s0, s1, s2, s3]) {
+        0 => (8, u64::MAX),
+        1 => (16, u64::from_be_bytes([l0, l1, l2, l3, l4, l5, l6, l7])),
+        size => (8, u64::from(size)),
+    };
+    Ok(Some(Head { kind, body: position.saturating_add(body), end: position.saturating_add(size.max(8)) }))
+}
+
 /// Goes from box to box.
 fn walk(source: &mut dyn ReadAt, mut found: Mp4) -> io::Result<Mp4> {
     let mut position = 0_u64;
     let (mut has_index, mut has_media) = (false, false);
     let ended = |has_index| if has_index { Boxes::Whole } else { Boxes::NoIndex };
     for _ in 0..BOXES {
-        let mut head = [0; 16];
-        let length = read_full(source, position, &mut head)?;
-        if length < 8 {
+        let Some(Head { kind, end, .. }) = box_at(source, position)? else {
             return Ok(Mp4 { boxes: ended(has_index), ..found });
-        }
-        let [s0, s1, s2, s3, kind @ .., l0, l1, l2, l3, l4, l5, l6, l7] = head;
+        };
         has_index |= kind == *b"moov";
         has_media |= kind == *b"mdat";
         found.is_index_first |= kind == *b"moov" && !has_media;
         found.is_fragmented |= kind == *b"moof";
-        let size = match u32::from_be_bytes([s0, s1, s2, s3]) {
-            // To the end of the file.
-            0 => return Ok(Mp4 { boxes: ended(has_index), ..found }),
-            1 => u64::from_be_bytes([l0, l1, l2, l3, l4, l5, l6, l7]),
-            size => u64::from(size),
-        };
-        position = position.saturating_add(size.max(8));
-        if source.size().is_some_and(|end| position > end) {
+        position = end;
+        if end == u64::MAX {
+            return Ok(Mp4 { boxes: ended(has_index), ..found });
+        }
+        if source.size().is_some_and(|size| end > size) {
             return Ok(Mp4 { boxes: Boxes::Cut, ..found });
         }
     }

@@ -404,3 +404,17 @@ fn a_part_of_pictures_without_whole_ones_in_between_is_exact() {
         assert_eq!((times.first(), times.len()), (Some(&0), 50), "{format:?}");
     }
 }
+
+/// A recording of a screen stands still for long. What is decoded last is then shown before what is shown last.
+#[test]
+fn a_last_picture_that_comes_late_or_stays_long_is_no_fault() {
+    let still = "-f lavfi -i testsrc2=s=160x120:r=25:d=4,select='lt(n,25)+eq(n,99)' -vsync vfr";
+    let h264 = synth("pit-still-screen.mp4", &format!("{still} -c:v libx264 -preset medium -pix_fmt yuv420p"));
+    let made = transcode(&h264, Format::Mp4);
+    assert_eq!(made.strategy.kind, StrategyKind::Remux);
+    assert_eq!(made.receipt.duration_us.map(|us| us / 10_000), Some(400));
+    let other = synth("pit-still-screen.mkv", &format!("{still} -c:v mpeg4"));
+    let made = trim(&other, 0, 1_900_000, Format::Mp4);
+    assert_eq!(made.receipt.duration_us.map(|us| us / 10_000), Some(190));
+    assert_eq!(picture_times(&made.file).last(), Some(&960));
+}

@@ -7,13 +7,15 @@ use xora_shared::{
 };
 
 use crate::{
-    ipc::{Limits, Source},
+    ipc::{JobFailure, Limits, Source},
     job::{
         damage::Damage,
         decode::decode,
         fault::{Done, Fault},
         link::Link,
+        look::track_ends,
         probe,
+        source::RemoteInput,
     },
 };
 
@@ -45,7 +47,10 @@ pub fn verify(link: &Link, source: &Source, expect: &Expectation, limits: &Limit
     };
     let found = Found::of(&input);
     found.compare(expect, &mut problems);
-    let (scan, coverage) = scan(&mut input, &found, expect, size, &mut problems)?;
+    let (mut scan, coverage) = scan(&mut input, &found, expect, size, &mut problems)?;
+    if expect.format.has_index() {
+        scan.believe_header(link, source, &found)?;
+    }
     scan.compare(expect, &mut problems);
     decode_edges(&mut input, &found, expect, limits, &mut problems)?;
     decode_joints(&mut input, &found, expect, limits, &mut problems)?;
@@ -68,7 +73,7 @@ fn generous(limits: &Limits) -> Limits {
 fn unopened(fault: Fault, mut problems: Vec<String>) -> Done<VerifyReport> {
     let message = match fault.into_failure() {
         None => return Err(Fault::Gone),
-        Some(crate::ipc::JobFailure::Known { message, .. }) => message,
+        Some(JobFailure::Known { message, .. }) => message,
         Some(other) => return Err(Fault::Job(other)),
     };
     problems.push(format!("the output cannot be opened: {message}"));
@@ -159,6 +164,21 @@ struct Scan {
 }
 
 impl Scan {
+    /// Takes the length of the pictures from the header of their track: libav adds up what lies between the times at which
+    /// they are decoded, and leaves out how long the last is shown, where that is not the last to be decoded.
+    fn believe_header(&mut self, link: &Link, source: &Source, found: &Found) -> Done<()> {
+        let Some(stream) = &found.video else { return Ok(()) };
+        let mut bytes = RemoteInput::new(link.clone(), 0, source.size);
+        let ends = track_ends(&mut bytes).map_err(|_| Fault::Job(JobFailure::Unreadable))?;
+        let start = stream.start.map_or(0, |start| rescale(start, stream.time_base, MICROSECONDS));
+        if let Some(end) = ends.get(stream.index) {
+            let length = end.saturating_add_signed(-start);
+            self.video_us = Some(length);
+            self.duration_us = self.audio_us.unwrap_or(0).max(length);
+        }
+        Ok(())
+    }
+
     fn compare(&self, expect: &Expectation, problems: &mut Vec<String>) {
         if let Some(video) = &expect.video {
             let frames = self.frames;
