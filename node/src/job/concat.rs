@@ -41,7 +41,7 @@ pub fn run(
     link: &Link,
     sources: &[Source],
     format: Format,
-    tried: Tried,
+    tried: &Tried,
     limits: &Limits,
     (threads, hardware): (u32, &[String]),
 ) -> Done<RunReport> {
@@ -52,16 +52,15 @@ pub fn run(
     }
     check_length(&inputs, limits)?;
     link.stage(Stage::Plan);
-    let Tried { index_bytes, uncopyable, has_address: _ } = tried;
     let headers: Vec<Vec<Vec<u8>>> = inputs
         .iter()
         .map(|(input, probe)| probe.streams.iter().map(|stream| input.header(stream.index)).collect())
         .collect();
     let candidates = inputs.iter().zip(&headers).map(|((_, probe), headers)| Candidate { probe, headers });
     let candidates: Vec<_> = candidates.collect();
-    let Plan { mut strategy, fates, join } = decide(&candidates, format, abilities(uncopyable.is_none(), false))?;
-    strategy.reasons.extend(uncopyable.map(|why| format!("encoded, because copying did not work: {why}")));
-    let layout = Layout::of(format, join.expected_bytes, join.packets, index_bytes);
+    let Plan { mut strategy, fates, join } = decide(&candidates, format, abilities(tried.uncopyable.is_none(), false))?;
+    strategy.reasons.extend(tried.reasons());
+    let layout = Layout::of(format, join.expected_bytes, join.packets, tried.index_bytes);
     link.planned(strategy, format, join.expected_bytes, layout.part_size)?;
     link.stage(Stage::Transcode);
     make(link, &mut inputs, &join, layout, fates, (limits, threads, hardware))

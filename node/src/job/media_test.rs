@@ -15,7 +15,7 @@ use std::{
 
 use xora_shared::{
     failure::FailureKind,
-    media::{Compress, FileType, Format, RateControl, Recipe, Thumbnail, VideoCodec, Wanted},
+    media::{Compress, FileType, Format, RateControl, Recipe, Resize, Scale, Thumbnail, VideoCodec, Wanted},
     report::{Expectation, Fate, RunReport, Strategy, Unchanged, VerifyReport},
 };
 
@@ -501,6 +501,22 @@ fn each_limit_is_named_when_it_is_exceeded() {
 }
 
 #[test]
+fn what_would_become_larger_than_the_limit_is_refused() {
+    let limits = Limits { pixels: 320 * 240, ..LIMITS };
+    let bytes = fs::read(film()).expect("film");
+    let scale = Scale { width: Some(322), height: Some(240), only_down: false };
+    let wide = synth("wide-pixels.mp4", &format!("-i {} -c copy -aspect 16:9", film().display()));
+    for (input, wanted, size) in [
+        (&bytes, wanted(Recipe::Resize(Resize { scale }), Format::Mp4), "322x240"),
+        (&fs::read(wide).expect("file"), compress(Format::Mp4), "426x240"),
+    ] {
+        let (kind, message) = refused(input, wanted, limits.clone());
+        assert_eq!(kind, FailureKind::InputTooLarge, "{message}");
+        assert!(message.contains(size) && message.contains("76800 pixels"), "{message}");
+    }
+}
+
+#[test]
 fn a_read_that_fails_is_never_taken_for_the_end() {
     let bytes = fs::read(film()).expect("film");
     for fail_from in [0, bytes.len() as u64 / 2, bytes.len() as u64 - 1] {
@@ -523,6 +539,8 @@ fn an_index_that_does_not_fit_asks_for_more_and_then_fits() {
     };
     let again = supervise(with(Some(needed)), LIMITS, &bytes, None);
     assert!(matches!(again.messages.last(), Some(Up::Produced(_))));
+    let says_so = |message: &Up| matches!(message, Up::Planned { strategy, .. } if strategy.reasons.iter().any(|reason| reason.contains("its index")));
+    assert!(again.messages.iter().any(says_so));
 }
 
 #[test]

@@ -92,7 +92,7 @@ fn work(link: &Link, assignment: Assignment) -> Done<Up> {
     let Assignment { work, limits, threads, hardware } = assignment;
     match work {
         Work::Run { inputs, wanted, index_bytes, uncopyable, has_address } => {
-            let tried = Tried { has_address, index_bytes, uncopyable };
+            let tried = &Tried { has_address, index_bytes, uncopyable };
             if wanted.recipe == Recipe::Concat {
                 let joined = concat::run(link, &inputs, wanted.format, tried, &limits, (threads, &hardware));
                 return joined.map(|report| Up::Produced(Box::new(report)));
@@ -120,21 +120,30 @@ struct Tried {
     uncopyable: Option<String>,
 }
 
+impl Tried {
+    /// What the earlier try has changed, in words.
+    fn reasons(&self) -> impl Iterator<Item = String> {
+        let encoded = self.uncopyable.as_ref().map(|why| format!("encoded, because copying did not work: {why}"));
+        let again =
+            self.index_bytes.map(|_| "made once more, because its index needed more room than was kept".to_owned());
+        encoded.into_iter().chain(again)
+    }
+}
+
 fn run_one(
     link: &Link,
     source: &Source,
     wanted: &Wanted,
-    tried: Tried,
+    tried: &Tried,
     limits: &Limits,
     (threads, hardware): (u32, &[String]),
 ) -> Done<Up> {
     link.stage(Stage::Probe);
     let (mut input, probe) = probe::open(link, 0, source, limits)?;
     link.stage(Stage::Plan);
-    let Tried { has_address, index_bytes, uncopyable } = tried;
     let Plan { mut strategy, fates, make } =
-        plan::decide(&probe, wanted, abilities(uncopyable.is_none(), has_address))?;
-    strategy.reasons.extend(uncopyable.map(|why| format!("encoded, because copying did not work: {why}")));
+        plan::decide(&probe, wanted, abilities(tried.uncopyable.is_none(), tried.has_address))?;
+    strategy.reasons.extend(tried.reasons());
     let report = match make {
         Make::Nothing(facts) => {
             let verified = seen(&probe);
@@ -143,7 +152,7 @@ fn run_one(
             return Ok(Up::Unchanged(Box::new(unchanged)));
         }
         Make::Film(film) => {
-            let layout = Layout::of(film.format, film.expected_bytes, film.packets, index_bytes);
+            let layout = Layout::of(film.format, film.expected_bytes, film.packets, tried.index_bytes);
             link.planned(strategy, film.format, film.expected_bytes, layout.part_size)?;
             link.stage(Stage::Transcode);
             let job = film::Job { link, probe: &probe, limits, threads, hardware, seeks: true };

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use xora_av::{Color, Orientation, PictureShape, Rational};
 
+use crate::job::fault::{Done, Fault};
+
 /// What the output's pictures must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Picture {
@@ -62,6 +64,17 @@ pub struct Chain {
     pub color: Color,
     /// Whether high dynamic range was there and could not be mapped.
     pub hdr_left: bool,
+}
+
+impl Chain {
+    /// Fails where what comes out has more pixels than this.
+    pub fn within(self, limit: u64) -> Done<Self> {
+        let (width, height) = (self.width, self.height);
+        if u64::from(width) * u64::from(height) <= limit {
+            return Ok(self);
+        }
+        Err(Fault::too_large(format!("the pictures would become {width}x{height}; the limit is {limit} pixels")))
+    }
 }
 
 /// Aspects of a pixel beyond this, either way, are mistakes, not pictures.

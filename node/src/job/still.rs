@@ -192,11 +192,7 @@ fn scan(input: &mut Input, decoder: &mut Decoder, stream: &Stream, target: i64, 
 fn fit(frame: &mut Frame, decoder: &Decoder, want: &Picture, limits: &Limits) -> Done<Frame> {
     let shape = frame.picture_shape(decoder.time_base(), Rational(0, 1));
     let deinterlace = want.deinterlace || frame.field_order() != FieldOrder::Progressive;
-    let chain = chain(&shape, &Picture { deinterlace, ..want.clone() });
-    let (width, height, limit) = (chain.width, chain.height, limits.pixels);
-    if u64::from(width) * u64::from(height) > limit {
-        return Err(Fault::too_large(format!("the picture would be {width}x{height}; the limit is {limit} pixels")));
-    }
+    let chain = chain(&shape, &Picture { deinterlace, ..want.clone() }).within(limits.pixels)?;
     let mut graph = Graph::pictures(&shape, &chain.text, 1)?;
     // Some filters wait for a time.
     frame.set_pts(Some(0));

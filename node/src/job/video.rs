@@ -222,15 +222,15 @@ fn show(
         (Some(filter), _) if filter.shape == shape => filter,
         (Some(mut other), None) => {
             drain(&mut other, None, sink, mux)?;
-            Filter::build(shape, &sink.later_picture(), setup.threads)?
+            Filter::build(shape, &sink.later_picture(), setup)?
         }
-        (None, None) => Filter::build(shape, &first_picture(picture, frame), setup.threads)?,
+        (None, None) => Filter::build(shape, &first_picture(picture, frame), setup)?,
         (other, Some(alike)) => {
             if let Some(mut other) = other {
                 drain(&mut other, None, sink, mux)?;
             }
             let chain = sink.make_alike(chain(&shape, &first_picture(picture, frame)), alike);
-            Filter::of(shape, chain, setup.threads)?
+            Filter::of(shape, chain, setup)?
         }
     };
     drain(&mut fitting, Some(frame), sink, mux)?;
@@ -245,13 +245,14 @@ fn first_picture(picture: &Picture, frame: &Frame) -> Picture {
 }
 
 impl Filter {
-    fn build(shape: PictureShape, picture: &Picture, threads: u32) -> Done<Self> {
+    fn build(shape: PictureShape, picture: &Picture, setup: &Setup) -> Done<Self> {
         let chain = chain(&shape, picture);
-        Self::of(shape, chain, threads)
+        Self::of(shape, chain, setup)
     }
 
-    fn of(shape: PictureShape, chain: Chain, threads: u32) -> Done<Self> {
-        let graph = Graph::pictures(&shape, &chain.text, threads)?;
+    fn of(shape: PictureShape, chain: Chain, setup: &Setup) -> Done<Self> {
+        let chain = chain.within(setup.max_pixels)?;
+        let graph = Graph::pictures(&shape, &chain.text, setup.threads)?;
         Ok(Self { graph, shape, chain, end: 0 })
     }
 }
