@@ -319,6 +319,12 @@ fn extracted_sound_is_copied_into_its_own_format_or_encoded_to_the_fallback() {
         assert!(film.video.is_none() && fates[0].fate == Fate::Dropped && fates[0].reason.is_some());
     }
     let recipe = Recipe::ExtractAudio(ExtractAudio { cut: Cut::default() });
+    let default = Stream { is_default: true, ..with_codec("mp3", audio(2, 48_000, 2)) };
+    let tracks = || vec![hd(), stereo(), default.clone()];
+    let (film, _) = film_of(tracks(), &Wanted { recipe: recipe.clone(), format: Format::Mp3 });
+    assert_eq!((film.format, film.audio.map(|track| track.stream)), (Format::Aac, Some(1)), "the first, as stated");
+    let (film, _) = film_of(tracks(), &Wanted { recipe: Recipe::Transcode, format: Format::Mp4 });
+    assert_eq!(film.audio.map(|track| track.stream), Some(2), "what a player takes");
     let (kind, message) = refusal(vec![hd()], &Wanted { recipe, format: Format::Mp3 });
     assert_eq!(kind, FailureKind::InputUnsupported);
     assert!(message.contains("no sound"), "{message}");

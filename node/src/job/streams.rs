@@ -16,10 +16,16 @@ pub fn pick_video(streams: &[Stream]) -> Option<&Stream> {
 
 /// The sound: what a player takes by default, else the first.
 pub fn pick_audio(streams: &[Stream]) -> Option<&Stream> {
-    let audible = |stream: &&Stream| {
-        stream.kind == Kind::Audio && stream.codec != "none" && stream.sample_rate > 0 && stream.channels > 0
-    };
-    streams.iter().rev().filter(audible).max_by_key(|stream| stream.is_default)
+    streams.iter().filter(|stream| is_audible(stream)).find(|stream| stream.is_default).or_else(|| first_audio(streams))
+}
+
+/// The first sound.
+pub fn first_audio(streams: &[Stream]) -> Option<&Stream> {
+    streams.iter().find(|stream| is_audible(stream))
+}
+
+fn is_audible(stream: &Stream) -> bool {
+    stream.kind == Kind::Audio && stream.codec != "none" && stream.sample_rate > 0 && stream.channels > 0
 }
 
 /// The picture that belongs to the file.

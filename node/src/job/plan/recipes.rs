@@ -13,7 +13,7 @@ use super::{
 use crate::job::{
     fault::{Done, Fault},
     probe::Probe,
-    streams::{fates, pick_audio, pick_video},
+    streams::{fates, first_audio, pick_audio, pick_video},
 };
 
 /// Quality where a recipe states none: x264's own default, at which few see a difference.
@@ -21,12 +21,17 @@ pub const CRF: u8 = 23;
 /// The same for VP9, whose scale runs to 63: what libvpx's guide for video on demand gives for 1080p.
 const CRF_VP9: u8 = 31;
 
+/// Chooses a stream, if one will do.
+pub type Pick = for<'a> fn(&'a [Stream]) -> Option<&'a Stream>;
+
 /// What a recipe wishes for, before it is known what the input has.
 pub struct Wish {
     /// What is written.
     pub format: Format,
     /// The pictures, where they are encoded; none for sound only.
     pub video: Option<VideoWish>,
+    /// Which sound is taken.
+    pub sound: Pick,
     /// Whether pictures may be copied.
     pub copies_video: bool,
     /// Whether sound may be copied.
@@ -48,6 +53,7 @@ pub fn proxy(probe: &Probe, recipe: &Proxy, abilities: Abilities) -> Done<Plan> 
     let wish = Wish {
         format: Format::Mp4,
         video: Some(VideoWish { codec: VideoCodec::H264, rate: recipe.rate, scale: recipe.scale, keys }),
+        sound: pick_audio,
         copies_video: false,
         copies_audio: false,
         cut: recipe.cut,
@@ -81,6 +87,7 @@ pub fn compress(probe: &Probe, recipe: &Compress, format: Format, abilities: Abi
     let wish = Wish {
         format,
         video: Some(VideoWish { codec, rate, scale: Scale::default(), keys: Keys::AsEncoder }),
+        sound: pick_audio,
         copies_video: false,
         copies_audio: false,
         cut: Cut::default(),
@@ -95,6 +102,7 @@ pub fn transcode(probe: &Probe, format: Format, abilities: Abilities) -> Done<Pl
     let wish = Wish {
         format,
         video: video_in(format, Scale::default()),
+        sound: pick_audio,
         copies_video: true,
         copies_audio: true,
         cut: Cut::default(),
@@ -109,6 +117,7 @@ pub fn resize(probe: &Probe, recipe: &Resize, format: Format, abilities: Abiliti
     let wish = Wish {
         format,
         video: video_in(format, recipe.scale),
+        sound: pick_audio,
         copies_video: false,
         copies_audio: true,
         cut: Cut::default(),
@@ -123,6 +132,7 @@ pub fn trim(probe: &Probe, recipe: &Trim, format: Format, abilities: Abilities) 
     let wish = Wish {
         format,
         video: video_in(format, Scale::default()),
+        sound: pick_audio,
         copies_video: true,
         copies_audio: true,
         cut: recipe.cut,
@@ -136,7 +146,7 @@ pub fn trim(probe: &Probe, recipe: &Trim, format: Format, abilities: Abilities) 
 pub fn extract_audio(probe: &Probe, recipe: &ExtractAudio, format: Format, abilities: Abilities) -> Done<Plan> {
     // Encoding anew loses nothing of these.
     let is_kept = |own: &Format| abilities.copy || matches!(own, Format::Flac | Format::Wav);
-    let own = pick_audio(&probe.streams).and_then(tracks::own_format).filter(is_kept);
+    let own = first_audio(&probe.streams).and_then(tracks::own_format).filter(is_kept);
     let fallback = if format.file_type() == FileType::Audio { format } else { Format::Mp3 };
     let reason = match own {
         Some(Format::Flac) if !recipe.cut.is_whole() || !abilities.copy => {
@@ -151,6 +161,7 @@ pub fn extract_audio(probe: &Probe, recipe: &ExtractAudio, format: Format, abili
     let wish = Wish {
         format: own.unwrap_or(fallback),
         video: None,
+        sound: first_audio,
         copies_video: false,
         copies_audio: true,
         cut: recipe.cut,
@@ -177,7 +188,7 @@ pub(super) fn video_in(format: Format, scale: Scale) -> Option<VideoWish> {
 pub fn film(probe: &Probe, wish: &Wish, abilities: Abilities) -> Done<Plan> {
     let streams = &probe.streams;
     let video = wish.video.as_ref().and_then(|_| pick_video(streams));
-    let audio = pick_audio(streams);
+    let audio = (wish.sound)(streams);
     check_there(probe, wish, video, audio)?;
     let candidates: Vec<&Stream> = video.into_iter().chain(audio).collect();
     let first = candidates.iter().filter_map(|stream| start_us(stream)).min();
@@ -201,7 +212,7 @@ pub fn film(probe: &Probe, wish: &Wish, abilities: Abilities) -> Done<Plan> {
         Track { stream: stream.index, way }
     });
     if wish.video.is_some() && pick_video(streams).is_none() {
-        reasons.push("the input has no moving pictures, so the output has sound only".to_owned());
+        reasons.push("the input has no moving pictures that can be read, so the output has sound only".to_owned());
     }
     let chosen: Vec<&Stream> = video.into_iter().chain(audio).collect();
     let duration_us = length_us(probe, wish.cut);

@@ -51,6 +51,7 @@ pub fn web_ready(probe: &Probe, recipe: &WebReady, abilities: Abilities) -> Done
             scale: chosen.map_or_else(Scale::default, |encode| encode.scale),
             keys: Keys::EverySecond,
         }),
+        sound: pick_audio,
         copies_video: obstacle.is_none(),
         copies_audio: true,
         cut: Cut::default(),
