@@ -1,0 +1,31 @@
+//! What files as they are found in the wild have shown.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use xora_shared::media::{ExtractAudio, Format, Recipe};
+
+use crate::job::{
+    copy_test::{decoded, transcode},
+    media_test::{PICTURES, SOUND, entry, make, make_of_all, synth, wanted},
+    recipe_test::{cut, sound_ms},
+};
+
+#[test]
+fn what_old_recorders_and_editors_wrote_is_read() {
+    let films = [
+        ("found-screen.avi", "-c:v zmbv -c:a adpcm_ms"),
+        ("found-old.avi", "-c:v msvideo1 -pix_fmt rgb555le -c:a pcm_u8"),
+        ("found-screen.flv", "-c:v flashsv -ar 22050 -c:a nellymoser"),
+        ("found-old.mov", "-c:v rpza -pix_fmt rgb555le -c:a pcm_s16be"),
+        ("found-camera.mov", "-c:v cfhd -c:a pcm_s24le"),
+        ("found-wavelets.mkv", "-c:v vc2 -strict -1 -c:a libspeex -ar 16000"),
+    ];
+    for (name, codecs) in films {
+        let made = transcode(&synth(name, &format!("{PICTURES} {SOUND} {codecs} -ac 1")), Format::Mp4);
+        assert_eq!(decoded(&made.file, "0:v:0").len(), 50, "{name}");
+        assert!((sound_ms(&made.file) - 2000).abs() < 80, "{name}: {}", sound_ms(&made.file));
+    }
+}
