@@ -29,3 +29,18 @@ fn what_old_recorders_and_editors_wrote_is_read() {
         assert!((sound_ms(&made.file) - 2000).abs() < 80, "{name}: {}", sound_ms(&made.file));
     }
 }
+
+#[test]
+fn the_first_sound_of_wma_is_whole() {
+    // As other encoders do it: the first sound that comes out lasts one packet into the second.
+    let times = "-bsf:a setts=ts=if(gt(N\\,2)\\,TS-46\\,TS)";
+    let sound = "-f lavfi -i anoisesrc=d=3:r=44100:seed=2 -ac 2";
+    let input = synth("found-first.wma", &format!("{sound} -c:a wmav2 -b:a 96k {times}"));
+    let expected = sound_ms(&input);
+    for format in [Format::Wav, Format::Mp4] {
+        let made = transcode(&input, format);
+        assert!((sound_ms(&made.file) - expected).abs() <= 25, "{} of {expected}", sound_ms(&made.file));
+    }
+    let joined = sound_ms(&make_of_all(&[&input, &input], wanted(Recipe::Concat, Format::Wav)).file);
+    assert!((0..=200).contains(&(joined - 2 * expected)), "{joined} of {expected}");
+}
