@@ -44,3 +44,15 @@ fn the_first_sound_of_wma_is_whole() {
     let joined = sound_ms(&make_of_all(&[&input, &input], wanted(Recipe::Concat, Format::Wav)).file);
     assert!((0..=200).contains(&(joined - 2 * expected)), "{joined} of {expected}");
 }
+
+#[test]
+fn tags_behind_the_end_are_no_damage() {
+    let whole = synth("found-whole.wv", "-f lavfi -i sine=d=2:r=44100 -c:a wavpack");
+    let mut bytes = fs::read(&whole).expect("file");
+    bytes.extend(b"TAG");
+    bytes.resize(bytes.len() + 4000, b' ');
+    let input = whole.with_file_name("found-tagged.wv");
+    fs::write(&input, bytes).expect("written");
+    let made = make_of_all(&[&input, &input, &input], wanted(Recipe::Concat, Format::Wav));
+    assert!((sound_ms(&made.file) - 6000).abs() <= 20, "{}", sound_ms(&made.file));
+}
