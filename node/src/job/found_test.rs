@@ -56,3 +56,15 @@ fn tags_behind_the_end_are_no_damage() {
     let made = make_of_all(&[&input, &input, &input], wanted(Recipe::Concat, Format::Wav));
     assert!((sound_ms(&made.file) - 6000).abs() <= 20, "{}", sound_ms(&made.file));
 }
+
+#[test]
+fn flac_comes_out_of_mp4_whole() {
+    let sound = "-f lavfi -i sine=d=3.3:r=48000";
+    // Some say of the last packet that it has no length.
+    let lengths = "-bsf:a setts=duration=if(eq(N\\,34)\\,0\\,DURATION)";
+    let input = synth("found-flac.mp4", &format!("{sound} -c:a flac -strict -2 {lengths}"));
+    let extract = Recipe::ExtractAudio(ExtractAudio { cut: cut(0, None) });
+    let made = make(&input, wanted(extract, Format::Mp3));
+    assert_eq!(made.report.facts.format, Format::Flac);
+    assert!((sound_ms(&made.file) - 3300).abs() <= 1, "{}", sound_ms(&made.file));
+}
