@@ -68,3 +68,13 @@ fn flac_comes_out_of_mp4_whole() {
     assert_eq!(made.report.facts.format, Format::Flac);
     assert!((sound_ms(&made.file) - 3300).abs() <= 1, "{}", sound_ms(&made.file));
 }
+
+#[test]
+fn ambisonics_are_heard() {
+    let four = "-af pan=4.0|c0=c0|c1=0.1*c0|c2=0.2*c0|c3=0.3*c0 -c:a libopus -mapping_family 2";
+    let input = synth("found-ambisonic.webm", &format!("-f lavfi -i sine=d=2:r=48000 {four}"));
+    for (format, channels) in [(Format::Mp4, "2"), (Format::Mp3, "2"), (Format::Wav, "4")] {
+        let made = transcode(&input, format);
+        assert_eq!(entry(&made.file, "a:0", "channels"), channels, "{format:?}");
+    }
+}
