@@ -78,3 +78,29 @@ fn ambisonics_are_heard() {
         assert_eq!(entry(&made.file, "a:0", "channels"), channels, "{format:?}");
     }
 }
+
+/// Marks the first group of pictures as one that needs nothing from before it.
+fn close_first_group(file: &Path) -> PathBuf {
+    let mut bytes = fs::read(file).expect("file");
+    let head = bytes.windows(4).position(|window| window == [0, 0, 1, 0xb8]).expect("a group");
+    bytes[head + 7] = bytes[head + 7] & !0x20 | 0x40;
+    let closed = file.with_file_name("found-closed.ts");
+    fs::write(&closed, bytes).expect("written");
+    closed
+}
+
+#[test]
+fn pictures_from_before_the_start_of_a_file_do_not_shift_it() {
+    let long = "-f lavfi -i testsrc2=s=320x240:r=25:d=4 -c:v mpeg2video -bf 2 -g 12 -b:v 2M";
+    let long = synth("found-long.ts", long);
+    let input = synth("found-cut.ts", &format!("-ss 1 -i {} -c copy", long.display()));
+    let shown = decoded(&input, "0:v:0").len();
+    let input = close_first_group(&input);
+    assert_eq!(decoded(&input, "0:v:0").len(), shown + 2, "they can be decoded");
+    for format in [Format::Mp4, Format::Webm] {
+        let made = transcode(&input, format);
+        assert_eq!(decoded(&made.file, "0:v:0").len(), shown, "{format:?}");
+    }
+    let made = make_of_all(&[&input, &input], wanted(Recipe::Concat, Format::Mp4));
+    assert_eq!(decoded(&made.file, "0:v:0").len(), 2 * shown);
+}
