@@ -6,7 +6,8 @@ use futures_util::{
     StreamExt,
     future::{Either, select},
 };
-use worker::{AbortController, Delay, Fetch, Headers, Request, RequestInit, RequestRedirect, Response};
+use web_sys::{RequestInit, RequestRedirect};
+use worker::{AbortController, Delay, Fetch, Headers, Request, Response};
 
 /// What to send.
 pub struct Outgoing<'a> {
@@ -62,13 +63,14 @@ fn request(Outgoing { method, url, headers, body }: Outgoing<'_>) -> worker::Res
     for (name, value) in headers {
         all.set(name, value)?;
     }
-    let mut init = RequestInit::new();
-    init.with_method(method.to_owned().into()).with_headers(all);
+    let init = RequestInit::new();
+    init.set_method(method);
+    init.set_headers(&all.0);
     if !body.is_empty() {
-        init.with_body(Some(body.into()));
+        init.set_body(&body.into());
     }
-    init.redirect = RequestRedirect::Manual;
-    Request::new_with_init(url, &init)
+    init.set_redirect(RequestRedirect::Manual);
+    Ok(web_sys::Request::new_with_str_and_init(url, &init)?.into())
 }
 
 async fn read(mut response: Response, timeout: impl Future<Output = ()> + Unpin, limit: usize) -> Answer {

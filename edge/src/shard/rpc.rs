@@ -2,7 +2,8 @@
 //! caller's: what it says is passed on as it stands, and parsed only where the Worker needs it itself.
 
 use serde::{Serialize, de::DeserializeOwned};
-use worker::{Method, Request, RequestInit, Response, Result, Stub};
+use web_sys::RequestInit;
+use worker::{Headers, Request, Response, Result, Stub};
 use xora_shared::json;
 
 use crate::{error::ApiError, routes::Reply};
@@ -17,10 +18,13 @@ pub async fn open(stub: &Stub, op: &str, body: String) -> Result<Response, ApiEr
 }
 
 async fn call(stub: &Stub, op: &str, origin: &str, body: String) -> Result<Response> {
-    let mut init = RequestInit::new();
-    init.with_method(Method::Post).with_body(Some(body.into()));
-    init.headers.set(ORIGIN, origin)?;
-    stub.fetch_with_request(Request::new_with_init(&format!("https://object/{op}"), &init)?).await
+    let (init, headers) = (RequestInit::new(), Headers::new());
+    headers.set(ORIGIN, origin)?;
+    init.set_method("POST");
+    init.set_headers(&headers.0);
+    init.set_body(&body.into());
+    let request = web_sys::Request::new_with_str_and_init(&format!("https://object/{op}"), &init)?;
+    stub.fetch_with_request(request.into()).await
 }
 
 /// Asks an object and passes its answer on, refusals included.
