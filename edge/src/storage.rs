@@ -70,7 +70,8 @@ impl Storage {
             Self::Managed { direct: Some(opened), .. } | Self::Own(_, opened) => {
                 let text = number.to_string();
                 let query = [("partNumber", text.as_str()), ("uploadId", upload.upload_id.as_str())];
-                let call = Call { method: "PUT", key: &upload.key, query: &query };
+                let query = if upload.upload_id.is_empty() { &[][..] } else { &query };
+                let call = Call { method: "PUT", key: &upload.key, query };
                 let url = opened.presign(call, signer.part_seconds()).map_err(Trouble::from)?;
                 Ok(PartTarget { number, url, headers: Headers::new() })
             }
@@ -132,6 +133,7 @@ impl Storage {
     /// Aborts a multipart upload. One that is complete or gone cannot be aborted, and need not.
     pub async fn abort(&self, Upload { key, upload_id }: &Upload) {
         match self {
+            _ if upload_id.is_empty() => {}
             Self::Managed { bucket, .. } => {
                 if let Ok(upload) = bucket.resume_multipart_upload(key.as_str(), upload_id.as_str()) {
                     let _ = upload.abort().await;

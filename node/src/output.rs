@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use reqwest::{
     Body, Client, Response, StatusCode,
-    header::{CONTENT_LENGTH, ETAG},
+    header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG},
 };
 use tokio::{
     sync::{Mutex, OwnedMutexGuard},
@@ -79,6 +79,7 @@ impl From<StorageFault> for NotTaken {
 /// See the module. Dropping it stops what is on its way.
 pub struct Output {
     ledger: Ledger,
+    begin: OutputBegin,
     sender: Arc<Sender>,
     on_their_way: JoinSet<Result<PartDone, StorageFault>>,
     done: Vec<PartDone>,
@@ -120,7 +121,8 @@ pub struct Stored {
 }
 
 impl Output {
-    /// Opens an output without waiting for it: the first part waits.
+    /// Opens an output without waiting for it: the first part waits. What is hardly more than one part is to be written by
+    /// one request, without a multipart upload.
     pub fn begin(
         edge: Arc<Edge>,
         ways: Ways,
@@ -129,10 +131,11 @@ impl Output {
         Sizes { expected_bytes, part_size, max_bytes }: Sizes,
     ) -> Result<Self, NotTaken> {
         let ledger = Ledger::new(part_size, max_bytes).map_err(NotTaken::Breach)?;
-        let begin = OutputBegin { hold: held.hold.clone(), format, part_size };
-        let sender = Arc::new(Sender { edge, ways, held, targets: Arc::default() });
+        let begin = OutputBegin { hold: held.hold.clone(), format, part_size, single: expected_bytes < part_size / 2 };
+        let sender = Arc::new(Sender { edge, ways, held, format, targets: Arc::default() });
         let mut output = Self {
             ledger,
+            begin: begin.clone(),
             sender: Arc::clone(&sender),
             on_their_way: JoinSet::new(),
             done: Vec::new(),
@@ -151,6 +154,9 @@ impl Output {
     /// Takes a part. Waits while enough others are on their way.
     pub async fn take(&mut self, number: u32, bytes: Vec<u8>) -> Result<(), NotTaken> {
         self.ledger.enter(number, bytes.len() as u64)?;
+        if self.begin.single && bytes.len() as u64 == self.ledger.part_size {
+            self.begin_parts().await?;
+        }
         let bytes = Bytes::from(bytes);
         if let Some(mut digest) = self.digest.take() {
             let summed = bytes.clone();
@@ -175,12 +181,25 @@ impl Output {
         while !self.on_their_way.is_empty() {
             self.one_more().await?;
         }
+        if let Targets { read_url: Some(read_url), foreign, .. } = &*self.sender.targets.lock().await {
+            let sum = self.digest.map_or(Sum::ReadBack, Digest::finish);
+            return Ok(Stored { bytes, sum, read_url: read_url.clone(), foreign: *foreign });
+        }
         self.done.sort_by_key(|part| part.number);
         let parts = std::mem::take(&mut self.done);
         let finish = OutputFinish { hold: self.sender.held.hold.clone(), bytes, parts };
         let finished = retry(|| self.sender.edge.finish(&finish)).await?;
         let sum = self.digest.map_or(Sum::ReadBack, Digest::finish);
         Ok(Stored { bytes, sum, read_url: finished.read_url, foreign: finished.foreign })
+    }
+
+    /// Begins again: there are more parts than was thought.
+    async fn begin_parts(&mut self) -> Result<(), StorageFault> {
+        self.begin.single = false;
+        while !self.on_their_way.is_empty() {
+            self.one_more().await?;
+        }
+        self.sender.open(Arc::clone(&self.sender.targets).lock_owned().await, self.begin.clone()).await
     }
 
     /// Bytes taken so far.
@@ -246,11 +265,30 @@ struct Sender {
     edge: Arc<Edge>,
     ways: Ways,
     held: Arc<Held>,
+    format: Format,
     targets: Arc<Mutex<Targets>>,
 }
 
-/// Where parts go, by number.
-type Targets = BTreeMap<u32, Target>;
+/// Where an output goes.
+#[derive(Default)]
+struct Targets {
+    /// Where parts go, by number.
+    parts: BTreeMap<u32, Target>,
+    /// Where to read it back, when the first part is all of it.
+    read_url: Option<String>,
+    foreign: bool,
+}
+
+impl Targets {
+    /// Takes the answer to what was asked at `asked`. Targets count as good for nine tenths of their time: a slow clock or
+    /// a slow start must not make them late.
+    fn told(&mut self, begun: OutputBegun, asked: Instant) {
+        let OutputBegun { targets, read_url, good_for_seconds, foreign } = begun;
+        (self.read_url, self.foreign) = (read_url, foreign);
+        let until = asked + Duration::from_secs(good_for_seconds).mul_f64(0.9);
+        self.parts.extend(targets.into_iter().map(|to| (to.number, Target { to, foreign, until })));
+    }
+}
 
 /// Where one part goes, and how long one may begin to send it there.
 #[derive(Clone)]
@@ -263,7 +301,9 @@ struct Target {
 impl Sender {
     async fn open(&self, mut targets: OwnedMutexGuard<Targets>, begin: OutputBegin) -> Result<(), StorageFault> {
         let asked = Instant::now();
-        targets.extend(told(retry(|| self.edge.begin(&begin)).await?, asked));
+        let begun = retry(|| self.edge.begin(&begin)).await?;
+        *targets = Targets::default();
+        targets.told(begun, asked);
         self.held.advance();
         Ok(())
     }
@@ -280,7 +320,7 @@ impl Sender {
             match fault {
                 StorageFault::Unavailable => {}
                 // Clocks may differ: the next target is fresh.
-                StorageFault::Refused(403) => drop(self.targets.lock().await.remove(&number)),
+                StorageFault::Refused(403) => drop(self.targets.lock().await.parts.remove(&number)),
                 StorageFault::Refused(_) | StorageFault::Address | StorageFault::Gone | StorageFault::Stale => {
                     return Err(fault);
                 }
@@ -293,12 +333,12 @@ impl Sender {
     async fn target(&self, number: u32) -> Result<Target, StorageFault> {
         let mut targets = self.targets.lock().await;
         let asked = Instant::now();
-        if let Some(target) = targets.get(&number).filter(|target| asked < target.until) {
+        if let Some(target) = targets.parts.get(&number).filter(|target| asked < target.until) {
             return Ok(target.clone());
         }
         let wanted = OutputTargets { hold: self.hold(), from: number };
-        targets.extend(told(retry(|| self.edge.targets(&wanted)).await?, asked));
-        targets.get(&number).cloned().ok_or(StorageFault::Unavailable)
+        targets.told(retry(|| self.edge.targets(&wanted)).await?, asked);
+        targets.parts.get(&number).cloned().ok_or(StorageFault::Unavailable)
     }
 
     /// One try. Gives the `ETag`.
@@ -310,6 +350,7 @@ impl Sender {
         // Slower than 64 KiB/s is no connection.
         let within = Duration::from_secs(30 + bytes.len() as u64 / (64 << 10));
         let mut request = http.put(&to.url).timeout(within).header(CONTENT_LENGTH, bytes.len());
+        request = request.header(CONTENT_TYPE, self.format.mime_type());
         for (name, value) in to.headers.iter() {
             request = request.header(name, value);
         }
@@ -336,14 +377,6 @@ impl Sender {
     fn hold(&self) -> Hold {
         self.held.hold.clone()
     }
-}
-
-/// The targets of an answer to what was asked at `asked`. They count as good for nine tenths of their time: a slow clock or
-/// a slow start must not make them late.
-fn told(begun: OutputBegun, asked: Instant) -> impl Iterator<Item = (u32, Target)> {
-    let OutputBegun { targets, good_for_seconds, foreign } = begun;
-    let until = asked + Duration::from_secs(good_for_seconds).mul_f64(0.9);
-    targets.into_iter().map(move |to| (to.number, Target { to, foreign, until }))
 }
 
 fn unsent(error: reqwest::Error) -> StorageFault {

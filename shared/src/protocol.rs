@@ -162,6 +162,9 @@ pub struct OutputBegin {
     pub format: Format,
     /// Bytes of every part but the last, 5 MiB to [`MAX_PART`].
     pub part_size: u64,
+    /// Whether one part is expected to hold all of it.
+    #[serde(default)]
+    pub single: bool,
 }
 
 /// Where the first parts go.
@@ -170,6 +173,10 @@ pub struct OutputBegin {
 pub struct OutputBegun {
     /// Parts in order, as many as the edge sees fit.
     pub targets: Vec<PartTarget>,
+    /// Where to read the output back as soon as it is at the first target, which takes all of it: there is nothing to
+    /// finish then. One that proves longer is begun again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_url: Option<String>,
     /// How long they are good from now, in seconds: ask again before that is over.
     #[serde(default = "hour")]
     pub good_for_seconds: u64,

@@ -29,6 +29,7 @@ fn every_message_between_edge_and_node_reads_and_writes_as_its_file_stands() {
     round_trip::<HeartbeatAnswer>("node/heartbeat-answer");
     round_trip::<OutputBegin>("node/output-begin");
     round_trip::<OutputBegun>("node/output-begun");
+    round_trip::<OutputBegun>("node/output-begun-single");
     round_trip::<OutputTargets>("node/output-targets");
     round_trip::<OutputFinish>("node/output-finish");
     round_trip::<OutputFinished>("node/output-finished");

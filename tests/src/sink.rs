@@ -47,7 +47,7 @@ impl Sink {
 
     /// Where one takes an object in one piece.
     pub fn url(&self) -> String {
-        format!("http://{}/sink/object?partNumber=1", self.server.address)
+        format!("http://{}/sink/object", self.server.address)
     }
 
     /// The body that adds this bucket as a storage provider.
@@ -75,7 +75,9 @@ impl Object {
     fn answer(&mut self, request: Request) -> Reply {
         let part = request.target.split(['?', '&']).find_map(|pair| pair.strip_prefix("partNumber=")?.parse().ok());
         match (request.method.as_str(), part) {
-            ("PUT", Some(number)) => {
+            // Without a number it is the whole object.
+            ("PUT", part) => {
+                let number = part.unwrap_or(1);
                 self.take(number, request.body.into());
                 Reply::status(200).header("ETag", &format!("\"{number}\""))
             }

@@ -1,7 +1,13 @@
 //! `/files/*`: signed downloads of outputs, and signed uploads of their parts. No key: the signature is the right.
 
 use url::form_urlencoded;
-use worker::{Data, Env, Headers, Method, Object, Range, Request, Response, Url, console_error};
+use worker::{
+    Bucket, Data, Env, Headers, Method, Object, Range, Request, Response, Url, console_error,
+    js_sys::{Object as JsObject, Reflect},
+    wasm_bindgen::{JsCast, JsValue},
+    wasm_bindgen_futures::JsFuture,
+    worker_sys::R2Bucket,
+};
 use xora_shared::{
     protocol::{MAX_PART, PartTarget},
     sign::{Access, Grant},
@@ -206,7 +212,7 @@ fn file_headers(object: &Object, key: &str) -> Result<Headers, ApiError> {
     Ok(headers)
 }
 
-/// Writes one part. The body goes to storage as it comes.
+/// Writes one part, or all of an object without an upload. The body goes to storage as it comes.
 async fn upload_part(req: &Request, env: &Env, url: &Url) -> Result<Response, ApiError> {
     let (key, extra) = granted(env, url, Access::WritePart)?;
     let bytes = match req.headers().get("Content-Length")?.and_then(|length| length.parse::<u64>().ok()) {
@@ -235,9 +241,15 @@ async fn upload_part(req: &Request, env: &Env, url: &Url) -> Result<Response, Ap
     if let Some(part) = &received {
         shard::ask::<()>(env, part.upload.place().shard(), Op::ExpectPart, part).await?;
     }
-    let upload = env.bucket("MEDIA")?.resume_multipart_upload(key.as_str(), upload_id.as_str())?;
-    let etag = match upload.upload_part(number, Data::ReadableStream(body)).await {
-        Ok(part) => part.etag(),
+    let bucket = env.bucket("MEDIA")?;
+    let taken = if upload_id.is_empty() {
+        put(&bucket, key.clone(), body.into(), &req.inner().headers()).await
+    } else {
+        let upload = bucket.resume_multipart_upload(key.as_str(), upload_id.as_str())?;
+        upload.upload_part(number, Data::ReadableStream(body)).await.map(|part| part.etag())
+    };
+    let etag = match taken {
+        Ok(etag) => etag,
         Err(error) => {
             console_error!("part {number} of {key}: {error}");
             return Err(ApiError::new(Code::Unavailable, "storage did not take this part; send it again"));
@@ -250,4 +262,14 @@ async fn upload_part(req: &Request, env: &Env, url: &Url) -> Result<Response, Ap
     let headers = Headers::new();
     headers.set("ETag", &etag)?;
     Ok(Response::empty()?.with_headers(headers))
+}
+
+/// Writes a whole object, with what `headers` say of it. Answers its `ETag`. The library's own call is as long as the rest of
+/// this file, for options that nobody here wants.
+async fn put(bucket: &Bucket, key: String, body: JsValue, headers: &JsValue) -> worker::Result<String> {
+    let options = JsObject::new();
+    Reflect::set(&options, &"httpMetadata".into(), headers)?;
+    let put = bucket.as_ref().unchecked_ref::<R2Bucket>().put(key, body, options.into())?;
+    let object = JsFuture::from(put).await?;
+    Ok(Reflect::get(&object, &"httpEtag".into())?.as_string().unwrap_or_default())
 }

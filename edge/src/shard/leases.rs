@@ -126,6 +126,7 @@ impl JobShard {
     pub(super) async fn complete(&self, complete: Complete) -> Result<JobState, ApiError> {
         let settings = self.settings().await?;
         let Complete { hold, result } = complete;
+        let written = self.written(&hold).await?;
         let job = self.job(hold.task_id)?;
         if job.completed_by.as_ref() == Some(&hold) {
             return Ok(job.record.state);
@@ -137,7 +138,7 @@ impl JobShard {
         let (key, own) = if is_input {
             (None, None)
         } else {
-            let (key, own) = self.stored(&hold, result.bytes)?;
+            let (key, own) = self.stored(&hold, written, result.bytes)?;
             (Some(key), own)
         };
         end_attempt(&mut task, None);

@@ -92,7 +92,6 @@ impl JobShard {
         self.put_upload(&UploadRow {
             key: key.to_owned(),
             task_id: record.id,
-            // Of no lease: nobody writes here any more.
             fence: 0,
             upload_id: String::new(),
             provider: None,

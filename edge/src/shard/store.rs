@@ -155,7 +155,9 @@ impl TaskRow {
 pub(super) struct UploadRow {
     pub key: String,
     pub task_id: Id,
+    /// Of the lease under which it is written; 0 once nobody writes it any more.
     pub fence: u64,
+    /// Storage's id of the multipart upload; empty where one request writes it all.
     pub upload_id: String,
     /// The caller's bucket that it is in. None for the managed one.
     #[serde(default)]
@@ -163,6 +165,13 @@ pub(super) struct UploadRow {
     /// Size once it stands, in bytes.
     pub stored: Option<u64>,
     pub drop_at: Option<i64>,
+}
+
+impl UploadRow {
+    /// Whether one request writes all of it.
+    pub(super) fn is_single(&self) -> bool {
+        self.upload_id.is_empty()
+    }
 }
 
 /// A file that a caller uploads.

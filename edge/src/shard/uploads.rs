@@ -26,12 +26,15 @@ const MIN_PART: u64 = 5 << 20;
 /// How many part targets one answer holds.
 const TARGETS: u32 = 16;
 
-/// A multipart upload that a node may write to.
+/// How long after an object was removed that one request writes, it is removed once more: the request may have been late.
+const LATE_MS: i64 = 300_000;
+
+/// An object that a node may write.
 #[derive(Debug)]
 pub struct Upload {
     /// Key of the object.
     pub key: String,
-    /// Storage's id of the upload.
+    /// Storage's id of the multipart upload; empty where one request writes it all.
     pub upload_id: String,
 }
 
@@ -42,7 +45,8 @@ impl Upload {
 }
 
 impl JobShard {
-    /// Opens the output of a task. An earlier upload under the same fence is dropped.
+    /// Opens the output of a task. An earlier upload under the same fence is dropped; where that was one request, which
+    /// may still be on its way, under another key.
     pub(super) async fn begin_upload(&self, begin: OutputBegin, origin: &str) -> Result<OutputBegun, ApiError> {
         if !(MIN_PART..=MAX_PART).contains(&begin.part_size) {
             let message = format!("partSize: must be {MIN_PART} to {MAX_PART} bytes");
@@ -50,20 +54,30 @@ impl JobShard {
         }
         let job = self.job(self.held(&begin.hold)?.job_id)?;
         let provider = job.record.request.storage_provider_id;
-        let (storage, key) = (self.storage(provider)?, output_key(&begin));
-        let upload_id = storage.create(&key, begin.format.mime_type()).await?;
+        let storage = self.storage(provider)?;
+        let (task_id, fence) = (begin.hold.task_id, begin.hold.fence);
+        let earlier = self.row_of(&begin.hold).ok();
+        let key = output_key(&begin, earlier.as_ref().is_some_and(UploadRow::is_single));
+        let upload_id = if begin.single && earlier.is_none() {
+            String::new()
+        } else {
+            storage.create(&key, begin.format.mime_type()).await?
+        };
         // Time has passed: the lease may be over, and then nobody would know of this upload.
-        let earlier = self.upload(&key)?;
+        let earlier = self.row_of(&begin.hold).ok();
         if let Err(over) = self.held(&begin.hold) {
             storage.abort(&Upload { key, upload_id }).await;
             return Err(over);
         }
-        let stored = earlier.as_ref().and_then(|row| row.stored);
-        let (task_id, fence) = (begin.hold.task_id, begin.hold.fence);
-        let row = UploadRow { key, task_id, fence, upload_id, provider, stored, drop_at: None };
+        let row = UploadRow { key, task_id, fence, upload_id, provider, stored: None, drop_at: None };
         self.put_upload(&row)?;
-        if let Some(earlier) = earlier {
-            storage.abort(&Upload::of(earlier)).await;
+        match earlier {
+            Some(late) if late.key != row.key => {
+                self.put_upload(&UploadRow { drop_at: Some(config::now().0), ..late })?;
+                self.arm().await?;
+            }
+            Some(earlier) => storage.abort(&Upload::of(earlier)).await,
+            None => {}
         }
         self.targets_of(row, 1, origin)
     }
@@ -76,10 +90,13 @@ impl JobShard {
     fn targets_of(&self, row: UploadRow, from: u32, origin: &str) -> Result<OutputBegun, ApiError> {
         let signer = files::Signer::new(&self.env, origin)?;
         let storage = self.storage(row.provider)?;
-        let upload = Upload::of(row);
-        let targets = (from..from.saturating_add(TARGETS)).map(|number| storage.target(&signer, &upload, number));
+        let single = row.is_single();
+        let read_url = if single { Some(storage.read_url(&signer, &row.key)?) } else { None };
+        let (upload, count) = (Upload::of(row), if single { 1 } else { TARGETS });
+        let targets = (from..from.saturating_add(count)).map(|number| storage.target(&signer, &upload, number));
         Ok(OutputBegun {
             targets: targets.collect::<Result<_, ApiError>>()?,
+            read_url,
             good_for_seconds: signer.part_seconds().unsigned_abs(),
             foreign: storage.foreign(),
         })
@@ -103,10 +120,23 @@ impl JobShard {
         Ok(OutputFinished { read_url, foreign: storage.foreign() })
     }
 
+    /// The size of an output that one request writes; none of others, whose row has it.
+    pub(super) async fn written(&self, hold: &Hold) -> Result<Option<u64>, ApiError> {
+        match self.row_of(hold) {
+            Ok(row) if row.is_single() => self.storage(row.provider)?.size(&row.key).await,
+            _ => Ok(None),
+        }
+    }
+
     /// The key under which a finished output of this size stands, and the bucket if it is the caller's.
-    pub(super) fn stored(&self, hold: &Hold, bytes: u64) -> Result<(String, Option<OwnBucket>), ApiError> {
+    pub(super) fn stored(
+        &self,
+        hold: &Hold,
+        written: Option<u64>,
+        bytes: u64,
+    ) -> Result<(String, Option<OwnBucket>), ApiError> {
         let row = self.row_of(hold)?;
-        if row.stored != Some(bytes) {
+        if row.stored.or(written) != Some(bytes) {
             return Err(wrong_parts("the output is not finished"));
         }
         Ok((row.key, self.storage(row.provider)?.own()))
@@ -156,10 +186,14 @@ impl JobShard {
             Err(error) => Err(error),
         };
         // A later upload of the same key may have taken the row over in the meantime.
-        if self.upload(&row.key)?.is_none_or(|now| now.upload_id != row.upload_id) {
+        if self.upload(&row.key)?.is_none_or(|now| (now.upload_id, now.fence) != (row.upload_id.clone(), row.fence)) {
             return Ok(());
         }
         match removed {
+            Ok(()) if row.is_single() && row.fence > 0 => {
+                let drop_at = Some(config::now().plus(LATE_MS).0);
+                self.put_upload(&UploadRow { fence: 0, drop_at, ..row })
+            }
             Ok(()) => self.delete_upload(&row.key),
             Err(error) => {
                 console_error!("remove {}: {error}", row.key);
@@ -175,10 +209,12 @@ impl JobShard {
     }
 }
 
-/// The first fence gets the plain name; a later one must not write where an earlier node may still be writing.
-fn output_key(begin: &OutputBegin) -> String {
+/// The first fence gets the plain name; a later one must not write where an earlier node may still be writing, nor one
+/// that begins again where its own first request may still be on its way.
+fn output_key(begin: &OutputBegin, again: bool) -> String {
     let (job, extension) = (begin.hold.task_id, begin.format.extension());
     match begin.hold.fence {
+        fence if again => format!("outputs/{job}/{fence}-again/result.{extension}"),
         1 => format!("outputs/{job}/result.{extension}"),
         fence => format!("outputs/{job}/{fence}/result.{extension}"),
     }

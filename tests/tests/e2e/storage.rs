@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use futures_util::future::{join, join_all};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -190,6 +190,78 @@ async fn what_stands_in_the_callers_bucket_outlives_its_job() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn an_output_of_one_part_is_written_by_one_request() -> Result<()> {
+    let (client, origin, bucket) = (edge().await?.client(), Origin::start().await?, Bucket::start().await?);
+    let id = add(&client, &bucket.provider()).await?;
+    let body = with(thumbnail(&origin.file(&short_clip()?)?), "storageProviderId", id.as_str());
+    let job = client.run(&body, PATIENCE).await?;
+    assert_eq!(job["state"], "completed", "{job}");
+    let key = format!("/media/made/outputs/{}/result.jpg", job["jobId"].as_str().context("an id")?);
+    let writes: Vec<Seen> = bucket.seen().into_iter().filter(|seen| seen.request.method != "GET").collect();
+    let [only] = writes.as_slice() else { panic!("{writes:?}") };
+    assert_eq!((only.request.method.as_str(), only.status), ("PUT", 200));
+    assert!(only.request.target.starts_with(&format!("{key}?X-Amz-")), "{}", only.request.target);
+    assert_eq!(only.request.header("content-type"), Some("image/jpeg"));
+    assert_eq!(client.download(storage_url(&job)?).await?.len(), job["output_files"]["output"]["size_bytes"]);
+    Ok(())
+}
+
+/// One request of a node, to a URL that it was given.
+async fn put(client: &Client, target: &Value, bytes: &[u8]) -> Result<String> {
+    let url = target["url"].as_str().context("a URL")?;
+    let sent =
+        client.request(Method::PUT, url).header("Content-Type", "image/jpeg").body(bytes.to_vec()).send().await?;
+    ensure!(sent.status() == 200, "{}: {}", sent.status(), sent.text().await?);
+    Ok(sent.headers()["etag"].to_str()?.to_owned())
+}
+
+#[tokio::test]
+async fn an_output_that_is_begun_again_stands_where_nothing_late_can_reach_it() -> Result<()> {
+    let edge = own_edge().await?;
+    let client = edge.client();
+    let id = client.create(&thumbnail("https://example.com/film.mp4")).await?;
+    let asked = json!({"node": {"name": "n", "version": "0", "encoders": []}});
+    let node = client.with_key(&client.mint("node", &["node"]).await?);
+    let lease = node.post("/v1/node/lease", &asked).await?.expect(200)?["lease"].take();
+    assert_eq!(lease["jobId"], id.as_str(), "{lease}");
+    let hold = &lease["hold"];
+    let begin = json!({"hold": hold, "format": "jpg", "partSize": 5 << 20, "single": true});
+    let said: Value = serde_json::from_str(include_str!("../../../shared/tests/wire/node/complete.json"))?;
+    let complete = |bytes: usize| {
+        let mut complete = with(said.clone(), "hold", hold.clone());
+        complete["result"]["bytes"] = bytes.into();
+        complete
+    };
+
+    let first = node.post("/v1/node/outputs/begin", &begin).await?.expect(200)?;
+    let read_url = first["readUrl"].as_str().context("where to read it back")?;
+    assert_eq!(first["targets"].as_array().map(Vec::len), Some(1), "{first}");
+    let refused = node.post("/v1/node/complete", &complete(5)).await?;
+    assert_eq!((refused.status, refused.code()), (400, "VALIDATION_ERROR"), "nothing was written: {}", refused.json);
+    put(&client, &first["targets"][0], b"first").await?;
+    let read = client.request(Method::GET, read_url).send().await?;
+    assert_eq!((read.status().as_u16(), &read.headers()["content-type"]), (200, &"image/jpeg".parse()?));
+    assert_eq!(read.bytes().await?, "first");
+
+    let again = node.post("/v1/node/outputs/begin", &begin).await?.expect(200)?;
+    assert!(again["readUrl"].is_null(), "{again}");
+    let etag = put(&client, &again["targets"][0], b"the second").await?;
+    let parts = json!([{"number": 1, "etag": etag}]);
+    let finish = json!({"hold": hold, "bytes": 10, "parts": parts});
+    node.post("/v1/node/outputs/finish", &finish).await?.expect(200)?;
+    let gone = wait_for("the first to be removed", PATIENCE, async || {
+        Ok((client.request(Method::GET, read_url).send().await?.status() == 404).then_some(()))
+    });
+    gone.await?;
+    put(&client, &first["targets"][0], b"first, and late").await?;
+    node.post("/v1/node/complete", &complete(10)).await?.expect(200)?;
+    let job = client.job(&id).await?;
+    assert_eq!(job["state"], "completed", "{job}");
+    assert_eq!(client.download(job["output"]["signedUrl"].as_str().context("a link")?).await?, b"the second");
+    Ok(())
+}
+
 /// Whether a job failed at once because its provider was deleted.
 fn failed_for_want_of_a_provider(job: &Value) -> bool {
     let (error, attempts) = (&job["error"], job["attempts"].as_array().map_or(0, Vec::len));
@@ -269,15 +341,17 @@ async fn a_bucket_that_fails_in_the_middle_gets_its_parts_again() -> Result<()> 
 async fn a_bucket_that_takes_nothing_fails_the_job_and_every_upload_is_aborted() -> Result<()> {
     let (client, origin, bucket) = (edge().await?.client(), Origin::start().await?, Bucket::start().await?);
     let id = add(&client, &bucket.provider()).await?;
-    bucket.fail("PUT", "partNumber=", usize::MAX, Reply::status(400));
-    let body = with(thumbnail(&origin.file(&short_clip()?)?), "storageProviderId", id.as_str());
-    let job = client.run(&body, PATIENCE).await?;
-    assert_eq!((&job["state"], &job["error"]["code"]), (&json!("failed"), &json!("STORAGE_ERROR")), "{job}");
-    assert_eq!(
-        (&job["error"]["retryable"], job["attempts"].as_array().map(Vec::len)),
-        (&json!(true), Some(3)),
-        "{job}"
-    );
+    bucket.fail("PUT", "/outputs/", usize::MAX, Reply::status(400));
+    let small = with(thumbnail(&origin.file(&short_clip()?)?), "storageProviderId", id.as_str());
+    for body in [small, large(&origin.file(&noise_clip()?)?, &id)] {
+        let job = client.run(&body, PATIENCE).await?;
+        assert_eq!((&job["state"], &job["error"]["code"]), (&json!("failed"), &json!("STORAGE_ERROR")), "{job}");
+        assert_eq!(
+            (&job["error"]["retryable"], job["attempts"].as_array().map(Vec::len)),
+            (&json!(true), Some(3)),
+            "{job}"
+        );
+    }
     let clean = wait_for("the uploads to be aborted", PATIENCE, async || Ok(bucket.left()?.is_empty().then_some(())));
     clean.await.with_context(|| format!("{:?}", bucket.left()))
 }
