@@ -16,7 +16,7 @@ use xora_shared::{
     failure::{FailureKind, Stage},
     job::{
         lease::Hold,
-        weight::{Weight, reads_whole},
+        weight::{Weight, reads_through, reads_whole},
     },
     media::Format,
     protocol::{Complete, Fail, InputAt, Lease, NodeResult, NodeTimings, Release, Usage},
@@ -155,7 +155,8 @@ struct Made {
     output: Output,
     /// The hardware encoder of its pictures.
     hardware: Option<String>,
-    ended: Ended,
+    /// About to end.
+    process: JobProcess,
 }
 
 /// How the first process's part ended.
@@ -240,14 +241,14 @@ impl Attempt<'_> {
         usage: &mut Usage,
         (opened, produced): (Instant, Instant),
     ) -> Result<NodeResult, Cause> {
-        let Made { report, strategy, output, ended, hardware: _ } = made;
+        let Made { report, strategy, output, process: made_by, hardware: _ } = made;
         let RunReport { facts, expect, streams, warnings } = *report;
-        count(usage, &ended, output.bytes());
 
         self.holding.enter(Stage::Upload);
-        let (process, part_size) = (self.start().await?, output.part_size());
-        let max = self.node.config.limits.output_bytes;
-        let stored = output.finish().await.map_err(|why| Cause::not_taken(why, max))?;
+        let (part_size, max) = (output.part_size(), self.node.config.limits.output_bytes);
+        let (process, ended, stored) = tokio::join!(self.start(), made_by.end(), output.finish());
+        let (process, stored) = (process?, stored.map_err(|why| Cause::not_taken(why, max))?);
+        count(usage, &ended, stored.bytes);
         self.holding.enter(Stage::Verify);
         let (verified, sha256, ended) = self.verify(process, &stored, expect).await?;
         let Stored { bytes, sum, .. } = stored;
@@ -349,11 +350,11 @@ impl Attempt<'_> {
                     if !self.share.settle(weight) && tried.uncopyable.is_none() {
                         return Err(Cause::NoRoom);
                     }
-                    if reads_whole(&self.lease.wanted, strategy.kind) {
-                        sources.iter().for_each(Source::read_whole);
-                        if self.lease.stage_input {
-                            staging.begin(self.node, self.lease, sources);
-                        }
+                    if reads_through(&self.lease.wanted, strategy.kind) {
+                        sources.iter().for_each(Source::read_through);
+                    }
+                    if reads_whole(&self.lease.wanted, strategy.kind) && self.lease.stage_input {
+                        staging.begin(self.node, self.lease, sources);
                     }
                     planned = Some((strategy, self.output(format, expected_bytes, part_size)?));
                 }
@@ -365,8 +366,7 @@ impl Attempt<'_> {
                 }
                 (Heard::Produced(report), Some((strategy, output))) => {
                     sources.iter().for_each(|source| source.follow(u64::MAX));
-                    let ended = process.end().await;
-                    return Ok(Run::Made(Box::new(Made { report, strategy, output, hardware, ended })));
+                    return Ok(Run::Made(Box::new(Made { report, strategy, output, hardware, process })));
                 }
                 (Heard::Failed(JobFailure::IndexTooSmall { needed }), planned @ Some(_)) => {
                     return Ok(Self::in_vain(Found::IndexBytes(needed), planned, process).await);

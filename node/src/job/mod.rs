@@ -40,8 +40,6 @@ mod concat_test;
 #[cfg(test)]
 mod copy_test;
 #[cfg(test)]
-mod found_test;
-#[cfg(test)]
 mod media_test;
 #[cfg(test)]
 mod parts_test;

@@ -32,7 +32,7 @@ const MIB: u64 = 1 << 20;
 /// The largest number of parts is 10,000 everywhere; this leaves room for an estimate that is a little low.
 const PARTS: u64 = 9_000;
 /// The smallest and the largest part. The largest still passes through a Worker.
-const SMALLEST_PART: u64 = 8 * MIB;
+const SMALLEST_PART: u64 = 5 * MIB;
 const LARGEST_PART: u64 = 90 * MIB;
 /// Bytes of an MP4's index for a packet: sizes, offsets, two kinds of time. Measured 11 to 25.
 const INDEX_PER_PACKET: u64 = 32;
@@ -331,7 +331,7 @@ mod tests {
     #[test]
     fn parts_are_whole_mebibytes_that_a_worker_passes() {
         let layout = |bytes| Layout::of(Format::Mp4, bytes, 1000, None);
-        assert_eq!(layout(1).part_size, 8 * MIB);
+        assert_eq!(layout(1).part_size, 5 * MIB);
         assert_eq!(layout(9_000 * 8 * MIB + 1).part_size, 9 * MIB);
         assert_eq!(layout(u64::MAX / 2).part_size, 90 * MIB);
     }

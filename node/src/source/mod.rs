@@ -88,10 +88,10 @@ impl Source {
         }
     }
 
-    /// Says that all of it will be read, so that it is fetched ahead at once.
-    pub fn read_whole(&self) {
+    /// Says that it will be read from its beginning to its end, so that it is fetched ahead at once.
+    pub fn read_through(&self) {
         match &self.way {
-            Way::Ranges(reader) => reader.read_whole(),
+            Way::Ranges(reader) => reader.read_through(),
             Way::Spooled(_) | Way::Empty => {}
         }
     }

@@ -29,12 +29,12 @@ const CACHE: usize = 16 << 20;
 const PIECE: usize = 64 << 10;
 /// How many bytes must be read in one direction before anything is fetched ahead: an index is not yet a direction.
 const AHEAD_AFTER: u64 = 1 << 20;
-/// Bytes fetched ahead from the start, where it is known that everything will be read.
+/// Bytes fetched ahead as soon as reading goes on, where it is known that it will go on to the end.
 const AHEAD_OF_ALL: u64 = 4 << 20;
 /// Most bytes fetched ahead.
 const AHEAD_MOST: u64 = 8 << 20;
-/// Skips within one direction: a demuxer leaves streams out.
-const SKIP: u64 = 64 << 10;
+/// Skips within one direction: a demuxer leaves streams out. Far away, as many bytes come in the time of one round trip.
+const SKIP: u64 = 512 << 10;
 /// Directions remembered: a badly interleaved file is read at a few places in turn.
 const CURSORS: usize = 4;
 
@@ -59,8 +59,8 @@ struct State {
     flights: Vec<Flight>,
     cursors: Vec<Cursor>,
     next_flight: u64,
-    /// Whether everything will be read.
-    whole: bool,
+    /// Whether reading will go on to the end.
+    through: bool,
 }
 
 struct Flight {
@@ -89,7 +89,7 @@ impl RangeReader {
     /// Goes on from the first answer, which covers `first`.
     pub fn new(origin: Origin, answer: Answer, first: Range<u64>, size: u64, received: Arc<AtomicU64>) -> Self {
         let (cache, flights, cursors) = (Cache::new(CACHE), Vec::new(), Vec::new());
-        let state = State { cache, flights, cursors, next_flight: 0, whole: false };
+        let state = State { cache, flights, cursors, next_flight: 0, through: false };
         let version = answer.version.clone();
         let inner = Inner { origin, size, version, received, state: Mutex::new(state), moved: Notify::new() };
         let reader = Self { inner: Arc::new(inner) };
@@ -102,9 +102,9 @@ impl RangeReader {
         self.inner.size
     }
 
-    /// From here on everything will be read: no need to wait for a direction.
-    pub fn read_whole(&self) {
-        self.inner.lock().whole = true;
+    /// From here on reading will go on to the end: no need to wait for a direction.
+    pub fn read_through(&self) {
+        self.inner.lock().through = true;
     }
 
     /// Drops what is held for later.
@@ -203,7 +203,7 @@ impl State {
         if self.cursors.len() > CURSORS {
             self.cursors.remove(0);
         }
-        let least = if self.whole { AHEAD_OF_ALL } else { 0 };
+        let least = if self.through && known.is_some() { AHEAD_OF_ALL } else { 0 };
         if run > AHEAD_AFTER { run.clamp(least, AHEAD_MOST) } else { least }
     }
 

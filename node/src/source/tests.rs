@@ -186,10 +186,27 @@ async fn what_will_be_read_whole_is_fetched_ahead_from_the_start() {
     let served = film.clone();
     let mut server = serve(move |ask| Reply::part(&served, ask.range().expect("a range"), "")).await;
     let source = open(&server.url).await.expect("opens");
-    source.read_whole();
+    source.read_through();
     reads_as(&source, &film).await.expect("reads");
     let asked: Vec<String> = std::iter::from_fn(|| server.asked.try_recv().ok()).collect();
     assert!(asked.len() <= 4, "{asked:?}");
+}
+
+#[tokio::test]
+async fn what_is_left_out_on_the_way_does_not_end_a_direction_unless_it_is_much() {
+    for (step, requests, read) in [(200_usize << 10, 4, 12 << 20), (600 << 10, 30, 5 << 20)] {
+        let film = file(12 << 20);
+        let served = film.clone();
+        let mut server = serve(move |ask| Reply::part(&served, ask.range().expect("a range"), "")).await;
+        let source = open(&server.url).await.expect("opens");
+        source.read_through();
+        for at in (0..film.len() - 16_384).step_by(step) {
+            assert_eq!(within(source.read(at as u64, 16_384)).await.expect("reads"), film[at..at + 16_384]);
+        }
+        let asked: Vec<String> = std::iter::from_fn(|| server.asked.try_recv().ok()).collect();
+        assert!(asked.len() <= requests, "{asked:?}");
+        assert!(source.received() <= read, "{} bytes", source.received());
+    }
 }
 
 #[tokio::test]

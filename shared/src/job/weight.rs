@@ -63,10 +63,17 @@ pub fn reads_whole(wanted: &Wanted, kind: StrategyKind) -> bool {
     }
 }
 
+/// Whether a plan of this kind reads an input from its beginning to its end, if not every byte of it.
+pub fn reads_through(wanted: &Wanted, kind: StrategyKind) -> bool {
+    reads_whole(wanted, kind) || matches!(&wanted.recipe, Recipe::ExtractAudio(extract) if extract.cut.is_whole())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::{Compress, Cut, Format, RateControl, Scale, Thumbnail, Trim, VideoCodec, WebEncode};
+    use crate::media::{
+        Compress, Cut, ExtractAudio, Format, RateControl, Scale, Thumbnail, Trim, VideoCodec, WebEncode,
+    };
 
     #[test]
     fn what_must_encode_pictures_is_heavy_and_what_may_copy_them_is_open() {
@@ -98,7 +105,14 @@ mod tests {
         let cut = Cut { start_us: 1, duration_us: None };
         assert!(!whole(Recipe::Trim(Trim { cut }), StrategyKind::Encode));
         let thumbnail = Thumbnail { seek_us: 0, width: None, height: None, quality: 85 };
-        assert!(!whole(Recipe::Thumbnail(thumbnail), StrategyKind::Encode));
+        assert!(!whole(Recipe::Thumbnail(thumbnail.clone()), StrategyKind::Encode));
+        let through = |recipe, kind| reads_through(&Wanted { recipe, format: Format::Mp3 }, kind);
+        assert!(
+            through(web_ready(), StrategyKind::Remux) && !through(Recipe::Thumbnail(thumbnail), StrategyKind::Encode)
+        );
+        let sound = |cut| Recipe::ExtractAudio(ExtractAudio { cut });
+        assert!(through(sound(Cut::default()), StrategyKind::Copy) && !through(sound(cut), StrategyKind::Copy));
+        assert!(!whole(sound(Cut::default()), StrategyKind::Copy));
     }
 
     #[test]

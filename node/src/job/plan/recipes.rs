@@ -148,10 +148,8 @@ pub fn extract_audio(probe: &Probe, recipe: &ExtractAudio, format: Format, abili
     let is_kept = |own: &Format| abilities.copy || matches!(own, Format::Flac | Format::Wav);
     let own = first_audio(&probe.streams).and_then(tracks::own_format).filter(is_kept);
     let fallback = if format.file_type() == FileType::Audio { format } else { Format::Mp3 };
-    // MP4 need not say how long the last packet is, and the header of FLAC must.
-    let copies_audio = own != Some(Format::Flac) || probe.mp4.is_none();
     let reason = match own {
-        Some(Format::Flac) if !recipe.cut.is_whole() || !abilities.copy || !copies_audio => {
+        Some(Format::Flac) if !recipe.cut.is_whole() || !abilities.copy => {
             "extractAudio keeps FLAC as it is".to_owned()
         }
         Some(Format::Wav) if !recipe.cut.is_whole() || !abilities.copy => {
@@ -165,7 +163,7 @@ pub fn extract_audio(probe: &Probe, recipe: &ExtractAudio, format: Format, abili
         video: None,
         sound: first_audio,
         copies_video: false,
-        copies_audio,
+        copies_audio: true,
         cut: recipe.cut,
         is_exact: false,
         reason,

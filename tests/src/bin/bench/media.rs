@@ -94,12 +94,6 @@ async fn command(command: String, output: PathBuf) -> Result<()> {
 }
 
 impl Bench {
-    async fn job(&self, job: &Value) -> Result<Value> {
-        let job = self.edge.client().run(job, PATIENCE).await?;
-        ensure!(job["state"] == "completed", "{job}");
-        Ok(job)
-    }
-
     /// 50 MB from one server to another in a new container, beside fetching, remuxing and sending them.
     async fn remux(&self, url: &str) -> Result<()> {
         let sink = Sink::start(Some(line())).await?;
@@ -118,7 +112,7 @@ impl Bench {
             let begun = Instant::now();
             let mut wanted = recipe(url, "mov", "transcode");
             (wanted["stageInput"], wanted["storageProviderId"]) = (false.into(), provider.clone());
-            self.job(&wanted).await?;
+            self.job(wanted).await?;
             times.0.push(since(begun));
             sink.empty();
         }
@@ -144,7 +138,7 @@ impl Bench {
             let begun = Instant::now();
             let mut wanted = recipe(url, "mp4", "trim");
             wanted["recipe"] = json!({"name": "trim", "startSeconds": 120, "durationSeconds": 60});
-            let job = self.job(&wanted).await?;
+            let job = self.job(wanted).await?;
             times.0.push(since(begun));
             ensure!(job["verification"]["frames"] == 1440, "{job}");
         }
@@ -164,7 +158,7 @@ impl Bench {
             let (begun, sent) = (Instant::now(), self.origin.sent());
             let mut wanted = recipe(url, "aac", "extractAudio");
             wanted["stageInput"] = false.into();
-            self.job(&wanted).await?;
+            self.job(wanted).await?;
             times.0.push(since(begun));
             bytes.0 = self.origin.sent() - sent;
         }
@@ -184,7 +178,7 @@ impl Bench {
             times.1.push(since(begun));
 
             let begun = Instant::now();
-            self.job(&thumbnail(url, 300)).await?;
+            self.job(thumbnail(url, 300)).await?;
             times.0.push(since(begun));
         }
         times.print(&format!("thumbnail at 300 s, {PAIRS} pairs"), "≥ 3×");
@@ -201,15 +195,8 @@ impl Bench {
             }
             times.1.push(since(begun));
 
-            let (begun, client) = (Instant::now(), self.edge.client());
-            let mut jobs = Vec::new();
-            for at in (1..=PICTURES).map(|number| number * 55) {
-                jobs.push(client.create(&thumbnail(url, at)).await?);
-            }
-            for job in jobs {
-                let job = client.finished(&job, PATIENCE).await?;
-                ensure!(job["state"] == "completed", "{job}");
-            }
+            let begun = Instant::now();
+            self.jobs((1..=PICTURES).map(|number| thumbnail(url, number * 55)).collect()).await?;
             times.0.push(since(begun));
         }
         times.print(&format!("{PICTURES} thumbnails, {PAIRS} pairs"), "≥ 5×");
