@@ -169,12 +169,14 @@ fn of_source(fault: &SourceFault) -> (FailureKind, String) {
             (InputTruncated, format!("the origin sends only {at} bytes{promised}; upload the file again"))
         }
         SourceFault::TooLarge { limit } => (InputTooLarge, format!("the input is over the limit of {}", size(*limit))),
-        SourceFault::NoRoom => (
-            InputTooLarge,
-            "the origin does not serve byte ranges, and the node has no room to keep the whole file; \
-             use an origin that supports ranges"
-                .into(),
-        ),
+        SourceFault::NoRoom { limit } => {
+            let limit = size(*limit);
+            let message = format!(
+                "the origin does not serve byte ranges, and the file does not fit into the {limit} that the node keeps of \
+                 such inputs together; use an origin that serves ranges"
+            );
+            (InputTooLarge, message)
+        }
         SourceFault::Disk => (Misconfigured, "the node cannot write to its spool directory; check --spool-dir".into()),
     }
 }
@@ -279,7 +281,7 @@ mod tests {
             (Cause::Source(SourceFault::Changed), OriginUnavailable),
             (Cause::Source(SourceFault::Truncated { at: 5, promised: Some(9) }), InputTruncated),
             (Cause::Source(SourceFault::TooLarge { limit: 5 }), InputTooLarge),
-            (Cause::Source(SourceFault::NoRoom), InputTooLarge),
+            (Cause::Source(SourceFault::NoRoom { limit: 5 }), InputTooLarge),
             (Cause::Source(SourceFault::Disk), Misconfigured),
             (Cause::Job { kind: InputUnsupported, message: "x".into() }, InputUnsupported),
             (Cause::Confused, ProcessDied),

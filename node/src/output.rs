@@ -389,7 +389,7 @@ fn unsent(error: reqwest::Error) -> StorageFault {
         | SourceFault::Changed
         | SourceFault::Truncated { .. }
         | SourceFault::TooLarge { .. }
-        | SourceFault::NoRoom
+        | SourceFault::NoRoom { .. }
         | SourceFault::Disk => StorageFault::Unavailable,
     }
 }

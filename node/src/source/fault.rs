@@ -32,7 +32,10 @@ pub enum SourceFault {
         limit: u64,
     },
     /// The origin cannot serve ranges and this node has no room to keep the whole.
-    NoRoom,
+    NoRoom {
+        /// How much it keeps of such inputs together, in bytes.
+        limit: u64,
+    },
     /// This node could not keep what it read.
     Disk,
 }
@@ -68,7 +71,7 @@ impl SourceFault {
             | Self::Changed
             | Self::Truncated { .. }
             | Self::TooLarge { .. }
-            | Self::NoRoom
+            | Self::NoRoom { .. }
             | Self::Disk => None,
         }
     }

@@ -44,7 +44,7 @@ impl Room {
     fn take(&self, bytes: u64) -> Result<(), SourceFault> {
         let more = |used: u64| used.checked_add(bytes).filter(|used| *used <= self.limit);
         let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        taken.map(drop).map_err(|_| SourceFault::NoRoom)
+        taken.map(drop).map_err(|_| SourceFault::NoRoom { limit: self.limit })
     }
 }
 
@@ -108,7 +108,7 @@ impl Spool {
         received: Arc<AtomicU64>,
     ) -> Result<Self, SourceFault> {
         if length.is_some_and(|length| length > room.limit) {
-            return Err(SourceFault::NoRoom);
+            return Err(SourceFault::NoRoom { limit: room.limit });
         }
         let file = Arc::new(tempfile::tempfile_in(&room.dir).map_err(|_| SourceFault::Disk)?);
         let (sender, come) = watch::channel(Come::default());

@@ -422,7 +422,7 @@ async fn an_input_over_the_limit_is_refused_however_late_it_shows() {
 async fn what_does_not_fit_the_spool_is_refused() {
     let head = format!("HTTP/1.1 200 OK\nContent-Length: {}", 65 << 20);
     let server = serve(move |_| Reply::new(&head, b"")).await;
-    assert_eq!(open(&server.url).await.err(), Some(SourceFault::NoRoom));
+    assert_eq!(open(&server.url).await.err(), Some(SourceFault::NoRoom { limit: 64 << 20 }));
 }
 
 #[tokio::test]
