@@ -252,6 +252,16 @@ fn web_ready_does_the_least_that_is_right() {
 }
 
 #[test]
+fn web_ready_says_that_it_encodes_where_copying_was_tried_in_vain() {
+    let whole = probe(vec![hd(), stereo()]);
+    let last = Probe { mp4: whole.mp4.map(|mp4| Mp4 { is_index_first: false, ..mp4 }), ..whole };
+    let tried = Abilities { copy: false, ..ABILITIES };
+    let plan = decide(&last, &Wanted { recipe: WEB_READY, format: Format::Mp4 }, tried).expect("a plan");
+    assert_eq!((plan.strategy.kind, ways(&plan)), (StrategyKind::Encode, ("libx264", "aac")));
+    assert_eq!(plan.strategy.reasons[0], "web_encode: its index is not first");
+}
+
+#[test]
 fn any_encode_setting_forces_web_ready_to_encode() {
     let (rate, scale) = (Some(RateControl::Crf(20)), Scale::default());
     let table = [

@@ -39,9 +39,10 @@ pub fn web_ready(probe: &Probe, recipe: &WebReady, abilities: Abilities) -> Done
     if let Some(facts) = may_stand.then(|| as_it_stands(probe, video, audio)).flatten() {
         return Ok(nothing(probe, facts));
     }
-    let reason = match &obstacle {
-        Some(obstacle) => format!("web_encode: {obstacle}"),
-        None => format!("faststart_remux: {}, so it is copied with its index first", unready(probe)),
+    let reason = match (&obstacle, abilities.copy) {
+        (Some(obstacle), _) => format!("web_encode: {obstacle}"),
+        (None, true) => format!("faststart_remux: {}, so it is copied with its index first", unready(probe)),
+        (None, false) => format!("web_encode: {}", unready(probe)),
     };
     let wish = Wish {
         format: Format::Mp4,
