@@ -45,7 +45,8 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(250);
 /// Longest line of a job process in the log, in characters.
 const LINE: usize = 500;
-/// Bytes of an output that are read back with the first request, where most of it is read anyway.
+/// Bytes of an output that are read back with the first request, where most of it is read anyway; of smaller ones, every
+/// byte is compared.
 const AT_ONCE: u64 = 4 << 20;
 /// How long giving a task back may take.
 const RELEASING: Duration = Duration::from_secs(5);
@@ -438,9 +439,13 @@ impl Attempt<'_> {
             }
         };
         let sha256 = match sum {
-            Sum::Object(sum) | Sum::Parts(sum) => sum.clone(),
-            Sum::ReadBack => self.sum(&stored[0], bytes).await.map_err(Cause::Unreadable)?,
+            Sum::Parts(sum) => sum.clone(),
+            Sum::Object(sum) if bytes > AT_ONCE => sum.clone(),
+            Sum::Object(_) | Sum::ReadBack => self.sum(&stored[0], bytes).await.map_err(Cause::Unreadable)?,
         };
+        if matches!(sum, Sum::Object(sent) if *sent != sha256) {
+            return Err(Cause::Problems(vec!["storage has other bytes than were sent".into()]));
+        }
         Ok((verified, sha256, process.end().await))
     }
 

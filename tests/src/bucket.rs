@@ -4,7 +4,10 @@ use std::{
     fs,
     path::PathBuf,
     process::Command,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -34,6 +37,7 @@ pub struct Bucket {
     front: Server,
     seen: Arc<Mutex<Vec<Seen>>>,
     faults: Arc<Mutex<Vec<Fault>>>,
+    spoils: Arc<AtomicBool>,
     dir: PathBuf,
     _server: Group,
     /// After the server, which writes there.
@@ -76,9 +80,14 @@ impl Bucket {
 
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         let faults: Arc<Mutex<Vec<Fault>>> = Arc::default();
-        let (log, plan) = (Arc::clone(&seen), Arc::clone(&faults));
+        let spoils = Arc::<AtomicBool>::default();
+        let (log, plan, spoiling) = (Arc::clone(&seen), Arc::clone(&faults), Arc::clone(&spoils));
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
-        let front = Server::start(move |request| {
+        let front = Server::start(move |mut request| {
+            let middle = request.body.len() / 2;
+            if let Some(byte) = request.body.get_mut(middle).filter(|_| spoiling.load(Ordering::Relaxed)) {
+                *byte ^= u8::from(request.method == "PUT");
+            }
             let (http, back, log, fault) = (http.clone(), back.clone(), Arc::clone(&log), next(&plan, &request));
             async move {
                 let reply = match fault {
@@ -90,7 +99,17 @@ impl Bucket {
             }
         });
         let front = front.await?;
-        Ok(Self { access_key_id, secret_access_key, front, seen, faults, dir, _server: server, _scratch: scratch })
+        Ok(Self {
+            access_key_id,
+            secret_access_key,
+            front,
+            seen,
+            faults,
+            spoils,
+            dir,
+            _server: server,
+            _scratch: scratch,
+        })
     }
 
     /// The server's URL, without the bucket.
@@ -107,6 +126,11 @@ impl Bucket {
     /// Answers the next `count` requests of this method, whose target contains this, so.
     pub fn fail(&self, method: &'static str, part_of_target: &'static str, count: usize, reply: Reply) {
         lock(&self.faults).push(Fault { method, part_of_target, left: count, reply });
+    }
+
+    /// From now on, one bit in the middle of everything is another when it is stored.
+    pub fn spoil(&self) {
+        self.spoils.store(true, Ordering::Relaxed);
     }
 
     /// Every request so far.

@@ -23,7 +23,9 @@ use xora_tests::{
     free_port, probe, wait_for,
 };
 
-use crate::{PATIENCE, bytes, edge, end_with_parent, job, own_edge, short_clip, thumbnail, uploads::noise_clip, with};
+use crate::{
+    PATIENCE, bytes, compress, edge, end_with_parent, job, own_edge, short_clip, thumbnail, uploads::noise_clip, with,
+};
 
 const PROVIDERS: &str = "/v1/settings/storage-providers";
 
@@ -353,6 +355,18 @@ async fn a_bucket_that_takes_nothing_fails_the_job_and_every_upload_is_aborted()
         );
     }
     let clean = wait_for("the uploads to be aborted", PATIENCE, async || Ok(bucket.left()?.is_empty().then_some(())));
+    clean.await.with_context(|| format!("{:?}", bucket.left()))
+}
+
+#[tokio::test]
+async fn one_wrong_bit_in_what_was_stored_fails_the_job() -> Result<()> {
+    let (client, origin, bucket) = (edge().await?.client(), Origin::start().await?, Bucket::start().await?);
+    let id = add(&client, &bucket.provider()).await?;
+    bucket.spoil();
+    let job =
+        client.run(&with(compress(&origin.file(&short_clip()?)?), "storageProviderId", id.as_str()), PATIENCE).await?;
+    assert_eq!((&job["state"], &job["error"]["code"]), (&json!("failed"), &json!("OUTPUT_INVALID")), "{job}");
+    let clean = wait_for("what is wrong to be deleted", PATIENCE, async || Ok(bucket.left()?.is_empty().then_some(())));
     clean.await.with_context(|| format!("{:?}", bucket.left()))
 }
 
