@@ -219,12 +219,15 @@ impl Frame {
         }
     }
 
-    /// Gives a frame with an unknown order of channels the usual one for their number; graphs refuse it otherwise.
+    /// Gives a frame whose channels are in an unknown order, or no loudspeakers' (ambisonics), the usual one for their
+    /// number; graphs refuse it otherwise.
     pub fn settle_layout(&mut self) {
         // SAFETY: the layout is valid; `av_channel_layout_default` fills a fresh one, whose mask owns no memory.
         unsafe {
             let layout = &raw mut (*self.0).ch_layout;
-            if (&raw const (*layout).order).cast::<i32>().read() == 0 && (*layout).nb_channels > 0 {
+            let order = (&raw const (*layout).order).cast::<i32>().read();
+            let is_settled = order == ffi::AVChannelOrder::AV_CHANNEL_ORDER_NATIVE as i32;
+            if !is_settled && (*layout).nb_channels > 0 {
                 let channels = (*layout).nb_channels;
                 ffi::av_channel_layout_uninit(layout);
                 ffi::av_channel_layout_default(layout, channels);

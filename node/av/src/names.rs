@@ -64,7 +64,8 @@ pub(crate) fn sample_format_name(format: i32) -> String {
     unsafe { text(ffi::av_get_sample_fmt_name(std::mem::transmute::<i32, ffi::AVSampleFormat>(format))) }
 }
 
-/// The layout as libav describes it (`stereo`, `5.1(side)`), with the usual one for an unknown order of channels.
+/// The layout as libav describes it (`stereo`, `5.1(side)`), with the usual one where the order of channels is unknown or not that
+/// of loudspeakers.
 pub(crate) fn layout_name(layout: &ffi::AVChannelLayout) -> String {
     let mut buffer = [0; 128];
     // SAFETY: the layout is valid, the buffer and its length belong together, and libav ends the text with zero. The
@@ -72,11 +73,11 @@ pub(crate) fn layout_name(layout: &ffi::AVChannelLayout) -> String {
     unsafe {
         let mut usual = std::mem::zeroed::<ffi::AVChannelLayout>();
         let order = (&raw const layout.order).cast::<i32>().read();
-        let described = if order == 0 {
+        let described = if order == ffi::AVChannelOrder::AV_CHANNEL_ORDER_NATIVE as i32 {
+            std::ptr::from_ref(layout)
+        } else {
             ffi::av_channel_layout_default(&raw mut usual, layout.nb_channels);
             &raw const usual
-        } else {
-            std::ptr::from_ref(layout)
         };
         if ffi::av_channel_layout_describe(described, buffer.as_mut_ptr(), buffer.len()) < 0 {
             return String::new();

@@ -17,11 +17,72 @@ use crate::job::{
 /// lives as long as the track, fills gaps with silence, cuts overlaps, and cuts frames as the encoder wants them.
 pub struct AudioPath<'a> {
     encode: &'a AudioEncode,
-    decoder: Decoder,
+    decoder: SoundDecoder,
     convert: Option<(AudioShape, Graph)>,
     sink: AudioSink<'a>,
+}
+
+/// A decoder of sound whose frames all have an order of channels and a time.
+pub struct SoundDecoder {
+    decoder: Decoder,
     /// Where the next sound should begin, in the decoder's time base, if it does not say.
     next: i64,
+    has_begun: bool,
+    /// The first sound, until the second tells where it ends.
+    first: Option<Frame>,
+}
+
+impl SoundDecoder {
+    /// Opens it for a stream.
+    pub fn open(input: &Input, stream: usize) -> Done<Self> {
+        // More threads do not help sound.
+        let decoder = Decoder::open(input, stream, 1, u64::MAX)?;
+        Ok(Self { decoder, next: 0, has_begun: false, first: None })
+    }
+
+    /// Gives it a packet, or with `None` its end, and hands on what comes out. The decoder of WMA leaves out some of the
+    /// start and counts that as more than it is, so that the first sound would last into the second, and something of
+    /// it be cut: it begins earlier instead.
+    pub fn take(
+        &mut self,
+        packet: Option<&Packet>,
+        damage: &mut Damage,
+        mut take: impl FnMut(&mut Frame, AudioShape) -> Done<()>,
+    ) -> Done<()> {
+        const OVERLAP_US: std::ops::RangeInclusive<i64> = 15_000..=100_000;
+        let time_base = self.decoder.time_base();
+        let Self { decoder, next, has_begun, first } = self;
+        decode(decoder, packet, damage, |frame| {
+            frame.settle_layout();
+            let shape = frame.audio_shape(time_base);
+            let pts = frame.best_effort_pts().unwrap_or(*next);
+            frame.set_pts(Some(pts));
+            if let Some(mut first) = first.take() {
+                let overlap = next.saturating_sub(pts);
+                if OVERLAP_US.contains(&rescale(overlap, time_base, MICROSECONDS)) {
+                    first.set_pts(first.pts().map(|pts| pts - overlap));
+                }
+                let shape = first.audio_shape(time_base);
+                take(&mut first, shape)?;
+            }
+            let rate = i32::try_from(shape.sample_rate).unwrap_or(1).max(1);
+            let samples = i64::try_from(frame.samples()).unwrap_or(0);
+            *next = pts.saturating_add(rescale(samples, Rational(1, rate), time_base));
+            if *has_begun {
+                return take(frame, shape);
+            }
+            *has_begun = true;
+            *first = Some(frame.take()?);
+            Ok(())
+        })?;
+        match first.take_if(|_| packet.is_none()) {
+            Some(mut first) => {
+                let shape = first.audio_shape(time_base);
+                take(&mut first, shape)
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// What a finished track tells.
@@ -40,24 +101,15 @@ pub struct AudioFacts {
 impl<'a> AudioPath<'a> {
     /// Opens the decoder; everything behind it waits for the first sound.
     pub fn open(input: &Input, stream: usize, encode: &'a AudioEncode, index: usize, window: Window) -> Done<Self> {
-        // More threads do not help sound.
-        let decoder = Decoder::open(input, stream, 1, u64::MAX)?;
+        let decoder = SoundDecoder::open(input, stream)?;
         let sink = AudioSink::new(encode, index, window);
-        Ok(Self { encode, decoder, convert: None, sink, next: 0 })
+        Ok(Self { encode, decoder, convert: None, sink })
     }
 
     /// Takes a packet, or with `None` the end of the input. Returns the time reached, in microseconds of the output.
     pub fn take(&mut self, packet: Option<&Packet>, mux: &mut Mux, damage: &mut Damage) -> Done<i64> {
-        let Self { encode, decoder, convert, sink, next } = self;
-        let time_base = decoder.time_base();
-        decode(decoder, packet, damage, |frame| {
-            frame.settle_layout();
-            let shape = frame.audio_shape(time_base);
-            let pts = frame.best_effort_pts().unwrap_or(*next);
-            let rate = i32::try_from(shape.sample_rate).unwrap_or(1).max(1);
-            let samples = i64::try_from(frame.samples()).unwrap_or(0);
-            *next = pts.saturating_add(rescale(samples, Rational(1, rate), time_base));
-            frame.set_pts(Some(pts));
+        let Self { encode, decoder, convert, sink } = self;
+        decoder.take(packet, damage, |frame, shape| {
             let mut graph = match convert.take() {
                 Some((same, graph)) if same == shape => graph,
                 Some((_, mut other)) => {

@@ -4,6 +4,7 @@ use xora_av::{Input, Kind, MICROSECONDS, Packet, Rational, Stream, rescale};
 
 use crate::job::{
     fault::{Done, Fault},
+    h264::Header,
     mux::Mux,
 };
 
@@ -23,6 +24,8 @@ pub struct CopyPath {
     /// What is put on all times, in `time_base`.
     delay: i64,
     window: Window,
+    /// What no packet may change.
+    form: Form,
     /// What becomes of packets that are hidden, because players leave out what an edit list does.
     hidden: Hidden,
     /// The last hidden packet, where it goes before the first that is not.
@@ -45,6 +48,43 @@ enum Hidden {
     Dropped,
     /// It cannot, and nothing can be decoded without them.
     Refused,
+}
+
+/// What a container says once for a whole track, and packets of streams that are broadcast say again and again.
+enum Form {
+    /// Nothing that is looked at.
+    Any,
+    /// Parameter sets of H.264.
+    Pictures(Header),
+    /// The second half of what is fixed in the headers of ADTS (ISO 13818-7, section 6.2.1): profile, sample rate, channels.
+    Adts(Option<[u8; 2]>),
+}
+
+impl Form {
+    fn of(input: &Input, stream: &Stream, mux: &Mux) -> Self {
+        match stream.codec.as_str() {
+            _ if !mux.hides_start() => Self::Any,
+            "h264" => Header::parse(&input.header(stream.index)).map_or(Self::Any, Self::Pictures),
+            "aac" if !stream.has_header => Self::Adts(None),
+            _ => Self::Any,
+        }
+    }
+
+    fn check(&mut self, packet: &Packet) -> Done<()> {
+        match (self, packet.data()) {
+            (Self::Pictures(header), data) if packet.is_key() && !header.covers_sequences(data) => {
+                Err(Fault::uncopyable("the parameters of the pictures change"))
+            }
+            (Self::Adts(first), [0xff, 0xf0..=0xff, profile, channels, ..]) => {
+                let found = [profile & 0xfd, channels & 0xc0];
+                if *first.get_or_insert(found) == found {
+                    return Ok(());
+                }
+                Err(Fault::uncopyable("the sample rate or the channels of the sound change"))
+            }
+            (Self::Any | Self::Pictures(_) | Self::Adts(_), _) => Ok(()),
+        }
+    }
 }
 
 /// The part of a track that is wanted, in microseconds of the output.
@@ -97,7 +137,7 @@ impl CopyPath {
     /// Describes track `index` of the output as what `stream` of the input holds.
     pub fn open(input: &Input, stream: &Stream, index: usize, window: Window, mux: &mut Mux) -> Done<Self> {
         mux.open_copy(index, input, stream.index)?;
-        Ok(Self::described(stream, index, window, mux))
+        Ok(Self { form: Form::of(input, stream, mux), ..Self::described(stream, index, window, mux) })
     }
 
     /// For a track that has been described.
@@ -111,6 +151,7 @@ impl CopyPath {
                 .then_some((stream.frame_size.into(), stream.sample_rate.into())),
             delay: if mux.counts_priming() { priming(stream) } else { 0 },
             window,
+            form: Form::Any,
             hidden: hidden(stream, mux),
             primer: None,
             untimed: Vec::new(),
@@ -134,6 +175,7 @@ impl CopyPath {
         if self.is_outside(pts, end) {
             return Ok(self.us(pts));
         }
+        self.form.check(packet)?;
         match self.hidden {
             Hidden::Primer if packet.is_discarded() => {
                 self.primer = Some(std::mem::replace(packet, Packet::new()?));

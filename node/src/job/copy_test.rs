@@ -1,6 +1,6 @@
 //! Copied tracks, judged by decoding input and output with the `ffmpeg` command: same pictures, same sound, same times.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use xora_shared::{
     media::{Format, Recipe},
@@ -159,4 +159,29 @@ fn sound_is_copied_into_its_own_format() {
         assert_eq!(made.strategy.kind, StrategyKind::Remux, "{file}");
         assert_eq!(entry(&made.file, "a:0", "codec_name"), expected);
     }
+}
+
+#[test]
+fn what_changes_in_mid_stream_is_not_copied_to_where_it_is_said_once() {
+    let stream = |name, size, channels| {
+        let pictures = format!("-f lavfi -i testsrc2=s={size}:r=25:d=2");
+        let later = if name == "copy-before.ts" { "0" } else { "2.1" };
+        let codecs = format!("{X264} -c:a aac -ac {channels}");
+        fs::read(synth(name, &format!("{pictures} {SOUND} {codecs} -output_ts_offset {later}"))).expect("file")
+    };
+    let before = stream("copy-before.ts", "320x240", 1);
+    for (name, size, channels, why) in [
+        ("copy-larger.ts", "640x480", 1, "parameters of the pictures change"),
+        ("copy-wider.ts", "320x240", 2, "channels of the sound change"),
+    ] {
+        let both = film().with_file_name(format!("both-{name}"));
+        fs::write(&both, [before.clone(), stream(name, size, channels)].concat()).expect("written");
+        let made = transcode(&both, Format::Mp4);
+        assert_eq!(made.strategy.kind, StrategyKind::Encode);
+        assert!(made.strategy.reasons.iter().any(|reason| reason.contains(why)), "{:?}", made.strategy);
+        assert_eq!(decoded(&made.file, "0:v:0").len(), 100);
+    }
+    let same = film().with_file_name("both-same.ts");
+    fs::write(&same, [before, stream("copy-after.ts", "320x240", 1)].concat()).expect("written");
+    assert_eq!(transcode(&same, Format::Mp4).strategy.kind, StrategyKind::Remux);
 }

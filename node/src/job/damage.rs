@@ -9,6 +9,8 @@ pub struct Damage {
     bad: u64,
     pictures: u64,
     most_pictures: Option<u64>,
+    /// Times in a row that the container could not be read.
+    searching: u64,
 }
 
 /// Bad packets that are survived however short the input is.
@@ -38,6 +40,7 @@ impl Damage {
     /// One more packet was read.
     pub fn packet(&mut self) {
         self.packets += 1;
+        self.searching = 0;
     }
 
     /// One could not be read or decoded. Fails when that is one too many.
@@ -46,9 +49,16 @@ impl Damage {
         if self.packets.max(self.bad) >= SAMPLE { self.check() } else { Ok(()) }
     }
 
-    /// The container could not be read at this place; the demuxer goes on behind it.
+    /// The container could not be read at this place; the demuxer goes on behind it. While it searches, which it does a
+    /// little at a time (tags behind the end of WavPack, for one), it is one
+    /// place, within reason.
     pub fn unreadable(&mut self) -> Done<()> {
-        self.packet();
+        const SEARCH: u64 = 100_000;
+        self.searching += 1;
+        if (2..SEARCH).contains(&self.searching) {
+            return Ok(());
+        }
+        self.packets += 1;
         self.bad()
     }
 

@@ -61,6 +61,12 @@ impl Header {
         pieces.into_iter().filter(|piece| is_set(piece)).all(|piece| self.sets.iter().any(|set| set == piece))
     }
 
+    /// Whether a packet brings no sequence parameter sets but these, as far as it is understood.
+    pub fn covers_sequences(&self, packet: &[u8]) -> bool {
+        let sequences = pieces(packet, self.form).into_iter().flatten().filter(|piece| kind(piece) == SEQUENCE);
+        sequences.into_iter().all(|piece| self.sets.iter().any(|set| set == piece))
+    }
+
     /// Whether no later picture needs, or is shown before, any picture before this packet's.
     pub fn is_idr(&self, packet: &[u8]) -> bool {
         pieces(packet, self.form).is_some_and(|pieces| pieces.into_iter().any(|piece| kind(piece) == IDR))

@@ -40,6 +40,8 @@ mod concat_test;
 #[cfg(test)]
 mod copy_test;
 #[cfg(test)]
+mod found_test;
+#[cfg(test)]
 mod media_test;
 #[cfg(test)]
 mod parts_test;

@@ -314,7 +314,7 @@ fn extracted_sound_is_copied_into_its_own_format_or_encoded_to_the_fallback() {
         ("aac", Format::Mp3, Format::Aac, "copy"),
         ("opus", Format::Mp3, Format::Opus, "copy"),
         ("vorbis", Format::Mp3, Format::Ogg, "copy"),
-        ("flac", Format::Mp3, Format::Flac, "copy"),
+        ("flac", Format::Mp3, Format::Flac, "flac"),
         ("pcm_s16le", Format::Mp3, Format::Wav, "copy"),
         ("ac3", Format::Wav, Format::Wav, "pcm_s16le"),
         ("ac3", Format::Aac, Format::Aac, "aac"),

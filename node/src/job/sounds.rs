@@ -6,13 +6,12 @@
 
 use std::collections::VecDeque;
 
-use xora_av::{AudioShape, Decoder, Frame, Graph, Input, MICROSECONDS, Packet, Poll, Rational, rescale};
+use xora_av::{AudioShape, Frame, Graph, Input, MICROSECONDS, Packet, Poll, rescale};
 
 use crate::job::{
-    audio::{AudioFacts, AudioSink, STEADY, conversion},
+    audio::{AudioFacts, AudioSink, STEADY, SoundDecoder, conversion},
     copy::Window,
     damage::Damage,
-    decode::decode,
     fault::Done,
     mux::Mux,
     plan::AudioEncode,
@@ -39,10 +38,8 @@ pub struct Sounds<'a> {
 
 /// The sound of the input at hand.
 struct Source {
-    decoder: Decoder,
+    decoder: SoundDecoder,
     convert: Option<(AudioShape, Graph)>,
-    /// Where the next sound should begin, in the decoder's time base, if it does not say.
-    next: i64,
 }
 
 impl<'a> Sounds<'a> {
@@ -55,25 +52,16 @@ impl<'a> Sounds<'a> {
     /// Begins with an input, which may have no sound. What was before is settled.
     pub fn begin(&mut self, input: &Input, stream: Option<usize>) -> Done<()> {
         self.begun = self.sent;
-        // More threads do not help sound.
-        let decoder = stream.map(|stream| Decoder::open(input, stream, 1, u64::MAX)).transpose()?;
-        self.source = decoder.map(|decoder| Source { decoder, convert: None, next: 0 });
+        let decoder = stream.map(|stream| SoundDecoder::open(input, stream)).transpose()?;
+        self.source = decoder.map(|decoder| Source { decoder, convert: None });
         Ok(())
     }
 
     /// Takes a packet, with times from the start of its input.
     pub fn take(&mut self, packet: Option<&Packet>, mux: &mut Mux, damage: &mut Damage) -> Done<()> {
         let Some(mut source) = self.source.take() else { return Ok(()) };
-        let Source { decoder, convert, next } = &mut source;
-        let time_base = decoder.time_base();
-        decode(decoder, packet, damage, |frame| {
-            frame.settle_layout();
-            let shape = frame.audio_shape(time_base);
-            let pts = frame.best_effort_pts().unwrap_or(*next);
-            let rate = i32::try_from(shape.sample_rate).unwrap_or(1).max(1);
-            let samples = i64::try_from(frame.samples()).unwrap_or(0);
-            *next = pts.saturating_add(rescale(samples, Rational(1, rate), time_base));
-            frame.set_pts(Some(pts));
+        let Source { decoder, convert } = &mut source;
+        decoder.take(packet, damage, |frame, shape| {
             if convert.as_ref().is_none_or(|(same, _)| *same != shape) {
                 if let Some((_, mut other)) = convert.take() {
                     self.pass(&mut other, None, mux)?;

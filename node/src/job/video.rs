@@ -164,7 +164,9 @@ impl<'a> VideoPath<'a> {
             let pts = frame.best_effort_pts().unwrap_or(*next);
             frame.set_pts(Some(pts));
             *next = pts.saturating_add(frame.duration().max(1));
-            if setup.window.begins_before(us(pts)) {
+            // Some containers say that they begin with a picture that is shown only after some that follow it.
+            let precedes = setup.window.from_us.is_none() && us(pts) < 0 && us(*next) <= 1_000;
+            if precedes || setup.window.begins_before(us(pts)) {
                 *before = Some(frame.take()?);
                 return Ok(());
             }
@@ -193,10 +195,8 @@ impl<'a> VideoPath<'a> {
     /// Where nothing begins in the wanted part, what was shown before it goes on.
     fn show_before(&mut self, mux: &mut Mux) -> Done<()> {
         let Self { setup, decoder, filter, sink, picture, before, .. } = self;
-        let (Some(mut shown), Some(from)) = (before.take(), setup.window.from_us) else { return Ok(()) };
-        if sink.first.is_some() {
-            return Ok(());
-        }
+        let Some(mut shown) = before.take().filter(|_| sink.first.is_none()) else { return Ok(()) };
+        let from = setup.window.from_us.unwrap_or(0);
         shown.set_pts(Some(rescale(from, xora_av::MICROSECONDS, decoder.time_base())));
         let shape = shown.picture_shape(decoder.time_base(), setup.frame_rate);
         show(setup, filter, sink, picture, (&mut shown, shape), mux)

@@ -148,8 +148,10 @@ pub fn extract_audio(probe: &Probe, recipe: &ExtractAudio, format: Format, abili
     let is_kept = |own: &Format| abilities.copy || matches!(own, Format::Flac | Format::Wav);
     let own = first_audio(&probe.streams).and_then(tracks::own_format).filter(is_kept);
     let fallback = if format.file_type() == FileType::Audio { format } else { Format::Mp3 };
+    // MP4 need not say how long the last packet is, and the header of FLAC must.
+    let copies_audio = own != Some(Format::Flac) || probe.mp4.is_none();
     let reason = match own {
-        Some(Format::Flac) if !recipe.cut.is_whole() || !abilities.copy => {
+        Some(Format::Flac) if !recipe.cut.is_whole() || !abilities.copy || !copies_audio => {
             "extractAudio keeps FLAC as it is".to_owned()
         }
         Some(Format::Wav) if !recipe.cut.is_whole() || !abilities.copy => {
@@ -163,7 +165,7 @@ pub fn extract_audio(probe: &Probe, recipe: &ExtractAudio, format: Format, abili
         video: None,
         sound: first_audio,
         copies_video: false,
-        copies_audio: true,
+        copies_audio,
         cut: recipe.cut,
         is_exact: false,
         reason,

@@ -1,0 +1,106 @@
+//! What files as they are found in the wild have shown.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use xora_shared::media::{ExtractAudio, Format, Recipe};
+
+use crate::job::{
+    copy_test::{decoded, transcode},
+    media_test::{PICTURES, SOUND, entry, make, make_of_all, synth, wanted},
+    recipe_test::{cut, sound_ms},
+};
+
+#[test]
+fn what_old_recorders_and_editors_wrote_is_read() {
+    let films = [
+        ("found-screen.avi", "-c:v zmbv -c:a adpcm_ms"),
+        ("found-old.avi", "-c:v msvideo1 -pix_fmt rgb555le -c:a pcm_u8"),
+        ("found-screen.flv", "-c:v flashsv -ar 22050 -c:a nellymoser"),
+        ("found-old.mov", "-c:v rpza -pix_fmt rgb555le -c:a pcm_s16be"),
+        ("found-camera.mov", "-c:v cfhd -c:a pcm_s24le"),
+        ("found-wavelets.mkv", "-c:v vc2 -strict -1 -c:a libspeex -ar 16000"),
+    ];
+    for (name, codecs) in films {
+        let made = transcode(&synth(name, &format!("{PICTURES} {SOUND} {codecs} -ac 1")), Format::Mp4);
+        assert_eq!(decoded(&made.file, "0:v:0").len(), 50, "{name}");
+        assert!((sound_ms(&made.file) - 2000).abs() < 80, "{name}: {}", sound_ms(&made.file));
+    }
+}
+
+#[test]
+fn the_first_sound_of_wma_is_whole() {
+    // As other encoders do it: the first sound that comes out lasts one packet into the second.
+    let times = "-bsf:a setts=ts=if(gt(N\\,2)\\,TS-46\\,TS)";
+    let sound = "-f lavfi -i anoisesrc=d=3:r=44100:seed=2 -ac 2";
+    let input = synth("found-first.wma", &format!("{sound} -c:a wmav2 -b:a 96k {times}"));
+    let expected = sound_ms(&input);
+    for format in [Format::Wav, Format::Mp4] {
+        let made = transcode(&input, format);
+        assert!((sound_ms(&made.file) - expected).abs() <= 25, "{} of {expected}", sound_ms(&made.file));
+    }
+    let joined = sound_ms(&make_of_all(&[&input, &input], wanted(Recipe::Concat, Format::Wav)).file);
+    assert!((0..=200).contains(&(joined - 2 * expected)), "{joined} of {expected}");
+}
+
+#[test]
+fn tags_behind_the_end_are_no_damage() {
+    let whole = synth("found-whole.wv", "-f lavfi -i sine=d=2:r=44100 -c:a wavpack");
+    let mut bytes = fs::read(&whole).expect("file");
+    bytes.extend(b"TAG");
+    bytes.resize(bytes.len() + 4000, b' ');
+    let input = whole.with_file_name("found-tagged.wv");
+    fs::write(&input, bytes).expect("written");
+    let made = make_of_all(&[&input, &input, &input], wanted(Recipe::Concat, Format::Wav));
+    assert!((sound_ms(&made.file) - 6000).abs() <= 20, "{}", sound_ms(&made.file));
+}
+
+#[test]
+fn flac_comes_out_of_mp4_whole() {
+    let sound = "-f lavfi -i sine=d=3.3:r=48000";
+    // Some say of the last packet that it has no length.
+    let lengths = "-bsf:a setts=duration=if(eq(N\\,34)\\,0\\,DURATION)";
+    let input = synth("found-flac.mp4", &format!("{sound} -c:a flac -strict -2 {lengths}"));
+    let extract = Recipe::ExtractAudio(ExtractAudio { cut: cut(0, None) });
+    let made = make(&input, wanted(extract, Format::Mp3));
+    assert_eq!(made.report.facts.format, Format::Flac);
+    assert!((sound_ms(&made.file) - 3300).abs() <= 1, "{}", sound_ms(&made.file));
+}
+
+#[test]
+fn ambisonics_are_heard() {
+    let four = "-af pan=4.0|c0=c0|c1=0.1*c0|c2=0.2*c0|c3=0.3*c0 -c:a libopus -mapping_family 2";
+    let input = synth("found-ambisonic.webm", &format!("-f lavfi -i sine=d=2:r=48000 {four}"));
+    for (format, channels) in [(Format::Mp4, "2"), (Format::Mp3, "2"), (Format::Wav, "4")] {
+        let made = transcode(&input, format);
+        assert_eq!(entry(&made.file, "a:0", "channels"), channels, "{format:?}");
+    }
+}
+
+/// Marks the first group of pictures as one that needs nothing from before it.
+fn close_first_group(file: &Path) -> PathBuf {
+    let mut bytes = fs::read(file).expect("file");
+    let head = bytes.windows(4).position(|window| window == [0, 0, 1, 0xb8]).expect("a group");
+    bytes[head + 7] = bytes[head + 7] & !0x20 | 0x40;
+    let closed = file.with_file_name("found-closed.ts");
+    fs::write(&closed, bytes).expect("written");
+    closed
+}
+
+#[test]
+fn pictures_from_before_the_start_of_a_file_do_not_shift_it() {
+    let long = "-f lavfi -i testsrc2=s=320x240:r=25:d=4 -c:v mpeg2video -bf 2 -g 12 -b:v 2M";
+    let long = synth("found-long.ts", long);
+    let input = synth("found-cut.ts", &format!("-ss 1 -i {} -c copy", long.display()));
+    let shown = decoded(&input, "0:v:0").len();
+    let input = close_first_group(&input);
+    assert_eq!(decoded(&input, "0:v:0").len(), shown + 2, "they can be decoded");
+    for format in [Format::Mp4, Format::Webm] {
+        let made = transcode(&input, format);
+        assert_eq!(decoded(&made.file, "0:v:0").len(), shown, "{format:?}");
+    }
+    let made = make_of_all(&[&input, &input], wanted(Recipe::Concat, Format::Mp4));
+    assert_eq!(decoded(&made.file, "0:v:0").len(), 2 * shown);
+}
