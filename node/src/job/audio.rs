@@ -292,6 +292,9 @@ impl<'a> AudioSink<'a> {
         let time_base = self.time_base();
         self.take(None, time_base, mux)?;
         self.pump(None, mux)?;
+        if self.encoder.is_none() {
+            return Err(Fault::Silent);
+        }
         if self.samples == 0 {
             return Err(Fault::Nothing("no sound of the input could be decoded"));
         }

@@ -19,6 +19,8 @@ pub enum Fault {
     Job(JobFailure),
     /// Nothing of what was wanted came out. After a seek it may have led astray, and reading from the start may help.
     Nothing(&'static str),
+    /// The sound track held nothing that could be decoded; nothing was written yet.
+    Silent,
     /// The supervisor is gone: there is nobody to tell.
     Gone,
 }
@@ -70,6 +72,7 @@ impl Fault {
             Self::Nothing(message) => {
                 Some(JobFailure::Known { kind: FailureKind::Transcode, message: message.to_owned() })
             }
+            Self::Silent => Self::Nothing("no sound of the input could be decoded").into_failure(),
             Self::Av(error) => Some(judge(error)),
             Self::Gone => None,
         }

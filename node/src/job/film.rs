@@ -221,7 +221,8 @@ impl<'a> Pump<'a> {
         let declared = self.declared_us(input).saturating_sub(self.skipped_us());
         let declared = self.film.part.end_us.map_or(declared, |end| declared.min(end));
         let missing = declared.saturating_sub(self.read_us);
-        if missing <= 1_000_000 || missing <= declared / 50 {
+        // That nothing came at all has another reason, which is found next.
+        if self.read_us <= 0 || missing <= 1_000_000 || missing <= declared / 50 {
             return Ok(());
         }
         let (declared, read) = (declared / 1000, self.read_us / 1000);

@@ -5,11 +5,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use xora_shared::media::{ExtractAudio, Format, Recipe};
+use xora_shared::{
+    failure::FailureKind,
+    media::{ExtractAudio, Format, Recipe, Trim},
+    report::Fate,
+};
 
 use crate::job::{
     copy_test::{decoded, transcode},
-    media_test::{PICTURES, SOUND, entry, make, make_of_all, synth, wanted},
+    media_test::{LIMITS, PICTURES, SOUND, X264, compress, entry, make, make_of_all, refused, synth, wanted},
     recipe_test::{cut, sound_ms},
 };
 
@@ -103,4 +107,40 @@ fn pictures_from_before_the_start_of_a_file_do_not_shift_it() {
     }
     let made = make_of_all(&[&input, &input], wanted(Recipe::Concat, Format::Mp4));
     assert_eq!(decoded(&made.file, "0:v:0").len(), 2 * shown);
+}
+
+#[test]
+fn an_empty_sound_track_is_left_out() {
+    let fragments = "-movflags frag_keyframe+empty_moov";
+    let table = [
+        ("found-mute.webm", "-c:v libvpx -c:a libopus".to_owned()),
+        ("found-mute.mp4", format!("{X264} -c:a aac {fragments}")),
+    ];
+    for (name, codecs) in table {
+        let input = synth(name, &format!("{PICTURES} {SOUND} {codecs} -bsf:a noise=drop=1"));
+        assert!(!entry(&input, "a:0", "codec_name").is_empty(), "it has a sound track");
+        let part = Recipe::Trim(Trim { cut: cut(520_000, Some(800_000)) });
+        for (wanted, pictures) in [(compress(Format::Mp4), 50), (wanted(part, Format::Mp4), 20)] {
+            let made = make(&input, wanted);
+            assert_eq!(decoded(&made.file, "0:v:0").len(), pictures, "{name}");
+            assert!(entry(&made.file, "a:0", "codec_name").is_empty(), "{name}");
+            let sound = made.report.streams.iter().find(|stream| stream.what.starts_with("audio")).expect("its fate");
+            assert_eq!(sound.fate, Fate::Dropped);
+            assert!(sound.reason.as_deref().is_some_and(|why| why.contains("nothing of its sound")));
+        }
+        let bytes = fs::read(&input).expect("file");
+        let (kind, message) = refused(&bytes, wanted(Recipe::Transcode, Format::Wav), LIMITS);
+        assert_eq!((kind, message.as_str()), (FailureKind::Transcode, "no sound of the input could be decoded"));
+    }
+}
+
+#[test]
+fn a_part_of_chained_ogg_is_found() {
+    let one = synth("found-link-a.opus", "-f lavfi -i sine=f=500:d=1:r=48000 -c:a libopus");
+    let two = synth("found-link-b.opus", "-f lavfi -i sine=f=900:d=4:r=48000 -c:a libopus -ac 2");
+    let input = one.with_file_name("found-chain.opus");
+    fs::write(&input, [fs::read(one).expect("file"), fs::read(two).expect("file")].concat()).expect("written");
+    let part = Recipe::Trim(Trim { cut: cut(1_500_000, Some(1_500_000)) });
+    let made = make(&input, wanted(part, Format::Wav));
+    assert!((sound_ms(&made.file) - 1500).abs() <= 20, "{}", sound_ms(&made.file));
 }

@@ -58,7 +58,7 @@ use xora_av::{MICROSECONDS, Stream, rescale};
 use xora_shared::{
     failure::Stage,
     media::{Format, Recipe, Wanted},
-    report::{Coverage, Unchanged, VerifyReport},
+    report::{Coverage, Fate, StreamFate, Unchanged, VerifyReport},
 };
 
 use crate::{
@@ -153,19 +153,24 @@ fn run_one(
             let unchanged = Unchanged { strategy, facts, streams: fates, warnings, verified };
             return Ok(Up::Unchanged(Box::new(unchanged)));
         }
-        Make::Film(film) => {
+        Make::Film(mut film) => {
             let layout = Layout::of(film.format, film.expected_bytes, film.packets, tried.index_bytes);
             link.planned(strategy, film.format, film.expected_bytes, layout.part_size)?;
             link.stage(Stage::Transcode);
             let job = film::Job { link, probe: &probe, limits, threads, hardware, seeks: true };
-            match film::make(&job, &mut input, &film, layout, fates.clone()) {
-                // A clock that starts again in mid-file leads seeks astray, and some files know no places to seek to.
-                Err(Fault::Nothing(_)) if film.part.from_start => {
-                    let (mut input, _) = probe::open(link, 0, source, limits)?;
-                    film::make(&film::Job { seeks: false, ..job }, &mut input, &film, layout, fates)?
-                }
-                made => made?,
+            let mut made = film::make(&job, &mut input, &film, layout, fates.clone());
+            let job = film::Job { seeks: false, ..job };
+            // A clock that starts again in mid-file leads seeks astray, and some files know no places to seek to.
+            if film.part.from_start && matches!(made, Err(Fault::Nothing(_) | Fault::Silent)) {
+                let (mut input, _) = probe::open(link, 0, source, limits)?;
+                made = film::make(&job, &mut input, &film, layout, fates.clone());
             }
+            // Some recorders make a sound track and put nothing into it.
+            if let (Err(Fault::Silent), Some(_), Some(sound)) = (&made, &film.video, film.audio.take()) {
+                let (mut input, _) = probe::open(link, 0, source, limits)?;
+                made = film::make(&job, &mut input, &film, layout, without(fates, sound.stream));
+            }
+            made?
         }
         Make::Still(still) => {
             let expected = expected_picture(&still, &probe);
@@ -175,6 +180,13 @@ fn run_one(
         }
     };
     Ok(Up::Produced(Box::new(report)))
+}
+
+/// The fates when a sound track turned out to be empty.
+fn without(mut fates: Vec<StreamFate>, stream: usize) -> Vec<StreamFate> {
+    let empty = Some("nothing of its sound could be decoded".to_owned());
+    fates[stream] = StreamFate { fate: Fate::Dropped, reason: empty, ..fates[stream].clone() };
+    fates
 }
 
 /// The receipt of an input that is the result: what opening it has shown.
