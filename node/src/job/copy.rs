@@ -21,6 +21,8 @@ pub struct CopyPath {
     usual_length: i64,
     /// Samples of every packet, and how many make a second: containers round the lengths of packets.
     frame: Option<(u64, u64)>,
+    /// Bytes of a second of samples; 0 for what is compressed.
+    bytes_per_second: u64,
     /// What is put on all times, in `time_base`.
     delay: i64,
     window: Window,
@@ -115,6 +117,7 @@ struct Facts {
     start: Option<i64>,
     end: i64,
     length: i64,
+    bytes: u64,
     mended: u64,
 }
 
@@ -149,6 +152,7 @@ impl CopyPath {
             usual_length: usual_length(stream),
             frame: (stream.frame_size > 0 && stream.sample_rate > 0)
                 .then_some((stream.frame_size.into(), stream.sample_rate.into())),
+            bytes_per_second: bytes_per_second(stream),
             delay: if mux.counts_priming() { priming(stream) } else { 0 },
             window,
             form: Form::Any,
@@ -234,6 +238,7 @@ impl CopyPath {
         let facts = &mut self.facts;
         facts.mended += u64::from(mended != dts);
         facts.packets += 1;
+        facts.bytes += packet.size() as u64;
         facts.length = facts.length.saturating_add(length);
         if !packet.is_discarded() {
             facts.start = Some(facts.start.map_or(pts, |start| start.min(pts)));
@@ -268,7 +273,10 @@ impl CopyPath {
     }
 
     fn length_us(&self) -> u64 {
-        let Facts { packets, length, .. } = self.facts;
+        let Facts { packets, length, bytes, .. } = self.facts;
+        if let Some(us) = bytes.saturating_mul(1_000_000).checked_div(self.bytes_per_second) {
+            return us;
+        }
         match self.frame {
             Some((samples, rate)) => packets.saturating_mul(samples).saturating_mul(1_000_000) / rate,
             None => u64::try_from(self.us(length)).unwrap_or(0),
@@ -294,6 +302,18 @@ impl CopyPath {
     fn us(&self, time: i64) -> i64 {
         rescale(time, self.time_base, MICROSECONDS)
     }
+}
+
+fn bytes_per_second(stream: &Stream) -> u64 {
+    let sample = match stream.codec.as_str() {
+        "pcm_u8" => 1,
+        "pcm_s16le" => 2,
+        "pcm_s24le" => 3,
+        "pcm_s32le" | "pcm_f32le" => 4,
+        "pcm_f64le" => 8,
+        _ => 0,
+    };
+    sample * u64::from(stream.channels) * u64::from(stream.sample_rate)
 }
 
 /// One picture at the stream's rate; for sound the muxers know it from the codec.

@@ -198,6 +198,8 @@ fn sound_is_extracted_by_copy_or_to_the_fallback() {
         ("extract-vorbis.mkv", "libvorbis", Format::Mp3, "ogg", "vorbis", StrategyKind::Copy),
         ("extract-flac.mkv", "flac", Format::Mp3, "flac", "flac", StrategyKind::Copy),
         ("extract-pcm.mov", "pcm_s16le", Format::Mp3, "wav", "pcm_s16le", StrategyKind::Copy),
+        // Matroska rounds the length of each packet to a millisecond.
+        ("extract-float.mkv", "pcm_f32le", Format::Mp3, "wav", "pcm_f32le", StrategyKind::Copy),
         ("extract-big-endian.mov", "pcm_s16be", Format::Wav, "wav", "pcm_s16le", StrategyKind::Encode),
         ("extract-ac3.ts", "ac3", Format::Aac, "aac", "aac", StrategyKind::Encode),
         ("extract-ac3.mkv", "ac3", Format::Jpg, "mp3", "mp3", StrategyKind::Encode),
@@ -257,6 +259,15 @@ fn sound_alone_is_trimmed_to_the_sample() {
         let expected = if matches!(format, Format::Aac | Format::Mp3) { 522 } else { 500 };
         assert!((found[0] - expected).abs() <= 3, "{format:?}: {found:?}");
     }
+}
+
+#[test]
+fn a_part_of_adpcm_is_exact_though_its_header_says_another_rate() {
+    let input = synth("numbered-adpcm.wav", &format!("-i {} -vn -c:a adpcm_ms", numbered().display()));
+    let made = make(&input, wanted(Recipe::Trim(Trim { cut: cut(5_500_000, Some(2_000_000)) }), Format::Wav));
+    let found = clicks(&made.file);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!((found[0] - 500).abs() <= 3, "{found:?}");
 }
 
 #[test]
