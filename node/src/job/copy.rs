@@ -30,8 +30,8 @@ pub struct CopyPath {
     form: Form,
     /// What becomes of packets that are hidden, because players leave out what an edit list does.
     hidden: Hidden,
-    /// The last hidden packet, where it goes before the first that is not.
-    primer: Option<Packet>,
+    /// Hidden packets that may have to go before the first that is not.
+    primers: Vec<Packet>,
     /// Packets from before the first one that has a decoding time.
     untimed: Vec<Packet>,
     last_dts: Option<i64>,
@@ -157,7 +157,7 @@ impl CopyPath {
             window,
             form: Form::Any,
             hidden: hidden(stream, mux),
-            primer: None,
+            primers: Vec::new(),
             untimed: Vec::new(),
             last_dts: None,
             next_dts: None,
@@ -182,7 +182,12 @@ impl CopyPath {
         self.form.check(packet)?;
         match self.hidden {
             Hidden::Primer if packet.is_discarded() => {
-                self.primer = Some(std::mem::replace(packet, Packet::new()?));
+                self.primers.clear();
+                self.primers.push(std::mem::replace(packet, Packet::new()?));
+                return Ok(self.us(pts));
+            }
+            Hidden::Kept if packet.is_discarded() && self.is_video && self.facts.packets == 0 => {
+                self.primers.push(std::mem::replace(packet, Packet::new()?));
                 return Ok(self.us(pts));
             }
             Hidden::Dropped if packet.is_discarded() => return Ok(self.us(pts)),
@@ -191,7 +196,12 @@ impl CopyPath {
             }
             Hidden::Kept | Hidden::Primer | Hidden::Dropped | Hidden::Refused => {}
         }
-        if let Some(mut primer) = self.primer.take() {
+        let mut primers = std::mem::take(&mut self.primers);
+        // Where decoding can begin with what is shown, players leave out what comes before it.
+        if self.is_video && packet.is_key() {
+            primers.clear();
+        }
+        for mut primer in primers {
             self.pass(&mut primer, mux)?;
         }
         self.pass(packet, mux)?;

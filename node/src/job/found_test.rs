@@ -8,7 +8,7 @@ use std::{
 use xora_shared::{
     failure::FailureKind,
     media::{ExtractAudio, Format, Recipe, Trim},
-    report::Fate,
+    report::{Fate, StrategyKind},
 };
 
 use crate::job::{
@@ -143,4 +143,31 @@ fn a_part_of_chained_ogg_is_found() {
     let part = Recipe::Trim(Trim { cut: cut(1_500_000, Some(1_500_000)) });
     let made = make(&input, wanted(part, Format::Wav));
     assert!((sound_ms(&made.file) - 1500).abs() <= 20, "{}", sound_ms(&made.file));
+}
+
+/// Has the edit list begin this much later, in the time of the pictures and of the file.
+fn edited(file: &Path, (ticks, ms): (i32, u32)) -> PathBuf {
+    let mut bytes = fs::read(file).expect("file");
+    let list = bytes.windows(4).position(|window| window == *b"elst").expect("an edit list");
+    let place = |from: usize| list + from..list + from + 4;
+    let number = |bytes: &[u8], from| i32::from_be_bytes(bytes[place(from)].try_into().expect("four bytes"));
+    let (length, start) = (number(&bytes, 12).unsigned_abs(), number(&bytes, 16));
+    bytes[place(12)].copy_from_slice(&(length - ms).to_be_bytes());
+    bytes[place(16)].copy_from_slice(&(start + ticks).to_be_bytes());
+    let edited = file.with_file_name("found-edited.mp4");
+    fs::write(&edited, bytes).expect("written");
+    edited
+}
+
+#[test]
+fn hidden_pictures_that_none_needs_are_not_copied() {
+    let whole = "-f lavfi -i testsrc2=s=320x240:r=25:d=4";
+    let whole = synth("found-unedited.mp4", &format!("{whole} {X264} -g 10 -bf 2 -video_track_timescale 12800"));
+    // A little before the eleventh picture, with which decoding can begin.
+    let input = edited(&whole, (10 * 512 - 200, 400));
+    for format in [Format::Mp4, Format::Mov] {
+        let made = transcode(&input, format);
+        assert_eq!(made.strategy.kind, StrategyKind::Remux);
+        assert_eq!(decoded(&made.file, "0:v:0"), decoded(&input, "0:v:0"));
+    }
 }
