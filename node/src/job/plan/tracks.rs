@@ -73,7 +73,8 @@ pub fn video_obstacle(stream: &Stream, probe: &Probe, format: Format) -> Option<
 pub fn audio_obstacle(stream: &Stream, probe: &Probe, format: Format) -> Option<String> {
     let codec = stream.codec.as_str();
     let fits = match format {
-        Format::Mp4 | Format::Mov => matches!(codec, "aac" | "mp3"),
+        // Slower MP3 has no place in MP4 by its standard.
+        Format::Mp4 | Format::Mov => codec == "aac" || (codec == "mp3" && stream.sample_rate >= 16_000),
         Format::Webm => matches!(codec, "opus" | "vorbis") && stream.has_header,
         Format::M4a => codec == "aac",
         Format::Mp3 | Format::Aac | Format::Wav | Format::Opus | Format::Flac | Format::Ogg => {
