@@ -171,3 +171,28 @@ fn hidden_pictures_that_none_needs_are_not_copied() {
         assert_eq!(decoded(&made.file, "0:v:0"), decoded(&input, "0:v:0"));
     }
 }
+
+#[test]
+fn slow_mp3_is_encoded_for_mp4() {
+    let input = synth("found-slow.mp3", "-f lavfi -i sine=d=2:r=11025 -ac 1 -c:a libmp3lame -b:a 32k");
+    for format in [Format::Mp4, Format::Mov] {
+        let made = transcode(&input, format);
+        assert_eq!(entry(&made.file, "a:0", "codec_name"), "aac", "{format:?}");
+        assert!((sound_ms(&made.file) - 2000).abs() <= 60, "{}", sound_ms(&made.file));
+    }
+}
+
+#[test]
+fn webm_that_begins_later_than_it_is_long_is_whole() {
+    let input = synth("found-late.webm", &format!("{PICTURES} -c:v libvpx -output_ts_offset 3"));
+    let mut bytes = fs::read(&input).expect("file");
+    let length = bytes.windows(3).position(|window| window == [0x44, 0x89, 0x88]).expect("a length") + 3;
+    bytes[length..length + 8].copy_from_slice(&2000_f64.to_be_bytes());
+    let late = input.with_file_name("found-later.webm");
+    fs::write(&late, bytes).expect("written");
+    for wanted in [compress(Format::Mp4), wanted(Recipe::Transcode, Format::Webm)] {
+        assert_eq!(decoded(&make(&late, wanted).file, "0:v:0").len(), 50);
+    }
+    let part = Recipe::Trim(Trim { cut: cut(520_000, Some(800_000)) });
+    assert_eq!(decoded(&make(&late, wanted(part, Format::Mp4)).file, "0:v:0").len(), 20);
+}

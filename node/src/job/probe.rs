@@ -60,11 +60,12 @@ pub fn open(link: &Link, index: u32, source: &Source, limits: &Limits) -> Done<(
     Ok((input, probe))
 }
 
-/// Matroska counts its length from zero, whatever it begins with.
+/// Matroska counts its length from zero, whatever it begins with. Some writers of it do not: then it may begin later
+/// than it is long.
 fn length_us(input: &Input) -> Option<u64> {
     let from_zero = input.format().starts_with("matroska");
     let before = input.start_us().filter(|_| from_zero).and_then(|start| u64::try_from(start).ok());
-    input.duration_us().map(|length| length.saturating_sub(before.unwrap_or(0)))
+    input.duration_us().map(|length| before.filter(|before| *before < length).map_or(length, |before| length - before))
 }
 
 fn open_as(source: Box<dyn ReadAt>, appearance: Look, limits: &Limits) -> Done<Input> {

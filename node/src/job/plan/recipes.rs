@@ -262,7 +262,7 @@ fn check_there(probe: &Probe, wish: &Wish, video: Option<&Stream>, audio: Option
         }
     }
     match probe.duration_us {
-        Some(duration) if wish.cut.start_us >= duration => {
+        Some(duration) if wish.cut.start_us > 0 && wish.cut.start_us >= duration => {
             let (start, length) = (wish.cut.start_us / 1000, duration / 1000);
             Err(Fault::unsupported(format!(
                 "startSeconds is at {start} ms, but the input is only {length} ms long: begin earlier"
