@@ -19,6 +19,7 @@ use crate::{
         damage::Damage,
         fault::{Done, Fault},
         film::{SILENCE_US, codec_name, facts},
+        first::FirstPictures,
         link::Link,
         mux::{Layout, Mux},
         plan::{
@@ -94,6 +95,7 @@ fn make(
         threads,
         hardware,
         video: None,
+        first: None,
         audio: None,
         at_us: 0,
         damage: Damage::within(limits.pictures),
@@ -131,6 +133,8 @@ struct Tape<'a> {
     /// Hardware encoders that may be used.
     hardware: &'a [String],
     video: Option<Pictures<'a>>,
+    /// Until enough was seen of pictures of the input at hand that are copied.
+    first: Option<FirstPictures>,
     audio: Option<Sound<'a>>,
     /// Where the input at hand begins, in microseconds of the output.
     at_us: i64,
@@ -156,8 +160,6 @@ struct Copied {
     path: CopyPath,
     /// Where the input at hand ends so far, in microseconds of the output.
     end_us: i64,
-    /// Whether a packet of the input at hand has come.
-    has_begun: bool,
 }
 
 impl Tape<'_> {
@@ -201,7 +203,7 @@ impl Tape<'_> {
         };
         match (&mut self.video, way) {
             (Some(Pictures::Encode(path)), _) => return path.go_on(input, stream, self.at_us),
-            (Some(Pictures::Copy(copied)), _) => copied.has_begun = false,
+            (Some(Pictures::Copy(_)), _) => {}
             (None, Way::Copy) => self.video = Some(Pictures::Copy(Box::new(Copied::open(input, stream, 0, mux)?))),
             // Joining cuts nothing.
             (None, Way::Cut(pictures) | Way::Encode(pictures)) => {
@@ -221,6 +223,9 @@ impl Tape<'_> {
                 };
                 self.video = Some(Pictures::Encode(Box::new(VideoPath::open(input, setup)?)));
             }
+        }
+        if let Some(Pictures::Copy(_)) = &self.video {
+            self.first = Some(FirstPictures::open(input, stream.index, self.limits.pixels)?);
         }
         Ok(())
     }
@@ -251,9 +256,7 @@ impl Tape<'_> {
                     "its first pictures are hidden, which only works at the start of a file",
                 ));
             }
-            if let Some(Pictures::Copy(copied)) = &mut self.video {
-                copied.check_first(packet)?;
-            }
+            FirstPictures::look_on(&mut self.first, Some(packet))?;
             let reached = match &mut self.video {
                 Some(Pictures::Copy(copied)) => copied.take(packet, known.time_base, self.at_us, mux)?,
                 Some(Pictures::Encode(path)) => path.take(Some(packet), mux, &mut self.damage)?,
@@ -279,6 +282,7 @@ impl Tape<'_> {
 
     /// Ends the input at hand, whose sound says that it is this long, and sets where the next one begins.
     fn end(&mut self, sound_us: Option<i64>, mux: &mut Mux) -> Done<()> {
+        FirstPictures::look_on(&mut self.first, None)?;
         let pictures = match &mut self.video {
             Some(Pictures::Copy(copied)) => Some(copied.end_us),
             Some(Pictures::Encode(path)) => Some(path.end_input(mux, &mut self.damage)?),
@@ -349,17 +353,7 @@ fn check_complete(clip: Clip, input: &Input, probe: &Probe, read_us: i64) -> Don
 
 impl Copied {
     fn open(input: &Input, stream: &Stream, index: usize, mux: &mut Mux) -> Done<Self> {
-        Ok(Self { path: CopyPath::open(input, stream, index, Window::default(), mux)?, end_us: 0, has_begun: false })
-    }
-
-    /// A recording may begin between two places where decoding can.
-    fn check_first(&mut self, packet: &Packet) -> Done<()> {
-        let begins_well = self.has_begun || packet.is_key();
-        self.has_begun = true;
-        if begins_well {
-            return Ok(());
-        }
-        Err(Fault::uncopyable("the first pictures of an input cannot be decoded without earlier ones"))
+        Ok(Self { path: CopyPath::open(input, stream, index, Window::default(), mux)?, end_us: 0 })
     }
 
     fn take(&mut self, packet: &mut Packet, time_base: Rational, at_us: i64, mux: &mut Mux) -> Done<i64> {

@@ -61,7 +61,7 @@ pub fn make(job: &Job, input: &mut Input, film: &Film, layout: Layout, fates: Ve
     let mut mux = Mux::create(job.link, film.format, tracks, layout, job.limits.output_bytes)?;
     let mut pump = Pump::open(job, input, film, &mut mux)?;
     pump.run(input, &mut mux)?;
-    pump.look_at_first(None)?;
+    FirstPictures::look_on(&mut pump.first, None)?;
     pump.check_complete(input)?;
     let Pump { video, audio, mut damage, timeline, mut progress, .. } = pump;
     let mut warnings = job.probe.warnings.clone();
@@ -164,24 +164,12 @@ impl<'a> Pump<'a> {
     }
 
     fn take_video(&mut self, packet: &mut Packet, mux: &mut Mux) -> Done<i64> {
-        self.look_at_first(Some(packet))?;
+        FirstPictures::look_on(&mut self.first, Some(packet))?;
         match &mut self.video {
             Some(Making::Copy(path)) => path.take(packet, mux),
             Some(Making::Cut(path)) => path.take(packet, mux, &mut self.damage),
             Some(Making::Encode(path)) => path.take(Some(packet), mux, &mut self.damage),
             None => Ok(0),
-        }
-    }
-
-    fn look_at_first(&mut self, packet: Option<&Packet>) -> Done<()> {
-        match &mut self.first {
-            Some(first) => {
-                if first.look(packet)? {
-                    self.first = None;
-                }
-                Ok(())
-            }
-            None => Ok(()),
         }
     }
 

@@ -29,8 +29,18 @@ impl FirstPictures {
         Ok(Self { decoder, damage: Damage::default(), has_begun: false, sent: 0, shown: 0, is_good: true })
     }
 
+    /// Looks at the next packet, or with `None` at the end, and is gone once enough was seen.
+    pub fn look_on(first: &mut Option<Self>, packet: Option<&Packet>) -> Done<()> {
+        if let Some(looking) = first
+            && looking.look(packet)?
+        {
+            *first = None;
+        }
+        Ok(())
+    }
+
     /// Looks at the next packet, or with `None` at the end. True once enough was seen; fails when it was no good.
-    pub fn look(&mut self, packet: Option<&Packet>) -> Done<bool> {
+    fn look(&mut self, packet: Option<&Packet>) -> Done<bool> {
         if packet.is_some_and(|packet| !self.has_begun && !packet.is_key()) {
             return Err(Fault::uncopyable("its first pictures cannot be decoded without earlier ones"));
         }

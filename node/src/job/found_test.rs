@@ -196,3 +196,17 @@ fn webm_that_begins_later_than_it_is_long_is_whole() {
     let part = Recipe::Trim(Trim { cut: cut(520_000, Some(800_000)) });
     assert_eq!(decoded(&make(&late, wanted(part, Format::Mp4)).file, "0:v:0").len(), 20);
 }
+
+#[test]
+fn films_whose_first_pictures_are_damaged_are_joined() {
+    let sound = synth("found-sound.mp4", &format!("{PICTURES} {X264} -g 25"));
+    let mut bytes = fs::read(&sound).expect("file");
+    let media = bytes.windows(4).position(|window| window == *b"mdat").expect("media");
+    // In the middle of the first picture.
+    bytes[media + 1500..media + 1600].fill(0xff);
+    let damaged = sound.with_file_name("found-damaged.mp4");
+    fs::write(&damaged, bytes).expect("written");
+    let made = make_of_all(&[&sound, &damaged], wanted(Recipe::Concat, Format::Mp4));
+    assert_eq!(made.strategy.kind, StrategyKind::Encode);
+    assert_eq!(decoded(&made.file, "0:v:0").len(), 100);
+}
