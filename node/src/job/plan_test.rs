@@ -394,5 +394,7 @@ fn a_trim_copies_all_that_a_cut_leaves_whole() {
         let what = format!("{recipe:?} to {format:?}");
         let plan = decide(&probe(streams), &Wanted { recipe, format }, ABILITIES).expect("a plan");
         assert_eq!((plan.strategy.kind, ways(&plan).1), (kind, sound), "{what}: {:?}", plan.strategy.reasons);
+        let is_part_kept = plan.fates[0].fate == Fate::Kept && plan.fates[0].reason.is_some();
+        assert_eq!(is_part_kept, kind == StrategyKind::SmartCut, "{what}: {:?}", plan.fates[0]);
     }
 }

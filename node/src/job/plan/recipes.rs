@@ -233,7 +233,7 @@ pub fn film(probe: &Probe, wish: &Wish, abilities: Abilities) -> Done<Plan> {
     };
     let fate = |stream: &Stream| if film.copies(stream.index) { Fate::Kept } else { Fate::Converted };
     let taken: Vec<_> = chosen.iter().map(|stream| (*stream, fate(stream))).collect();
-    let mut fates = fates(streams, &taken, |stream| converted_reason(stream, &film));
+    let mut fates = fates(streams, &taken, |stream| reason_of(stream, &film));
     for stream in outside {
         fates[stream].reason = Some("it has nothing in the part that is wanted".to_owned());
     }
@@ -363,12 +363,16 @@ impl<E> Track<E> {
     }
 }
 
-fn converted_reason(stream: &Stream, film: &Film) -> Option<String> {
+/// What is worth saying of a stream that is used.
+fn reason_of(stream: &Stream, film: &Film) -> Option<String> {
     match stream.kind {
         Kind::Audio => film
             .encodes_audio()
             .filter(|encode| stream.channels > encode.channels)
             .map(|_| format!("{} channels were mixed down to stereo, which every browser plays", stream.channels)),
+        Kind::Video if film.video.as_ref().is_some_and(|track| matches!(track.way, Way::Cut(_))) => {
+            Some("but for the pictures next to a cut, which are encoded".to_owned())
+        }
         Kind::Video if stream.orientation != Orientation::Upright => {
             film.encodes_video().map(|_| "turned upright, as its display matrix says".to_owned())
         }
