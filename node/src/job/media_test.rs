@@ -123,10 +123,13 @@ pub(super) fn make_of_all(inputs: &[&Path], wanted: Wanted) -> Made {
         Some(Up::Produced(report)) => (**report).clone(),
         other => panic!("{}: {other:?}", input.display()),
     };
-    let planned = told
-        .messages
-        .iter()
-        .find_map(|message| if let Up::Planned { strategy, .. } = message { Some(strategy.clone()) } else { None });
+    let planned = told.messages.iter().find_map(|message| match message {
+        Up::Planned { strategy, part_size, .. } => Some((strategy.clone(), *part_size)),
+        _ => None,
+    });
+    let (strategy, part_size) = planned.expect("a plan");
+    let (last, others) = told.parts.split_last().expect("a part");
+    assert!(others.iter().all(|part| *part as u64 == part_size) && *last as u64 <= part_size, "{:?}", told.parts);
     assert_eq!(report.expect.bytes, told.output.len() as u64);
     let extension = report.facts.format.extension();
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -139,7 +142,7 @@ pub(super) fn make_of_all(inputs: &[&Path], wanted: Wanted) -> Made {
         other => panic!("{}: {other:?}", input.display()),
     };
     assert_eq!(receipt.problems, Vec::<String>::new(), "{}", input.display());
-    Made { report, strategy: planned.expect("a plan"), receipt, told, file }
+    Made { report, strategy, receipt, told, file }
 }
 
 pub(super) fn all_refused(inputs: &[&Path], wanted: Wanted, limits: Limits) -> (FailureKind, String) {
@@ -636,6 +639,14 @@ fn a_thumbnail_has_the_size_and_format_that_were_asked_for() {
             assert_eq!((facts.width, facts.height), (Some(expected.0), Some(expected.1)), "{format:?}");
         }
     }
+}
+
+#[test]
+fn a_thumbnail_may_be_larger_than_a_part() {
+    let noise = "-f lavfi -i nullsrc=s=2560x1920:r=25:d=0.04,format=gbrp,geq=r='random(1)*255':g='random(2)*255':b='random(3)*255'";
+    let made = make(&synth("noise.mkv", &format!("{noise} -c:v ffv1")), thumbnail(0));
+    assert!(made.told.parts.len() > 1, "{:?}", made.told.parts);
+    assert_eq!(made.report.facts.width, Some(2560));
 }
 
 #[test]

@@ -174,9 +174,16 @@ fn run_one(
         }
         Make::Still(still) => {
             let expected = expected_picture(&still, &probe);
-            link.planned(strategy, still.format, expected, Layout::of(still.format, expected, 0, None).part_size)?;
+            let layout = Layout::of(still.format, expected, 0, None);
+            link.planned(strategy, still.format, expected, layout.part_size)?;
             link.stage(Stage::Transcode);
-            still::make(link, (&mut input, source), &probe, &still, fates, (limits, threads))?
+            let (bytes, report) = still::make(link, (&mut input, source), &probe, &still, fates, (limits, threads))?;
+            // Whole, they would be larger than a part may be.
+            let part_size = usize::try_from(layout.part_size).unwrap_or(usize::MAX);
+            for (number, part) in (1..).zip(bytes.chunks(part_size)) {
+                link.part(number, part.to_vec())?;
+            }
+            report
         }
     };
     Ok(Up::Produced(Box::new(report)))

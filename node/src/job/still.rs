@@ -30,7 +30,7 @@ const BEHIND: i32 = 4;
 /// Pictures at the usual rate before the one asked for from which on none is left out.
 const NEAR: i64 = 8;
 
-/// Makes it, and hands it over as part 1.
+/// Makes it. Answers the file.
 pub fn make(
     link: &Link,
     (input, source): (&mut Input, &Source),
@@ -38,7 +38,7 @@ pub fn make(
     still: &Still,
     fates: Vec<StreamFate>,
     (limits, threads): (&Limits, u32),
-) -> Done<RunReport> {
+) -> Done<(Vec<u8>, RunReport)> {
     let stream = &probe.streams[still.stream];
     let mut decoder = Decoder::open(input, still.stream, threads, limits.pixels)?;
     let mut frame = if still.is_cover {
@@ -55,8 +55,7 @@ pub fn make(
         let limit = limits.output_bytes;
         return Err(Fault::too_large(format!("the output would be larger than the limit of {limit} bytes")));
     }
-    link.part(1, bytes)?;
-    Ok(report(still, &picture, length, fates))
+    Ok((bytes, report(still, &picture, length, fates)))
 }
 
 fn decode_cover(input: &Input, decoder: &mut Decoder, stream: usize) -> Done<Frame> {
