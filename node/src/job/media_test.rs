@@ -123,9 +123,9 @@ pub(super) fn make_of_all(inputs: &[&Path], wanted: Wanted) -> Made {
         Some(Up::Produced(report)) => (**report).clone(),
         other => panic!("{}: {other:?}", input.display()),
     };
-    let planned = told.messages.iter().find_map(|message| match message {
-        Up::Planned { strategy, part_size, .. } => Some((strategy.clone(), *part_size)),
-        _ => None,
+    let planned = told.messages.iter().find_map(|message| {
+        let Up::Planned { strategy, part_size, .. } = message else { return None };
+        Some((strategy.clone(), *part_size))
     });
     let (strategy, part_size) = planned.expect("a plan");
     let (last, others) = told.parts.split_last().expect("a part");
