@@ -13,7 +13,7 @@ use xora_shared::{
 
 use crate::job::{
     copy_test::{decoded, transcode},
-    media_test::{LIMITS, PICTURES, SOUND, X264, compress, entry, make, make_of_all, refused, synth, wanted},
+    media_test::{LIMITS, PICTURES, SOUND, X264, compress, entry, make, make_of_all, refused, synth, tool, wanted},
     recipe_test::{cut, sound_ms},
 };
 
@@ -209,4 +209,17 @@ fn films_whose_first_pictures_are_damaged_are_joined() {
     let made = make_of_all(&[&sound, &damaged], wanted(Recipe::Concat, Format::Mp4));
     assert_eq!(made.strategy.kind, StrategyKind::Encode);
     assert_eq!(decoded(&made.file, "0:v:0").len(), 100);
+}
+
+#[test]
+fn a_part_of_bare_mpeg_pictures_is_found() {
+    let pictures = "-f lavfi -i testsrc2=s=320x240:r=25:d=6 -c:v mpeg1video -qscale:v 12";
+    let input = synth("found-bare.m1v", &format!("{pictures} -maxrate 8M -bufsize 2M -g 12"));
+    let said: f64 = tool("ffprobe", &["-v", "error", "-show_entries", "format=duration", "-of", "csv=p=0"], &input)
+        .trim()
+        .parse()
+        .expect("seconds");
+    assert!(said < 3.0, "it seems to end before the part begins: {said}");
+    let part = Recipe::Trim(Trim { cut: cut(3_000_000, Some(800_000)) });
+    assert_eq!(decoded(&make(&input, wanted(part, Format::Mp4)).file, "0:v:0").len(), 20);
 }

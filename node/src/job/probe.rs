@@ -61,8 +61,11 @@ pub fn open(link: &Link, index: u32, source: &Source, limits: &Limits) -> Done<(
 }
 
 /// Matroska counts its length from zero, whatever it begins with. Some writers of it do not: then it may begin later
-/// than it is long.
+/// than it is long. MPEG pictures without a container tell the rate at most that they may have, not their length.
 fn length_us(input: &Input) -> Option<u64> {
+    if input.format() == "mpegvideo" {
+        return None;
+    }
     let from_zero = input.format().starts_with("matroska");
     let before = input.start_us().filter(|_| from_zero).and_then(|start| u64::try_from(start).ok());
     input.duration_us().map(|length| before.filter(|before| *before < length).map_or(length, |before| length - before))
