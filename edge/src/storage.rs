@@ -78,25 +78,28 @@ impl Storage {
         }
     }
 
-    /// Puts an object together. Storage answers alike for a second completion, an unknown upload and bad parts: whether the
-    /// object stands is seen by its size.
-    pub async fn complete(&self, upload: &Upload, parts: &[PartDone]) -> Result<(), ApiError> {
+    /// Puts an object together. Answers its size where storage says it. It answers alike for a second completion, an unknown
+    /// upload and bad parts: whether the object stands is seen by its size.
+    pub async fn complete(&self, upload: &Upload, parts: &[PartDone]) -> Result<Option<u64>, ApiError> {
         let Upload { key, upload_id } = upload;
         match self {
             Self::Managed { bucket, .. } => {
                 let parts = parts.iter().map(uploaded).collect::<Result<Vec<_>, ApiError>>()?;
                 let upload = bucket.resume_multipart_upload(key.as_str(), upload_id.as_str())?;
-                if let Err(error) = upload.complete(parts).await {
-                    console_error!("complete {key}: {error}");
-                }
-                Ok(())
+                Ok(match upload.complete(parts).await {
+                    Ok(object) => Some(object.size()),
+                    Err(error) => {
+                        console_error!("complete {key}: {error}");
+                        None
+                    }
+                })
             }
             Self::Own(_, opened) => match opened.complete(key, upload_id, parts).await {
-                Ok(()) => Ok(()),
+                Ok(()) => Ok(None),
                 Err(trouble) => {
                     console_error!("complete {key}: {trouble}");
-                    let stands = opened.size(key).await?.is_some();
-                    if stands || trouble != Trouble::Unavailable { Ok(()) } else { Err(trouble.into()) }
+                    let size = opened.size(key).await?;
+                    if size.is_some() || trouble != Trouble::Unavailable { Ok(size) } else { Err(trouble.into()) }
                 }
             },
         }

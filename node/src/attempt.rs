@@ -48,6 +48,8 @@ const LINE: usize = 500;
 /// Bytes of an output that are read back with the first request, where most of it is read anyway; of smaller ones, every
 /// byte is compared.
 const AT_ONCE: u64 = 4 << 20;
+/// Bytes of the end of a larger output with an index that are read back with its head: its last pictures, as a rule.
+const END: u64 = 256 << 10;
 /// How long giving a task back may take.
 const RELEASING: Duration = Duration::from_secs(5);
 
@@ -412,8 +414,12 @@ impl Attempt<'_> {
         let bytes = *bytes;
         let at = InputAt { url: read_url.clone(), headers: Headers::new(), ours: !foreign };
         let origin = self.origin(&at).map_err(Cause::Unreadable)?;
-        let head = if expect.format.has_index() && bytes > AT_ONCE { HEAD } else { bytes.clamp(HEAD, AT_ONCE) };
+        let edges = expect.format.has_index() && bytes > AT_ONCE;
+        let head = if edges { HEAD } else { bytes.clamp(HEAD, AT_ONCE) };
         let stored = Source::open(origin, &self.node.room, u64::MAX, head).await.map_err(Cause::Unreadable)?;
+        if edges {
+            stored.expect_end(END);
+        }
         if stored.size().is_some_and(|size| size != bytes) {
             return Err(Cause::Problems(vec!["storage has another number of bytes than was sent".into()]));
         }

@@ -154,7 +154,8 @@ impl Output {
     /// Takes a part. Waits while enough others are on their way.
     pub async fn take(&mut self, number: u32, bytes: Vec<u8>) -> Result<(), NotTaken> {
         self.ledger.enter(number, bytes.len() as u64)?;
-        if self.begin.single && bytes.len() as u64 == self.ledger.part_size {
+        // The first part may come last.
+        if self.begin.single && (number > 1 || bytes.len() as u64 == self.ledger.part_size) {
             self.begin_parts().await?;
         }
         let bytes = Bytes::from(bytes);

@@ -107,10 +107,11 @@ impl JobShard {
         let row = self.row_of(&finish.hold)?;
         let (storage, stored) = (self.storage(row.provider)?, row.stored);
         let upload = Upload::of(row);
-        if stored.is_none() {
-            storage.complete(&upload, &finish.parts).await?;
-        }
-        let found = storage.size(&upload.key).await?;
+        let said = if stored.is_none() { storage.complete(&upload, &finish.parts).await? } else { None };
+        let found = match said {
+            Some(size) => Some(size),
+            None => storage.size(&upload.key).await?,
+        };
         if found != Some(finish.bytes) {
             return Err(wrong_parts("storage does not have what was said to be sent; send the output again"));
         }

@@ -47,7 +47,7 @@ impl Layout {
         let even = expected_bytes.div_ceil(PARTS).next_multiple_of(MIB);
         let part_size = even.clamp(SMALLEST_PART, LARGEST_PART);
         let index = format.has_index().then(|| index_bytes.unwrap_or(packets * INDEX_PER_PACKET + INDEX_BASE));
-        let head = index.unwrap_or(0) + PATCHED;
+        let head = index.unwrap_or(0) + if is_patched(format) { PATCHED } else { 0 };
         let head_parts = u32::try_from(head.div_ceil(part_size)).unwrap_or(u32::MAX);
         Self { part_size, head_parts, index_bytes: index, is_estimate: index.is_some() && index_bytes.is_none() }
     }
@@ -242,6 +242,11 @@ impl Mux {
     }
 }
 
+/// Whether the muxer goes back to its head. Those of streams only go forward.
+fn is_patched(format: Format) -> bool {
+    !matches!(format, Format::Aac | Format::Opus | Format::Ogg)
+}
+
 /// libav's name of the muxer.
 fn muxer(format: Format) -> &'static str {
     match format {
@@ -341,6 +346,8 @@ mod tests {
         let layout = Layout::of(Format::Mp4, 0, 1_000_000, None);
         assert!(u64::from(layout.head_parts) * layout.part_size > 32_000_000);
         assert_eq!(Layout::of(Format::Webm, 0, 1_000_000, None).index_bytes, None);
+        assert_eq!(Layout::of(Format::Wav, 0, 10, None).head_parts, 1);
+        assert_eq!(Layout::of(Format::Aac, 0, 10, None).head_parts, 0);
         assert_eq!(Layout::of(Format::Mov, 0, 10, Some(99)).index_bytes, Some(99));
     }
 }

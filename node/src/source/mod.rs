@@ -96,6 +96,14 @@ impl Source {
         }
     }
 
+    /// Fetches the last bytes without waiting for them.
+    pub fn expect_end(&self, length: u64) {
+        match &self.way {
+            Way::Ranges(reader) => reader.expect(reader.size().saturating_sub(length)..reader.size()),
+            Way::Spooled(_) | Way::Empty => {}
+        }
+    }
+
     /// Drops what is held in memory for later.
     pub fn forget(&self) {
         match &self.way {
