@@ -19,7 +19,7 @@ use xora_shared::{
     time::UnixMs,
 };
 use xora_tests::{
-    Bucket, Client, Edge, EdgeOptions, Ending, Node, NodeOptions, Origin, Reply, Request, Seen, Served, Server,
+    Bucket, Client, Edge, EdgeOptions, Ending, Node, NodeOptions, Origin, Reply, Request, Seen, Served, Server, clip,
     free_port, probe, wait_for,
 };
 
@@ -206,6 +206,25 @@ async fn an_output_of_one_part_is_written_by_one_request() -> Result<()> {
     assert!(only.request.target.starts_with(&format!("{key}?X-Amz-")), "{}", only.request.target);
     assert_eq!(only.request.header("content-type"), Some("image/jpeg"));
     assert_eq!(client.download(storage_url(&job)?).await?.len(), job["output_files"]["output"]["size_bytes"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_output_that_becomes_longer_than_its_input_promised_is_written_in_parts() -> Result<()> {
+    let (client, origin, bucket) = (edge().await?.client(), Origin::start().await?, Bucket::start().await?);
+    let id = add(&client, &bucket.provider()).await?;
+    let noise =
+        "-f lavfi -i color=gray:s=640x360:r=25:d=11,noise=alls=100:allf=t -c:v libx264 -preset ultrafast -crf 46";
+    let small = clip("coarse-noise.mp4", &noise.split(' ').collect::<Vec<_>>())?;
+    assert!(bytes(&small)?.len() < 5 << 19, "it promises one part");
+    let compress = job(&origin.file(&small)?, "mp4", &json!({"name": "compress", "crf": 1}));
+    let job = client.run(&with(compress, "storageProviderId", id.as_str()), PATIENCE).await?;
+    assert_eq!(job["state"], "completed", "{job}");
+    assert!(bucket.parts().len() >= 2, "{job}");
+    let stored = client.download(storage_url(&job)?).await?;
+    assert_eq!(job["output_files"]["output"]["size_bytes"], stored.len());
+    assert_eq!(job["verification"]["frames"], 275, "{job}");
+    assert_eq!(bucket.left()?.len(), 1, "{:?}", bucket.left()?);
     Ok(())
 }
 
