@@ -1,6 +1,6 @@
 //! `make bench`: the figures, measured against the real system. Medians of runs that alternate with what they are compared
 //! with; losing rows are printed too. Not a test: machines are noisy.
-//! `bench webhooks`, `bench api`, `bench media`, `bench cost` and `bench large` print those rows alone.
+//! `bench webhooks`, `bench api`, `bench jobs`, `bench media`, `bench cost` and `bench large` print those rows alone.
 #![allow(clippy::print_stdout, reason = "a command that talks to a person")]
 
 mod api;
@@ -54,12 +54,14 @@ async fn main() -> Result<()> {
     if only.is_none() {
         job_process()?;
     }
-    if only.is_some() && !wanted("cost") && !wanted("media") && !wanted("large") {
+    if !["jobs", "media", "cost", "large"].into_iter().any(wanted) {
         return Ok(());
     }
     let node = Node::start(&bench.edge, NodeOptions { release: true, ..NodeOptions::default() }).await?;
     if only.is_none() {
         bench.latencies().await?;
+    }
+    if wanted("jobs") {
         for name in ["trailer.mp4", "full-hd.mp4"] {
             bench.whole_job(name).await?;
         }
