@@ -29,6 +29,9 @@ const TARGETS: u32 = 16;
 /// How long after an object was removed that one request writes, it is removed once more: the request may have been late.
 const LATE_MS: i64 = 300_000;
 
+/// What marks the key of an output that was begun again after one request was to write it.
+const AGAIN: &str = "-again/";
+
 /// An object that a node may write.
 #[derive(Debug)]
 pub struct Upload {
@@ -57,7 +60,9 @@ impl JobShard {
         let storage = self.storage(provider)?;
         let (task_id, fence) = (begin.hold.task_id, begin.hold.fence);
         let earlier = self.row_of(&begin.hold).ok();
-        let key = output_key(&begin, earlier.as_ref().is_some_and(UploadRow::is_single));
+        // Once begun again, it stays away from the first request's key.
+        let again = earlier.as_ref().is_some_and(|row| row.is_single() || row.key.contains(AGAIN));
+        let key = output_key(&begin, again);
         let upload_id = if begin.single && earlier.is_none() {
             String::new()
         } else {
@@ -168,7 +173,8 @@ impl JobShard {
             if keep == Some(row.key.as_str()) {
                 self.delete_upload(&row.key)?;
             } else {
-                self.put_upload(&UploadRow { drop_at: Some(now.0), ..row })?;
+                // One that waits to be removed once more keeps its time.
+                self.put_upload(&UploadRow { drop_at: row.drop_at.or(Some(now.0)), ..row })?;
             }
         }
         Ok(())
@@ -215,7 +221,7 @@ impl JobShard {
 fn output_key(begin: &OutputBegin, again: bool) -> String {
     let (job, extension) = (begin.hold.task_id, begin.format.extension());
     match begin.hold.fence {
-        fence if again => format!("outputs/{job}/{fence}-again/result.{extension}"),
+        fence if again => format!("outputs/{job}/{fence}{AGAIN}result.{extension}"),
         1 => format!("outputs/{job}/result.{extension}"),
         fence => format!("outputs/{job}/{fence}/result.{extension}"),
     }

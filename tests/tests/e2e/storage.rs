@@ -267,6 +267,8 @@ async fn an_output_that_is_begun_again_stands_where_nothing_late_can_reach_it() 
 
     let again = node.post("/v1/node/outputs/begin", &begin).await?.expect(200)?;
     assert!(again["readUrl"].is_null(), "{again}");
+    let again = node.post("/v1/node/outputs/begin", &begin).await?.expect(200)?;
+    assert!(again["targets"][0]["url"].as_str().is_some_and(|url| url.contains("/1-again/result.jpg?")), "{again}");
     let etag = put(&client, &again["targets"][0], b"the second").await?;
     let parts = json!([{"number": 1, "etag": etag}]);
     let finish = json!({"hold": hold, "bytes": 10, "parts": parts});
