@@ -121,8 +121,8 @@ pub struct Stored {
 }
 
 impl Output {
-    /// Opens an output without waiting for it: the first part waits. What is hardly more than one part is to be written by
-    /// one request, without a multipart upload.
+    /// Opens an output without waiting for it: the first part waits. What is expected to take less than half a part is to
+    /// be written by one request, without a multipart upload.
     pub fn begin(
         edge: Arc<Edge>,
         ways: Ways,

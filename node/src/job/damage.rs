@@ -50,8 +50,7 @@ impl Damage {
     }
 
     /// The container could not be read at this place; the demuxer goes on behind it. While it searches, which it does a
-    /// little at a time (tags behind the end of WavPack, for one), it is one
-    /// place, within reason.
+    /// little at a time (tags behind the end of WavPack, for one), it is one place, within reason.
     pub fn unreadable(&mut self) -> Done<()> {
         const SEARCH: u64 = 100_000;
         self.searching += 1;
