@@ -221,6 +221,10 @@ impl<'a> AudioSink<'a> {
             let pts =
                 rescale(regular.pts().unwrap_or(self.end), graph.time_base(), self.time_base()).max(self.end_or_any());
             regular.set_pts(Some(pts));
+            // Only now is it sure that the track is not empty.
+            if let (None, Some(encoder)) = (self.first, &self.encoder) {
+                mux.open(self.index, encoder, Rational(0, 1), None)?;
+            }
             self.first.get_or_insert(pts);
             self.samples += regular.samples() as u64;
             self.end = pts + i64::try_from(regular.samples()).unwrap_or(0);
@@ -252,7 +256,6 @@ impl<'a> AudioSink<'a> {
         let chain = format!("{STEADY}{}", self.cut(from));
         let mut graph = Graph::sound(&shape, &chain)?;
         graph.set_frame_size(encoder.frame_size());
-        mux.open(self.index, &encoder, Rational(0, 1), None)?;
         self.regular = Some(graph);
         self.encoder = Some(encoder);
         Ok(())
@@ -291,13 +294,10 @@ impl<'a> AudioSink<'a> {
     pub fn finish(mut self, mux: &mut Mux) -> Done<AudioFacts> {
         let time_base = self.time_base();
         self.take(None, time_base, mux)?;
-        self.pump(None, mux)?;
-        if self.encoder.is_none() {
+        if self.first.is_none() {
             return Err(Fault::Silent);
         }
-        if self.samples == 0 {
-            return Err(Fault::Nothing("no sound of the input could be decoded"));
-        }
+        self.pump(None, mux)?;
         let first = self.first.unwrap_or(0);
         // MP4 cuts the encoder's priming off at zero only; where sound begins later, the priming is part of it.
         let priming = self.encoder.as_ref().map_or(0, |encoder| i64::from(encoder.priming()));

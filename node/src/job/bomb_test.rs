@@ -6,7 +6,7 @@ use xora_shared::{failure::FailureKind, media::Format};
 
 use crate::{
     ipc::Limits,
-    job::media_test::{LIMITS, compress, refused, synth, thumbnail},
+    job::media_test::{LIMITS, compress, make, refused, synth, thumbnail},
 };
 
 fn ends_at(bomb: &[u8], limits: &Limits, word: &str) {
@@ -50,7 +50,7 @@ fn a_hundred_thousand_pictures_in_one_second_end_at_their_limit() {
 }
 
 #[test]
-fn a_claim_of_ten_thousand_years_is_over_the_limit_and_one_of_half_an_hour_a_cut_file() {
+fn a_claim_of_ten_thousand_years_is_over_the_limit_and_one_of_half_an_hour_is_not_believed() {
     let plain = fs::read(synth("claim.mkv", "-f lavfi -i testsrc2=s=320x240:r=25:d=2 -c:v mpeg4")).expect("file");
     // Matroska's `Duration`, as a double of milliseconds.
     let place = plain.windows(3).position(|bytes| bytes == [0x44, 0x89, 0x88]).expect("a duration") + 3;
@@ -64,8 +64,11 @@ fn a_claim_of_ten_thousand_years_is_over_the_limit_and_one_of_half_an_hour_a_cut
         file
     };
     ends_at(&claiming(3e11), &LIMITS, "the limit is 3600 seconds");
-    let (kind, message) = refused(&claiming(1800.0), compress(Format::Mp4), LIMITS);
-    assert_eq!(kind, FailureKind::InputTruncated, "{message}");
+    let claimed = synth("claim.mkv", "").with_file_name("claimed.mkv");
+    fs::write(&claimed, claiming(1800.0)).expect("written");
+    let made = make(&claimed, compress(Format::Mp4));
+    assert_eq!(made.receipt.frames, Some(50));
+    assert!(made.report.warnings[0].contains("1800000 ms long, but holds only 2000 ms"), "{:?}", made.report.warnings);
 }
 
 /// A GIF of pictures of one pixel on a canvas of this size.

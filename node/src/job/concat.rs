@@ -101,12 +101,13 @@ fn make(
         damage: Damage::within(limits.pictures),
         progress: Progress::new(link.clone(), join.duration_us.unwrap_or(0)),
         jumps: 0,
+        warnings: Vec::new(),
     };
     for (index, (input, probe)) in inputs.iter_mut().enumerate() {
         tape.append(index, input, probe, &mut mux).map_err(|fault| fault.of_input(index + 1))?;
     }
-    let mut warnings: Vec<String> = inputs.iter().flat_map(|(_, probe)| probe.warnings.clone()).collect();
-    let Tape { video, audio, mut damage, mut progress, jumps, .. } = tape;
+    let Tape { video, audio, mut damage, mut progress, jumps, mut warnings, .. } = tape;
+    warnings.extend(inputs.iter().flat_map(|(_, probe)| probe.warnings.clone()));
     let first = |pick: fn(&Clip) -> Option<usize>| {
         let found = join.clips.iter().zip(inputs.iter()).find_map(|(clip, (_, probe))| probe.streams.get(pick(clip)?));
         found.cloned()
@@ -141,6 +142,8 @@ struct Tape<'a> {
     damage: Damage,
     progress: Progress,
     jumps: u64,
+    /// What a caller should know.
+    warnings: Vec<String>,
 }
 
 /// The picture track on its way.
@@ -192,7 +195,7 @@ impl Tape<'_> {
             let reached = self.take(known, clip, index, &mut packet, mux)?;
             self.progress.reach(reached)?;
         }
-        check_complete(clip, input, probe, read_us)?;
+        self.warnings.extend(probe.check_complete(declared_us(clip, probe), read_us)?);
         self.jumps += timeline.jumps();
         self.end(sound_us(clip, probe), mux)
     }
@@ -334,21 +337,13 @@ fn joint(pictures: Option<i64>, sound: Option<i64>) -> Option<i64> {
     }
 }
 
-/// Refuses an input that is much shorter than its container says.
-fn check_complete(clip: Clip, input: &Input, probe: &Probe, read_us: i64) -> Done<()> {
-    let used = probe.streams.iter().filter(|stream| clip.uses(stream.index) && input.declares_duration());
+/// What the container of an input says of its length, in microseconds; 0 where it says nothing reliable.
+fn declared_us(clip: Clip, probe: &Probe) -> i64 {
+    let used = probe.streams.iter().filter(|stream| clip.uses(stream.index) && probe.declares_duration);
     let declared = used.filter_map(|stream| Some(rescale(stream.duration?, stream.time_base, MICROSECONDS)));
     // Where tracks have no length of their own, the file's counts only if no other track can be the longest.
-    let whole = probe.duration_us.filter(|_| input.declares_duration() && clip.tracks() == probe.streams.len());
-    let declared = declared.max().or(whole.and_then(|us| us.try_into().ok())).unwrap_or(0);
-    let missing = declared.saturating_sub(read_us);
-    if missing <= 1_000_000 || missing <= declared / 50 {
-        return Ok(());
-    }
-    let (declared, read) = (declared / 1000, read_us / 1000);
-    Err(Fault::truncated(format!(
-        "it says that it is {declared} ms long, but ends after {read} ms: upload the whole file"
-    )))
+    let whole = probe.duration_us.filter(|_| probe.declares_duration && clip.tracks() == probe.streams.len());
+    declared.max().or(whole.and_then(|us| us.try_into().ok())).unwrap_or(0)
 }
 
 impl Copied {

@@ -61,10 +61,14 @@ pub fn make(job: &Job, input: &mut Input, film: &Film, layout: Layout, fates: Ve
     let mut mux = Mux::create(job.link, film.format, tracks, layout, job.limits.output_bytes)?;
     let mut pump = Pump::open(job, input, film, &mut mux)?;
     pump.run(input, &mut mux)?;
+    if pump.read_us <= 0 && seems_behind(film, job.probe) {
+        return Err(Fault::unsupported("startSeconds is behind the end of the input: begin earlier"));
+    }
     FirstPictures::look_on(&mut pump.first, None)?;
-    pump.check_complete(input)?;
+    let shorter = pump.check_complete()?;
     let Pump { video, audio, mut damage, timeline, mut progress, .. } = pump;
     let mut warnings = job.probe.warnings.clone();
+    warnings.extend(shorter);
     let video =
         video.map(|way| finish_video(way, film, job.probe, &mut mux, &mut damage, &mut warnings)).transpose()?;
     let audio = audio.map(|way| finish_audio(way, film, job.probe, &mut mux, &mut damage)).transpose()?;
@@ -204,19 +208,12 @@ impl<'a> Pump<'a> {
         Err(Fault::too_large(format!("the input is longer than the limit of {limit} seconds")))
     }
 
-    /// Refuses an input that is much shorter than its container says.
-    fn check_complete(&self, input: &Input) -> Done<()> {
-        let declared = self.declared_us(input).saturating_sub(self.skipped_us());
+    /// Refuses an input that is much shorter than its container says, if it was cut; else says so.
+    fn check_complete(&self) -> Done<Option<String>> {
+        let declared = self.declared_us().saturating_sub(self.skipped_us());
         let declared = self.film.part.end_us.map_or(declared, |end| declared.min(end));
-        let missing = declared.saturating_sub(self.read_us);
         // That nothing came at all has another reason, which is found next.
-        if self.read_us <= 0 || missing <= 1_000_000 || missing <= declared / 50 {
-            return Ok(());
-        }
-        let (declared, read) = (declared / 1000, self.read_us / 1000);
-        Err(Fault::truncated(format!(
-            "the input says that it is {declared} ms long, but ends after {read} ms: it was cut; upload the whole file"
-        )))
+        if self.read_us <= 0 { Ok(None) } else { self.probe.check_complete(declared, self.read_us) }
     }
 
     /// What is left out at the start, in microseconds.
@@ -227,8 +224,8 @@ impl<'a> Pump<'a> {
     }
 
     /// What the container says of the tracks that are used; 0 where it says nothing reliable.
-    fn declared_us(&self, input: &Input) -> i64 {
-        if !input.declares_duration() {
+    fn declared_us(&self) -> i64 {
+        if !self.probe.declares_duration {
             return 0;
         }
         let used = self.probe.streams.iter().filter(|stream| self.film.uses(stream.index));
@@ -307,6 +304,13 @@ fn window(film: &Film) -> Window {
     Window { from_us: film.part.from_start.then_some(0), end_us: film.part.end_us }
 }
 
+/// Whether the part begins behind the end of the input, by what that says of its length.
+fn seems_behind(film: &Film, probe: &Probe) -> bool {
+    let starts = probe.streams.iter().filter_map(|stream| Some(rescale(stream.start?, stream.time_base, MICROSECONDS)));
+    let end = probe.duration_us.map(|length| starts.min().unwrap_or(0).saturating_add_unsigned(length));
+    film.part.from_start && end.is_some_and(|end| film.start_us >= end)
+}
+
 /// Goes to where decoding can begin at or before the start of the wanted part. Where containers do not know such places,
 /// they are looked for further and further back.
 fn seek_before(input: &mut Input, film: &Film, probe: &Probe) -> Done<()> {
@@ -321,6 +325,10 @@ fn seek_before(input: &mut Input, film: &Film, probe: &Probe) -> Done<()> {
     }
     let time_base = probe.streams[stream].time_base;
     let target = rescale(film.start_us, MICROSECONDS, time_base);
+    // The end is an estimate, and there may be more: a clock that starts again in mid-file hides it.
+    if !probe.declares_duration && seems_behind(film, probe) {
+        return Err(Fault::Nothing("the part begins behind where the input seems to end"));
+    }
     for back_us in BACK_US {
         let place = target.saturating_sub(rescale(back_us, MICROSECONDS, time_base));
         let begins = input.seek(stream, place).is_ok() && begins_before(input, &probe.streams[stream], target)?;

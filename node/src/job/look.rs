@@ -110,6 +110,55 @@ pub fn canvas(source: &mut dyn ReadAt) -> io::Result<Option<(u32, u32)>> {
     })
 }
 
+/// Whether a file has all the bytes that it says it has, so that media which its headers promise and which does not come
+/// was never there. False where it does not say.
+pub fn is_whole(source: &mut dyn ReadAt, appearance: Look) -> io::Result<bool> {
+    let Some(size) = source.size() else { return Ok(false) };
+    Ok(match appearance {
+        Look::Mp4(mp4) => mp4.boxes == Boxes::Whole && !mp4.is_fragmented,
+        Look::Matroska => segment_end(source)?.is_some_and(|end| end <= size),
+        Look::Other => riff_end(source)?.is_some_and(|end| end <= size),
+        Look::Empty | Look::Playlist | Look::Text | Look::Html => false,
+    })
+}
+
+/// Where the segment of Matroska ends, which holds everything but its header; none where it does not say.
+fn segment_end(source: &mut dyn ReadAt) -> io::Result<Option<u64>> {
+    const SEGMENT: [u8; 4] = [0x18, 0x53, 0x80, 0x67];
+    // RFC 8794, section 4: the zeros before the first one tell how long a number is; all ones, it is not known.
+    let size_at = |source: &mut dyn ReadAt, place: u64| -> io::Result<Option<(u64, u64)>> {
+        let mut bytes = [0; 8];
+        read_full(source, place, &mut bytes)?;
+        let length = bytes[0].leading_zeros() + 1;
+        let value = u64::from_be_bytes(bytes).checked_shr(64 - 8 * length).unwrap_or(0) & !(1 << (7 * length));
+        let is_known = length <= 8 && value + 1 != 1 << (7 * length);
+        Ok(is_known.then_some((place + u64::from(length), value)))
+    };
+    let Some((body, length)) = size_at(source, 4)? else { return Ok(None) };
+    let mut id = [0; 4];
+    let segment = body.saturating_add(length);
+    read_full(source, segment, &mut id)?;
+    if id != SEGMENT {
+        return Ok(None);
+    }
+    Ok(size_at(source, segment + 4)?.map(|(body, length)| body.saturating_add(length)))
+}
+
+/// Where the last of the chunks of a RIFF file ends (AVI has several, from 1 GB on); none for what is no such file.
+fn riff_end(source: &mut dyn ReadAt) -> io::Result<Option<u64>> {
+    let mut end = None;
+    for _ in 0..BOXES {
+        let (mut head, at) = ([0; 8], end.unwrap_or(0));
+        read_full(source, at, &mut head)?;
+        let [b'R', b'I', b'F', b'F', l0, l1, l2, l3] = head else { break };
+        match u32::from_le_bytes([l0, l1, l2, l3]) {
+            0 | u32::MAX => return Ok(None),
+            length => end = Some(at + 8 + u64::from(length)),
+        }
+    }
+    Ok(end)
+}
+
 /// When each track of an MP4 or MOV ends by its own header, in microseconds of the file. The times of its packets say it
 /// only where the last to be decoded is the last to be shown.
 pub fn track_ends(source: &mut dyn ReadAt) -> io::Result<Vec<u64>> {
@@ -239,6 +288,24 @@ mod tests {
         assert_eq!(of(b"<!DOCTYPE html><p>not found"), Look::Html);
         assert_eq!(of(&[0x1a, 0x45, 0xdf, 0xa3, 1]), Look::Matroska);
         assert_eq!(of(&[0xff, 0xfe, 0, 1]), Look::Other);
+    }
+
+    #[test]
+    fn a_file_tells_whether_all_of_it_is_there() {
+        let whole = |bytes: &[u8]| {
+            let mut source = Bytes(bytes.to_vec());
+            let appearance = look(&mut source).expect("read");
+            is_whole(&mut source, appearance).expect("read")
+        };
+        let matroska = b"\x1a\x45\xdf\xa3\x82xx\x18\x53\x80\x67";
+        for (size, expected) in [(b"\x83".as_slice(), true), (b"\x84", false), (b"\xff", false)] {
+            assert_eq!(whole(&[matroska, size, b"yyy"].concat()), expected, "{size:?}");
+        }
+        assert!(whole(&[matroska, b"\x01\0\0\0\0\0\0\x03yyy".as_slice()].concat()));
+        let chunk = |length: u32| [b"RIFF".as_slice(), &length.to_le_bytes(), b"AVI \xff\xff"].concat();
+        assert!(whole(&chunk(6)) && whole(&[chunk(6), chunk(6)].concat()) && whole(&[chunk(6), chunk(4)].concat()));
+        assert!(!whole(&chunk(7)) && !whole(&[chunk(6), chunk(7)].concat()) && !whole(&chunk(0)));
+        assert!(whole(b"\0\0\0\x08moov\0\0\0\x09mdatx") && !whole(b"\0\0\0\x08moov\0\0\0\x0amdatx"));
     }
 
     #[test]

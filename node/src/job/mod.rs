@@ -40,6 +40,8 @@ mod concat_test;
 #[cfg(test)]
 mod copy_test;
 #[cfg(test)]
+mod damaged_test;
+#[cfg(test)]
 mod found_test;
 #[cfg(test)]
 mod media_test;
@@ -165,10 +167,12 @@ fn run_one(
                 let (mut input, _) = probe::open(link, 0, source, limits)?;
                 made = film::make(&job, &mut input, &film, layout, fates.clone());
             }
-            // Some recorders make a sound track and put nothing into it.
+            // Some recorders make a sound track and put nothing into it, and some sound ends before the part begins.
             if let (Err(Fault::Silent), Some(_), Some(sound)) = (&made, &film.video, film.audio.take()) {
                 let (mut input, _) = probe::open(link, 0, source, limits)?;
-                made = film::make(&job, &mut input, &film, layout, without(fates, sound.stream));
+                let is_whole = !film.part.from_start && film.part.end_us.is_none();
+                let fates = without(fates, sound.stream, is_whole);
+                made = film::make(&job, &mut input, &film, layout, fates);
             }
             made?
         }
@@ -189,10 +193,11 @@ fn run_one(
     Ok(Up::Produced(Box::new(report)))
 }
 
-/// The fates when a sound track turned out to be empty.
-fn without(mut fates: Vec<StreamFate>, stream: usize) -> Vec<StreamFate> {
-    let empty = Some("nothing of its sound could be decoded".to_owned());
-    fates[stream] = StreamFate { fate: Fate::Dropped, reason: empty, ..fates[stream].clone() };
+/// The fates when a sound track turned out to be empty, as a whole or in the part that is wanted.
+fn without(mut fates: Vec<StreamFate>, stream: usize, is_whole: bool) -> Vec<StreamFate> {
+    let empty =
+        if is_whole { "nothing of its sound could be decoded" } else { "it has nothing in the part that is wanted" };
+    fates[stream] = StreamFate { fate: Fate::Dropped, reason: Some(empty.to_owned()), ..fates[stream].clone() };
     fates
 }
 

@@ -75,6 +75,8 @@ pub(super) fn probe(streams: Vec<Stream>) -> Probe {
         mp4: Some(mp4),
         duration_us: Some(10_000_000),
         streams,
+        declares_duration: true,
+        is_whole: false,
         warnings: Vec::new(),
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     job::{
         fault::{Done, Fault},
         link::Link,
-        look::{Boxes, Look, Mp4, canvas, look},
+        look::{Boxes, Look, Mp4, canvas, is_whole, look},
         source::RemoteInput,
     },
 };
@@ -23,6 +23,10 @@ pub struct Probe {
     pub mp4: Option<Mp4>,
     /// Length in microseconds, as the container says or libav estimates.
     pub duration_us: Option<u64>,
+    /// Whether the container says its length itself; else it is an estimate.
+    pub declares_duration: bool,
+    /// Whether all bytes are there that the file says it has.
+    pub is_whole: bool,
     /// The streams, by index.
     pub streams: Vec<Stream>,
     /// What a caller should know.
@@ -46,18 +50,39 @@ pub fn open(link: &Link, index: u32, source: &Source, limits: &Limits) -> Done<(
     if let Some(size) = canvas(&mut remote).map_err(unreadable)? {
         check_size(size, limits)?;
     }
+    let is_whole = is_whole(&mut remote, appearance).map_err(unreadable)?;
     let input = open_as(Box::new(remote), appearance, limits)?;
     let probe = Probe {
         size: input.size(),
         container: input.format(),
         mp4: if let Look::Mp4(mp4) = appearance { Some(mp4) } else { None },
         duration_us: length_us(&input),
+        declares_duration: input.declares_duration(),
+        is_whole,
         streams: input.streams().to_vec(),
         warnings: Vec::new(),
     };
     check_limits(&probe, limits)?;
     check_whole(&input, appearance)?;
     Ok((input, probe))
+}
+
+impl Probe {
+    /// Judges an input of which less came than its container declares, in microseconds. One that was cut is refused. One
+    /// that has all of its bytes never had more: the caller is told.
+    pub fn check_complete(&self, declared_us: i64, read_us: i64) -> Done<Option<String>> {
+        let missing = declared_us.saturating_sub(read_us);
+        if missing <= 1_000_000 || missing <= declared_us / 50 {
+            return Ok(None);
+        }
+        let (declared, read) = (declared_us / 1000, read_us / 1000);
+        if self.is_whole {
+            return Ok(Some(format!("the input says that it is {declared} ms long, but holds only {read} ms")));
+        }
+        Err(Fault::truncated(format!(
+            "the input says that it is {declared} ms long, but ends after {read} ms: it was cut; upload the whole file"
+        )))
+    }
 }
 
 /// Matroska counts its length from zero, whatever it begins with. Some writers of it do not: then it may begin later

@@ -196,7 +196,8 @@ pub fn film(probe: &Probe, wish: &Wish, abilities: Abilities) -> Done<Plan> {
     let first = candidates.iter().filter_map(|stream| start_us(stream)).min();
     // A part is a part of the file, whichever of its tracks are used; all of a track begins where it does.
     let begins_us = if wish.cut.is_whole() { first } else { begins_us(streams).or(first) }.unwrap_or(0);
-    let outside = candidates.iter().filter(|stream| is_outside(stream, begins_us, wish.cut)).map(|stream| stream.index);
+    let is_outside = |stream: &&&Stream| is_outside(stream, begins_us, wish.cut, probe.declares_duration);
+    let outside = candidates.iter().filter(is_outside).map(|stream| stream.index);
     // What has nothing to show or to say in the part is left out, as long as something else is in it.
     let outside =
         Some(outside.collect::<Vec<_>>()).filter(|outside| outside.len() < candidates.len()).unwrap_or_default();
@@ -261,7 +262,8 @@ fn check_there(probe: &Probe, wish: &Wish, video: Option<&Stream>, audio: Option
             )));
         }
     }
-    match probe.duration_us {
+    // Others may be wrong about their length.
+    match probe.duration_us.filter(|_| probe.mp4.is_some()) {
         Some(duration) if wish.cut.start_us > 0 && wish.cut.start_us >= duration => {
             let (start, length) = (wish.cut.start_us / 1000, duration / 1000);
             Err(Fault::unsupported(format!(
@@ -390,12 +392,14 @@ pub(super) fn begins_us(streams: &[Stream]) -> Option<i64> {
     streams.iter().filter(plays).filter_map(start_us).min()
 }
 
-/// Whether a track begins after the wanted part, or is sound that ends before it. The last picture stays.
-fn is_outside(stream: &Stream, begins_us: i64, cut: Cut) -> bool {
+/// Whether a track begins after the wanted part, or is sound that ends before it, where its length is more than an
+/// estimate. The last picture stays.
+fn is_outside(stream: &Stream, begins_us: i64, cut: Cut, declares_length: bool) -> bool {
     let Some(start_us) = start_us(stream).map(|start| start - begins_us) else { return false };
     let from_us = i64::try_from(cut.start_us).unwrap_or(i64::MAX);
     let end_us = cut.duration_us.map(|us| from_us.saturating_add_unsigned(us));
-    let length_us = stream.duration.map(|length| rescale(length, stream.time_base, MICROSECONDS));
+    let length = stream.duration.filter(|_| declares_length);
+    let length_us = length.map(|length| rescale(length, stream.time_base, MICROSECONDS));
     let ends_before = stream.kind == Kind::Audio && length_us.is_some_and(|length| start_us + length <= from_us);
     ends_before || end_us.is_some_and(|end| start_us >= end)
 }

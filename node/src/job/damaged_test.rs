@@ -1,0 +1,102 @@
+//! Damaged and untruthful files: what the `ffmpeg` command makes something of.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use xora_shared::{
+    failure::FailureKind,
+    media::{Format, Recipe, Trim},
+    report::Fate,
+};
+
+use crate::job::{
+    copy_test::{decoded, transcode},
+    media_test::{LIMITS, PICTURES, SOUND, X264, compress, entry, make, make_of_all, refused, synth, wanted},
+    recipe_test::{cut, sound_ms},
+};
+
+/// A copy of a file, changed.
+fn changed(file: &Path, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
+    let mut bytes = fs::read(file).expect("file");
+    change(&mut bytes);
+    let changed = file.with_file_name(name);
+    fs::write(&changed, bytes).expect("written");
+    changed
+}
+
+fn position(bytes: &[u8], of: &[u8]) -> usize {
+    bytes.windows(of.len()).position(|window| window == of).expect("it is there")
+}
+
+#[test]
+fn a_file_that_says_it_is_longer_than_it_is_was_not_cut_when_all_its_bytes_are_there() {
+    let avi = synth("damaged-said.avi", &format!("{PICTURES} {SOUND} -c:v mpeg4 -c:a libmp3lame"));
+    let avi = changed(&avi, "damaged-said-more.avi", |bytes| {
+        let length = position(bytes, b"strh") + 8 + 32;
+        bytes[length..length + 4].copy_from_slice(&500_u32.to_le_bytes());
+    });
+    let matroska = synth("damaged-said.mkv", &format!("{PICTURES} {SOUND} {X264} -c:a aac"));
+    let more = |bytes: &mut Vec<u8>| {
+        let length = position(bytes, &[0x44, 0x89, 0x88]) + 3;
+        bytes[length..length + 8].copy_from_slice(&20_000_f64.to_be_bytes());
+    };
+    let matroska = changed(&matroska, "damaged-said-more.mkv", more);
+    for input in [&avi, &matroska] {
+        for made in [
+            make(input, compress(Format::Mp4)),
+            transcode(input, Format::Mov),
+            make_of_all(&[input], wanted(Recipe::Concat, Format::Mp4)),
+        ] {
+            assert_eq!(decoded(&made.file, "0:v:0").len(), 50, "{}", input.display());
+            let told = made.report.warnings.iter().any(|warning| warning.contains("but holds only 2"));
+            assert!(told, "{}: {:?}", input.display(), made.report.warnings);
+        }
+    }
+    let mut cut = fs::read(matroska).expect("file");
+    cut.truncate(cut.len() * 9 / 10);
+    assert_eq!(refused(&cut, compress(Format::Mp4), LIMITS).0, FailureKind::InputTruncated);
+}
+
+#[test]
+fn a_part_behind_the_end_of_the_sound_has_pictures_only() {
+    let pictures = "-f lavfi -i testsrc2=s=320x240:r=25:d=8";
+    let input = synth("damaged-mute.webm", &format!("{pictures} {SOUND} -c:v libvpx -g 25 -c:a libopus"));
+    for start in [2_100_000, 6_000_000] {
+        let part = Recipe::Trim(Trim { cut: cut(start, Some(1_000_000)) });
+        for format in [Format::Mp4, Format::Webm] {
+            let made = make(&input, wanted(part.clone(), format));
+            assert_eq!(decoded(&made.file, "0:v:0").len(), 25, "{format:?}");
+            assert!(entry(&made.file, "a:0", "codec_name").is_empty(), "{format:?}");
+            let sound = made.report.streams.iter().find(|stream| stream.what.starts_with("audio")).expect("its fate");
+            assert_eq!(sound.fate, Fate::Dropped);
+            assert!(sound.reason.as_deref().is_some_and(|why| why.contains("nothing in the part")));
+        }
+    }
+}
+
+#[test]
+fn a_part_behind_where_a_file_seems_to_end_is_found() {
+    let one = synth("damaged-one.ts", &format!("{PICTURES} {SOUND} {X264} -g 25 -c:a aac"));
+    let two = changed(&one, "damaged-two.ts", |bytes| bytes.extend_from_within(..));
+    let part = |start| wanted(Recipe::Trim(Trim { cut: cut(start, Some(1_000_000)) }), Format::Mp4);
+    let made = make(&two, part(2_600_000));
+    assert_eq!(decoded(&made.file, "0:v:0").len(), 25);
+    assert!((sound_ms(&made.file) - 1000).abs() <= 60, "{}", sound_ms(&made.file));
+    let (kind, message) = refused(&fs::read(one).expect("file"), part(2_600_000), LIMITS);
+    assert!(kind == FailureKind::InputUnsupported && message.contains("begin earlier"), "{message}");
+}
+
+#[test]
+fn sound_goes_on_behind_the_end_that_a_header_names() {
+    let sound = synth("damaged-short.mp3", "-f lavfi -i anoisesrc=d=6:r=44100:seed=3 -c:a libmp3lame -q:a 5");
+    let input = changed(&sound, "damaged-shorter.mp3", |bytes| {
+        let count = position(bytes, b"Xing") + 8;
+        bytes[count..count + 4].copy_from_slice(&100_u32.to_be_bytes());
+    });
+    let part = |start| wanted(Recipe::Trim(Trim { cut: cut(start, Some(1_000_000)) }), Format::Wav);
+    assert!((sound_ms(&make(&input, part(4_000_000)).file) - 1000).abs() <= 60);
+    let (kind, message) = refused(&fs::read(input).expect("file"), part(7_000_000), LIMITS);
+    assert!(kind == FailureKind::InputUnsupported && message.contains("begin earlier"), "{message}");
+}
