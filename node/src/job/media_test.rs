@@ -620,6 +620,10 @@ fn a_thumbnail_is_the_picture_at_a_time_of_the_file_though_its_pictures_begin_la
             assert!((bright - number * 4 * 255 / 219).abs() <= 5, "{name}: {bright} at {seek_us} µs");
         }
     }
+    // Late by a picture and what sound begins with, as where nothing makes up for pictures that come in another order.
+    let input = synth("hardly-late.mkv", &format!("-itsoffset 0.04 -f lavfi -i {ramp} -f lavfi -i sine=d=4 {late}"));
+    let bright = i64::from(corners(&make(&input, thumbnail(1_000_000)).file)[0][1]);
+    assert!((bright - 23 * 4 * 255 / 219).abs() <= 2, "{bright}");
 }
 
 #[test]
