@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Inputs that may all hold bytes in memory. Of more, only the one that is read.
-const FEW: usize = 4;
+pub const FEW: usize = 4;
 
 /// A conversation with one job process. Dropping it ends it; the process is someone else's.
 pub struct Conversation {

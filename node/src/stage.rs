@@ -16,14 +16,15 @@ use xora_shared::protocol::{InputBegin, InputFinish, Lease, MAX_INPUT_PARTS, Par
 
 use crate::{
     attempt::Node,
+    conversation::FEW,
     output::{StorageFault, etag, retry},
     source::Source,
 };
 
 /// A job that is over by then could not have used a copy.
 const BEGIN: Duration = Duration::from_secs(2);
-/// How far before the job process a copy may be, in bytes: as far as the source fetches ahead anyway.
-const AHEAD: u64 = 8 << 20;
+/// How far before the job process a copy may be, in bytes: what it reads must still be held when the process comes there.
+const AHEAD: u64 = 2 << 20;
 /// Bytes read at a time.
 const BLOCK: u64 = 1 << 20;
 /// How often it looks whether the job process has gone on.
@@ -43,16 +44,20 @@ impl Staging {
         if !self.0.is_empty() {
             return;
         }
-        for (index, _) in (0_u32..).zip(&lease.inputs).filter(|(_, input)| !input.ours) {
-            let (node, lease, sources) = (Arc::clone(node), lease.clone(), Arc::clone(sources));
-            self.0.spawn(async move {
-                sleep(BEGIN).await;
-                let job = lease.job_id;
+        let (node, lease, sources) = (Arc::clone(node), lease.clone(), Arc::clone(sources));
+        self.0.spawn(async move {
+            sleep(BEGIN).await;
+            let job = lease.job_id;
+            // One after the other, as they are worked through: each holds memory meanwhile.
+            for (index, _) in (0_u32..).zip(&lease.inputs).filter(|(_, input)| !input.ours) {
                 let copied = copy(&node, &lease, index, &sources[index as usize]).await;
+                if sources.len() > FEW {
+                    sources[index as usize].forget();
+                }
                 let word = if copied.is_ok() { "kept for later attempts" } else { "not kept" };
                 info!(%job, input = index, "input {word}");
-            });
-        }
+            }
+        });
     }
 
     /// Waits a while for what has been read whole.
@@ -85,7 +90,7 @@ async fn read(source: &Source, start: u64, length: u64) -> Result<Bytes, ()> {
         while at + wanted > source.followed().saturating_add(AHEAD) {
             sleep(LOOK).await;
         }
-        let read = source.read(at, wanted).await.map_err(drop)?;
+        let read = source.read_after(at, wanted).await.map_err(drop)?;
         if read.is_empty() {
             return Err(());
         }

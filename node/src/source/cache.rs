@@ -1,4 +1,5 @@
-//! Bytes of one input that have been read, as extents that never overlap. What was used longest ago goes first.
+//! Bytes of one input that have been read, as extents that never overlap. Of those that were read, what
+//! was used longest ago goes first; what nobody has read yet is about to be.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -16,6 +17,8 @@ pub struct Cache {
 struct Extent {
     bytes: Bytes,
     used: u64,
+    /// Whether any of it was read.
+    read: bool,
 }
 
 impl Cache {
@@ -33,7 +36,7 @@ impl Cache {
             let new = bytes.slice(offset(gap.start - start)..offset(gap.end - start));
             self.held += new.len();
             self.clock += 1;
-            self.extents.insert(gap.start, Extent { bytes: new, used: self.clock });
+            self.extents.insert(gap.start, Extent { bytes: new, used: self.clock, read: false });
         }
         while self.held > self.limit && self.forget_oldest() {}
     }
@@ -72,13 +75,13 @@ impl Cache {
             let from = offset(range.start.saturating_sub(*start)).min(extent.bytes.len());
             let to = offset(range.end - start).min(extent.bytes.len());
             out.extend_from_slice(&extent.bytes[from..to]);
-            extent.used = self.clock;
+            (extent.used, extent.read) = (self.clock, true);
         }
         out
     }
 
     fn forget_oldest(&mut self) -> bool {
-        let oldest = self.extents.iter().min_by_key(|(_, extent)| extent.used).map(|(start, _)| *start);
+        let oldest = self.extents.iter().min_by_key(|(_, extent)| (!extent.read, extent.used)).map(|(start, _)| *start);
         let gone = oldest.and_then(|start| self.extents.remove(&start));
         self.held -= gone.as_ref().map_or(0, |extent| extent.bytes.len());
         gone.is_some()
@@ -117,15 +120,26 @@ mod tests {
     }
 
     #[test]
-    fn what_was_used_longest_ago_is_forgotten_first() {
+    fn what_was_read_longest_ago_is_forgotten_first() {
         let mut cache = Cache::new(30);
         for start in [0, 10, 20] {
             cache.insert(start, &file(start..start + 10));
+            cache.copy(start..start + 10);
         }
         cache.copy(0..10);
         cache.insert(50, &file(50..60));
         assert_eq!(cache.gap(0..10), None);
         assert_eq!(cache.gap(10..20), Some(10..20));
         assert_eq!(cache.held, 30);
+    }
+
+    #[test]
+    fn what_was_read_just_now_is_forgotten_before_what_nobody_has_read_yet() {
+        let mut cache = Cache::new(20);
+        cache.insert(10, &file(10..20));
+        cache.insert(0, &file(0..10));
+        cache.copy(0..10);
+        cache.insert(20, &file(20..30));
+        assert_eq!((cache.gap(0..10), cache.gap(10..30)), (Some(0..10), None));
     }
 }

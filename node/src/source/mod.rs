@@ -115,9 +115,17 @@ impl Source {
     /// The bytes of a range, fewer only at the end of the input.
     pub async fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, SourceFault> {
         match &self.way {
-            Way::Ranges(reader) => reader.read(offset, length).await,
+            Way::Ranges(reader) => reader.read(offset, length, true).await,
             Way::Spooled(spool) => spool.read(offset, length).await,
             Way::Empty => Ok(Vec::new()),
+        }
+    }
+
+    /// The same, for who comes after another reader: nothing is fetched ahead for it.
+    pub async fn read_after(&self, offset: u64, length: u64) -> Result<Vec<u8>, SourceFault> {
+        match &self.way {
+            Way::Ranges(reader) => reader.read(offset, length, false).await,
+            Way::Spooled(_) | Way::Empty => self.read(offset, length).await,
         }
     }
 
@@ -155,7 +163,7 @@ impl Source {
     /// Waits for the first bytes, and sends for the index that they tell of.
     async fn fetch_index(&self) -> Result<(), SourceFault> {
         let Way::Ranges(reader) = &self.way else { return Ok(()) };
-        let head = reader.read(0, HEAD).await?;
+        let head = reader.read(0, HEAD, true).await?;
         if let Some(place) = index::of_mp4(&head, reader.size()) {
             reader.expect(place);
         }
@@ -169,7 +177,7 @@ async fn ask(origin: &Origin, range: Option<Range<u64>>) -> Result<Answer, Sourc
     loop {
         match origin.get(range.clone()).await {
             Ok(answer) => return Ok(answer),
-            Err(fault) => sleep(tries.again(fault, false, 0, None)?).await,
+            Err(fault) => sleep(tries.again(fault, 0, 0, None)?).await,
         }
     }
 }

@@ -112,14 +112,14 @@ impl RangeReader {
         self.inner.lock().cache = Cache::new(CACHE);
     }
 
-    /// The bytes of a range, fewer only at the end of the input.
-    pub async fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, SourceFault> {
+    /// The bytes of a range, fewer only at the end of the input. Who `leads` has more fetched ahead.
+    pub async fn read(&self, offset: u64, length: u64, leads: bool) -> Result<Vec<u8>, SourceFault> {
         let end = offset.saturating_add(length).min(self.inner.size);
         if offset >= end {
             return Ok(Vec::new());
         }
         let range = offset..end;
-        let ahead = self.inner.lock().follow(&range);
+        let ahead = if leads { self.inner.lock().follow(&range) } else { 0 };
         loop {
             let moved = self.inner.moved.notified();
             tokio::pin!(moved);
@@ -246,8 +246,7 @@ impl Inner {
         while at < range.end {
             let before = at;
             if let Err(fault) = self.stretch(number, &mut at, range.end, answer.take()).await {
-                let wait = tries.again(fault, at > before, at, Some(self.size))?;
-                sleep(wait).await;
+                sleep(tries.again(fault, at - before, at, Some(self.size))?).await;
             }
         }
         Ok(())

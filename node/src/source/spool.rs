@@ -168,7 +168,8 @@ impl Transfer {
             let before = self.bytes();
             let Err(fault) = self.whole(answer.take()).await else { return Ok(()) };
             let at = self.bytes();
-            sleep(tries.again(fault, at > before, at, self.length)?).await;
+            // Everything comes again from the start: what is new in it earns no new tries.
+            sleep(tries.again(fault, (at - before).min(1), at, self.length)?).await;
         }
     }
 

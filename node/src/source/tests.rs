@@ -193,6 +193,30 @@ async fn what_will_be_read_whole_is_fetched_ahead_from_the_start() {
 }
 
 #[tokio::test]
+async fn a_long_file_is_fetched_once_however_fast_it_comes_and_however_it_is_copied_meanwhile() {
+    let film = file(48 << 20);
+    let served = film.clone();
+    let server = serve(move |ask| Reply::part(&served, ask.range().expect("a range"), "")).await;
+    let source = open(&server.url).await.expect("opens");
+    source.read_through();
+    let mut at = 0;
+    while at < film.len() {
+        let read = within(source.read(at as u64, 1 << 20)).await.expect("reads");
+        assert!(read == film[at..at + read.len()], "other bytes at {at}");
+        at += read.len();
+        // Up to 2 MiB behind it, and before it.
+        for place in [at.saturating_sub(3 << 20), at + (1 << 20)] {
+            let copied = within(source.read_after(place as u64, 1 << 20)).await.expect("reads");
+            assert!(
+                copied == film[place.min(film.len())..(place + (1 << 20)).min(film.len())],
+                "other bytes at {place}"
+            );
+        }
+    }
+    assert_eq!(source.received(), film.len() as u64);
+}
+
+#[tokio::test]
 async fn what_is_left_out_on_the_way_does_not_end_a_direction_unless_it_is_much() {
     for (step, requests, read) in [(200_usize << 10, 4, 12 << 20), (600 << 10, 30, 5 << 20)] {
         let film = file(12 << 20);

@@ -6,33 +6,35 @@ use super::fault::{SourceFault, Trouble};
 
 /// Waits before the second, third and fourth try.
 const WAITS: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];
-/// Breaks in all that one stretch may have, however far each try comes.
+/// Breaks in all that one stretch may have while hardly anything comes between them.
 const BREAKS: u32 = 20;
+/// Bytes between two breaks with which an origin goes on well enough to have all its tries again.
+const ENOUGH: u64 = 16 << 10;
 
 /// Counts the tries of one stretch of bytes. Progress earns new ones.
 #[derive(Default)]
 pub struct Tries {
     /// In a row without a byte.
     fruitless: usize,
-    /// In all.
+    /// Since one that brought enough.
     breaks: u32,
     /// Of the fruitless ones, those that ended early as if all were said.
     ended: usize,
 }
 
 impl Tries {
-    /// After a try that came to byte `at`, or moved from there when `moved`: how long to wait before the next one, or
-    /// what to make of it all. The first break at a place is not yet fruitless: the bytes before it came.
+    /// After a try that came to byte `at` and brought `came` bytes: how long to wait before the next one, or what to make
+    /// of it all. The first break at a place is not yet fruitless: the bytes before it came.
     pub fn again(
         &mut self,
         fault: SourceFault,
-        moved: bool,
+        came: u64,
         at: u64,
         promised: Option<u64>,
     ) -> Result<Duration, SourceFault> {
         let Some(trouble) = fault.trouble() else { return Err(fault) };
-        self.breaks += 1;
-        if moved {
+        self.breaks = if came < ENOUGH { self.breaks + 1 } else { 1 };
+        if came > 0 {
             (self.fruitless, self.ended) = (0, 0);
         }
         self.ended += usize::from(trouble == Trouble::Ended);
@@ -57,7 +59,7 @@ mod tests {
     fn ending_at_the_same_byte_each_time_is_a_cut_file_and_anything_else_an_origin_in_trouble() {
         let last = |faults: [SourceFault; 4]| {
             let mut tries = Tries::default();
-            faults.into_iter().find_map(|fault| tries.again(fault, false, 7, Some(9)).err())
+            faults.into_iter().find_map(|fault| tries.again(fault, 0, 7, Some(9)).err())
         };
         assert_eq!(last([ENDED, ENDED, ENDED, ENDED]), Some(SourceFault::Truncated { at: 7, promised: Some(9) }));
         assert_eq!(last([ENDED, ENDED, RESET, ENDED]), Some(ENDED));
@@ -67,12 +69,18 @@ mod tests {
     #[test]
     fn progress_earns_new_tries_but_not_without_end() {
         let mut tries = Tries::default();
-        let breaks = (1..1000).find(|_| tries.again(RESET, true, 0, None).is_err());
+        let breaks = (1..1000).find(|_| tries.again(RESET, 1, 0, None).is_err());
         assert_eq!(breaks, Some(BREAKS + 1));
     }
 
     #[test]
+    fn an_origin_that_breaks_off_for_ever_but_brings_enough_each_time_is_read_to_the_end() {
+        let mut tries = Tries::default();
+        assert!((1..1000).all(|_| tries.again(RESET, ENOUGH, 0, None).is_ok()));
+    }
+
+    #[test]
     fn what_asking_again_cannot_cure_is_not_asked_again() {
-        assert_eq!(Tries::default().again(SourceFault::Status(404), false, 0, None), Err(SourceFault::Status(404)));
+        assert_eq!(Tries::default().again(SourceFault::Status(404), 0, 0, None), Err(SourceFault::Status(404)));
     }
 }
