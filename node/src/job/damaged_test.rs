@@ -13,7 +13,10 @@ use xora_shared::{
 
 use crate::job::{
     copy_test::{decoded, transcode},
-    media_test::{LIMITS, PICTURES, SOUND, X264, compress, entry, make, make_of_all, refused, synth, wanted},
+    media_test::{
+        LIMITS, PICTURES, SOUND, X264, compress, entry, make, make_of_all, refused, synth, thumbnail,
+        wanted,
+    },
     recipe_test::{cut, sound_ms},
 };
 
@@ -99,4 +102,14 @@ fn sound_goes_on_behind_the_end_that_a_header_names() {
     assert!((sound_ms(&make(&input, part(4_000_000)).file) - 1000).abs() <= 60);
     let (kind, message) = refused(&fs::read(input).expect("file"), part(7_000_000), LIMITS);
     assert!(kind == FailureKind::InputUnsupported && message.contains("begin earlier"), "{message}");
+}
+
+#[test]
+fn the_last_picture_of_a_broadcast_is_whole() {
+    let pictures = "-f lavfi -i testsrc2=s=320x240:r=25:d=8";
+    let codec = "-c:v libx265 -preset ultrafast -x265-params log-level=none:keyint=50";
+    let input = synth("damaged-not.ts", &format!("{pictures} {codec}"));
+    let whole = decoded(&make(&input, thumbnail(7_960_000)).file, "0:v:0");
+    let last = decoded(&make(&input, thumbnail(9_999_000_000)).file, "0:v:0");
+    assert_eq!(last, whole);
 }

@@ -98,7 +98,7 @@ fn find(input: &mut Input, decoder: &mut Decoder, stream: &Stream, seek_us: u64)
                 input.expect(range);
             }
             decoder.reset();
-            let found = scan(input, decoder, stream, target, way)?;
+            let found = scan(input, decoder, stream, target, (way, target > start))?;
             if found.is_astray() {
                 continue;
             }
@@ -120,7 +120,8 @@ fn find_from_start(link: &Link, source: &Source, stream: &Stream, seek_us: u64, 
     let (mut input, _) = probe::open(link, 0, source, limits)?;
     want_only(&mut input, stream.index);
     let mut decoder = Decoder::open(&input, stream.index, 1, limits.pixels)?;
-    let Scan { shown, later, .. } = scan(&mut input, &mut decoder, stream, target(stream, seek_us), Way::Whole)?;
+    let Scan { shown, later, .. } =
+        scan(&mut input, &mut decoder, stream, target(stream, seek_us), (Way::Whole, false))?;
     shown.or(later).ok_or_else(|| Fault::transcode("no picture of the input could be decoded"))
 }
 
@@ -151,7 +152,15 @@ impl Scan {
     }
 }
 
-fn scan(input: &mut Input, decoder: &mut Decoder, stream: &Stream, target: i64, way: Way) -> Done<Scan> {
+/// Decodes until behind the time. Behind the end of a broadcast, seeking ends between two places where decoding can begin:
+/// what comes before such a place is rubble.
+fn scan(
+    input: &mut Input,
+    decoder: &mut Decoder,
+    stream: &Stream,
+    target: i64,
+    (way, mut waits_for_key): (Way, bool),
+) -> Done<Scan> {
     let usual = rescale(1, Rational(stream.frame_rate.1, stream.frame_rate.0), stream.time_base).max(1);
     // Where the next picture begins if it does not say.
     let mut next = stream.start.unwrap_or(0);
@@ -169,6 +178,10 @@ fn scan(input: &mut Input, decoder: &mut Decoder, stream: &Stream, target: i64, 
             }
         };
         damage.packet();
+        waits_for_key &= !packet.is_key();
+        if more && waits_for_key {
+            continue;
+        }
         let far = packet.pts().filter(|pts| way == Way::Short && *pts < near);
         decoder.skip_unreferenced(far.is_some());
         found.left_out = found.left_out.max(far);
