@@ -173,7 +173,8 @@ impl Tape<'_> {
         }
         self.begin_pictures(clip, input, probe, mux)?;
         self.begin_sound(clip, input, probe, mux)?;
-        let mut timeline = Timeline::new(clip.start_us, input.may_jump(), probe.streams.len());
+        let alone = clip.video.is_none() && probe.mp4.is_none();
+        let mut timeline = Timeline::new(clip.start_us, input.may_jump(), alone, probe.streams.len());
         let (mut packet, mut read_us) = (Packet::new()?, 0);
         loop {
             match input.read(&mut packet) {

@@ -14,7 +14,7 @@ use xora_shared::{
 use crate::job::{
     copy_test::{decoded, transcode},
     media_test::{
-        LIMITS, PICTURES, SOUND, X264, compress, entry, make, make_of_all, refused, synth, thumbnail,
+        LIMITS, PICTURES, SOUND, X264, compress, entry, make, make_of_all, picture_times, refused, synth, thumbnail,
         wanted,
     },
     recipe_test::{cut, sound_ms},
@@ -112,4 +112,18 @@ fn the_last_picture_of_a_broadcast_is_whole() {
     let whole = decoded(&make(&input, thumbnail(7_960_000)).file, "0:v:0");
     let last = decoded(&make(&input, thumbnail(9_999_000_000)).file, "0:v:0");
     assert_eq!(last, whole);
+}
+
+#[test]
+fn a_clock_that_goes_back_leaves_pictures_in_step_and_sound_alone_whole() {
+    let live = synth("damaged-live.mkv", &format!("{PICTURES} {SOUND} -c:v mpeg4 -g 10 -c:a pcm_s16le -live 1"));
+    let input = changed(&live, "damaged-back.mkv", |bytes| {
+        let media = position(bytes, &[0x1f, 0x43, 0xb6, 0x75]);
+        bytes.extend_from_within(media..);
+    });
+    let made = make(&input, compress(Format::Mp4));
+    let times = picture_times(&made.file);
+    assert!((50..58).contains(&times.len()), "{times:?}");
+    assert!(made.report.warnings.iter().any(|warning| warning.contains("their time had passed")));
+    assert!((sound_ms(&transcode(&input, Format::Wav).file) - 4000).abs() <= 60);
 }

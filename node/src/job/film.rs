@@ -131,7 +131,12 @@ impl<'a> Pump<'a> {
             probe: job.probe,
             limits: job.limits,
             damage: Damage::within(job.limits.pictures),
-            timeline: Timeline::new(film.start_us, input.may_jump(), job.probe.streams.len()),
+            timeline: Timeline::new(
+                film.start_us,
+                input.may_jump(),
+                film.video.is_none() && job.probe.mp4.is_none(),
+                job.probe.streams.len(),
+            ),
             progress: Progress::new(job.link.clone(), film.duration_us.unwrap_or(0)),
             read_us: 0,
         })

@@ -1,5 +1,7 @@
 //! The common time of all streams of an input: begins at zero, and has no jumps.
 
+use std::ops::RangeInclusive;
+
 use xora_av::{MICROSECONDS, Packet, Rational, rescale};
 
 /// A jump forward beyond this between packets of one stream is a break in the recording, not a pause. In microseconds.
@@ -10,16 +12,23 @@ const BACK_US: i64 = 100_000;
 /// Moves the times of packets. One offset serves all streams, so sound and pictures keep their distance.
 pub struct Timeline {
     offset_us: i64,
-    may_jump: bool,
+    /// Pauses and overlaps between packets of one stream that are left as they are, in microseconds.
+    left: RangeInclusive<i64>,
     /// Where each stream's next packet should begin, in microseconds of the output.
     next_us: Vec<Option<i64>>,
     jumps: u64,
 }
 
 impl Timeline {
-    /// `start_us` becomes zero. Only where `may_jump` are jumps closed; elsewhere they are meant.
-    pub fn new(start_us: i64, may_jump: bool, streams: usize) -> Self {
-        Self { offset_us: start_us.saturating_neg(), may_jump, next_us: vec![None; streams], jumps: 0 }
+    /// `start_us` becomes zero. Only where the clock `may_jump` are jumps closed; elsewhere they are meant. But sound that is
+    /// `alone` need not be in step with anything, so all of it is kept where its clock goes back.
+    pub fn new(start_us: i64, may_jump: bool, alone: bool, streams: usize) -> Self {
+        let left = match (may_jump, alone) {
+            (true, _) => -BACK_US..=FORWARD_US,
+            (false, true) => -BACK_US..=i64::MAX,
+            (false, false) => i64::MIN..=i64::MAX,
+        };
+        Self { offset_us: start_us.saturating_neg(), left, next_us: vec![None; streams], jumps: 0 }
     }
 
     /// Jumps closed so far.
@@ -43,9 +52,9 @@ impl Timeline {
     }
 
     fn close_jump(&mut self, stream: usize, dts_us: i64) {
-        let Some(next) = self.next_us.get(stream).copied().flatten().filter(|_| self.may_jump) else { return };
+        let Some(next) = self.next_us.get(stream).copied().flatten() else { return };
         let delta = dts_us.saturating_add(self.offset_us).saturating_sub(next);
-        if !(-BACK_US..=FORWARD_US).contains(&delta) {
+        if !self.left.contains(&delta) {
             self.offset_us = self.offset_us.saturating_sub(delta);
             self.jumps += 1;
         }
@@ -69,14 +78,14 @@ mod tests {
 
     #[test]
     fn streams_keep_their_distance() {
-        let mut timeline = Timeline::new(1_400_000, true, 2);
+        let mut timeline = Timeline::new(1_400_000, true, false, 2);
         assert_eq!(place(&mut timeline, 0, 1400), Some(0));
         assert_eq!(place(&mut timeline, 1, 1900), Some(500));
     }
 
     #[test]
     fn a_jump_is_closed_for_all_streams_alike() {
-        let mut timeline = Timeline::new(0, true, 2);
+        let mut timeline = Timeline::new(0, true, false, 2);
         place(&mut timeline, 0, 0);
         place(&mut timeline, 1, 10);
         assert_eq!(place(&mut timeline, 0, 90_000_000), Some(40));
@@ -86,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_begins_again_goes_on_instead() {
-        let mut timeline = Timeline::new(0, true, 1);
+        let mut timeline = Timeline::new(0, true, false, 1);
         for dts in 0..50 {
             place(&mut timeline, 0, dts * 40);
         }
@@ -95,8 +104,16 @@ mod tests {
 
     #[test]
     fn a_pause_is_left_where_jumps_are_not_ordinary() {
-        let mut timeline = Timeline::new(0, false, 1);
+        let mut timeline = Timeline::new(0, false, false, 1);
         place(&mut timeline, 0, 0);
         assert_eq!(place(&mut timeline, 0, 90_000), Some(90_000));
+    }
+
+    #[test]
+    fn sound_alone_has_pauses_but_never_goes_back() {
+        let mut timeline = Timeline::new(0, false, true, 1);
+        place(&mut timeline, 0, 0);
+        assert_eq!(place(&mut timeline, 0, 90_000), Some(90_000));
+        assert_eq!(place(&mut timeline, 0, 1000), Some(90_040));
     }
 }

@@ -74,6 +74,10 @@ pub struct VideoPath<'a> {
 /// The longest time, in microseconds, that a part may be without a picture at its start.
 pub const NO_PICTURE_US: i64 = 100_000;
 
+/// From this much on, in microseconds, a picture that should have been shown before the last one is left out: its sound
+/// was heard then.
+const LATE_US: i64 = 250_000;
+
 /// What going to a place in the input has missed, reading it from its start may find.
 pub const ASTRAY: Fault = Fault::Nothing("the pictures that the part begins with could not be decoded");
 
@@ -305,6 +309,8 @@ struct VideoSink<'a> {
     color: Color,
     frames: u64,
     nudged: u64,
+    /// Pictures that were left out.
+    late: u64,
     hdr_left: bool,
     /// From this time on, in microseconds, the next picture is one that a player can begin at.
     next_key_us: i64,
@@ -335,6 +341,7 @@ impl<'a> VideoSink<'a> {
             color: Color::UNSPECIFIED,
             frames: 0,
             nudged: 0,
+            late: 0,
             hdr_left: false,
             next_key_us: i64::MIN,
         }
@@ -375,6 +382,11 @@ impl<'a> VideoSink<'a> {
         let time = frame.pts().map(|pts| rescale(pts, filter.graph.time_base(), self.time_base));
         let wanted = time.map_or(self.end, |time| time.saturating_add(self.offset));
         let mut pts = wanted;
+        let held_at = self.held.as_ref().map_or(wanted, |held| held.pts().unwrap_or(0));
+        if wanted < held_at.saturating_sub(rescale(LATE_US, xora_av::MICROSECONDS, self.time_base)) {
+            self.late += 1;
+            return Ok(());
+        }
         if let Some(held) = self.held.take() {
             let start = held.pts().unwrap_or(0);
             // Two pictures at one time, or one out of order: shown one tick apart rather than lost.
@@ -497,9 +509,11 @@ impl<'a> VideoSink<'a> {
     fn warnings(&self) -> Vec<String> {
         let nudged =
             (self.nudged > 0).then(|| format!("{} pictures had times out of order and were moved", self.nudged));
+        let late = (self.late > 0).then(|| format!("{} pictures were left out: their time had passed", self.late));
         let hdr = "the picture is in high dynamic range, which this node cannot map to standard; colours may look flat";
         nudged
             .into_iter()
+            .chain(late)
             .chain(self.hdr_left.then(|| hdr.to_owned()))
             .chain(self.choice.as_ref().map(Choice::note))
             .collect()
