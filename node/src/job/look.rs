@@ -130,9 +130,12 @@ fn segment_end(source: &mut dyn ReadAt) -> io::Result<Option<u64>> {
         let mut bytes = [0; 8];
         read_full(source, place, &mut bytes)?;
         let length = bytes[0].leading_zeros() + 1;
-        let value = u64::from_be_bytes(bytes).checked_shr(64 - 8 * length).unwrap_or(0) & !(1 << (7 * length));
-        let is_known = length <= 8 && value + 1 != 1 << (7 * length);
-        Ok(is_known.then_some((place + u64::from(length), value)))
+        if length > 8 {
+            return Ok(None);
+        }
+        let marker = 1 << (7 * length);
+        let value = (u64::from_be_bytes(bytes) >> (64 - 8 * length)) & !marker;
+        Ok((value + 1 != marker).then_some((place.saturating_add(length.into()), value)))
     };
     let Some((body, length)) = size_at(source, 4)? else { return Ok(None) };
     let mut id = [0; 4];
@@ -298,7 +301,7 @@ mod tests {
             is_whole(&mut source, appearance).expect("read")
         };
         let matroska = b"\x1a\x45\xdf\xa3\x82xx\x18\x53\x80\x67";
-        for (size, expected) in [(b"\x83".as_slice(), true), (b"\x84", false), (b"\xff", false)] {
+        for (size, expected) in [(b"\x83".as_slice(), true), (b"\x84", false), (b"\xff", false), (b"\0", false)] {
             assert_eq!(whole(&[matroska, size, b"yyy"].concat()), expected, "{size:?}");
         }
         assert!(whole(&[matroska, b"\x01\0\0\0\0\0\0\x03yyy".as_slice()].concat()));
