@@ -148,7 +148,12 @@ fn of_source(fault: &SourceFault) -> (FailureKind, String) {
                 "the origin answered {status}; check that the URL is still valid and that `input.headers` let us read it"
             ),
         ),
-        SourceFault::Status(404) => (OriginRefused, "the origin answered 404; check the input's URL".into()),
+        SourceFault::Status(status @ (404 | 410)) => {
+            (OriginRefused, format!("the origin answered {status}; check the input's URL"))
+        }
+        SourceFault::Status(429) => {
+            (OriginRefused, "the origin answered 429: it allows no more requests just now; retry the job later".into())
+        }
         SourceFault::Status(status) => (
             OriginRefused,
             format!("the origin answered {status}; it must answer a GET of the input's URL with the file"),

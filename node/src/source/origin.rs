@@ -75,15 +75,27 @@ pub struct Version {
 }
 
 impl Version {
-    /// Whether both may be the same version: nothing that both say differs.
+    /// Whether both may be the same version. The tag decides where both have one, as in RFC 9110, section 13.2.2: the hosts
+    /// behind one name often have times of their own.
     pub fn agrees(&self, other: &Self) -> bool {
-        let agree = |a: &Option<String>, b: &Option<String>| a.is_none() || b.is_none() || a == b;
-        agree(&self.etag, &other.etag) && agree(&self.modified, &other.modified)
+        let differ = |a: &Option<String>, b: &Option<String>| a.is_some() && b.is_some() && a != b;
+        match (&self.etag, &other.etag) {
+            (Some(one), Some(other)) => one == other,
+            (None, _) | (_, None) => !differ(&self.modified, &other.modified),
+        }
     }
 
+    /// Takes over what only the other says.
+    pub fn learn(&mut self, other: &Self) {
+        self.etag = self.etag.take().or_else(|| other.etag.clone());
+        self.modified = self.modified.take().or_else(|| other.modified.clone());
+    }
+
+    /// A tag that is weak on some answers only is the same tag.
     fn of(headers: &HeaderMap) -> Self {
-        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).map(str::to_owned);
-        Self { etag: text(ETAG), modified: text(LAST_MODIFIED) }
+        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let etag = text(ETAG).map(|tag| tag.strip_prefix("W/").unwrap_or(tag));
+        Self { etag: etag.map(str::to_owned), modified: text(LAST_MODIFIED).map(str::to_owned) }
     }
 }
 
@@ -111,8 +123,11 @@ impl Origin {
         let redirected = url != self.first;
         match self.follow(url, range.as_ref()).await {
             // Where a redirect leads is often good for minutes only.
-            Err(SourceFault::Status(401 | 403 | 404 | 410)) if redirected => {
-                self.follow(self.first.clone(), range.as_ref()).await
+            Err(SourceFault::Status(_)) if redirected => self.follow(self.first.clone(), range.as_ref()).await,
+            // And there may be several places: the next try asks for one anew.
+            Err(fault @ SourceFault::Unavailable(_)) => {
+                lock(&self.current).clone_from(&self.first);
+                Err(fault)
             }
             other => other,
         }

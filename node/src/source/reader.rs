@@ -46,7 +46,6 @@ pub struct RangeReader {
 struct Inner {
     origin: Origin,
     size: u64,
-    version: Version,
     /// Bytes received, for the receipt.
     received: Arc<AtomicU64>,
     state: Mutex<State>,
@@ -55,6 +54,8 @@ struct Inner {
 }
 
 struct State {
+    /// As far as any answer said.
+    version: Version,
     cache: Cache,
     flights: Vec<Flight>,
     cursors: Vec<Cursor>,
@@ -89,9 +90,9 @@ impl RangeReader {
     /// Goes on from the first answer, which covers `first`.
     pub fn new(origin: Origin, answer: Answer, first: Range<u64>, size: u64, received: Arc<AtomicU64>) -> Self {
         let (cache, flights, cursors) = (Cache::new(CACHE), Vec::new(), Vec::new());
-        let state = State { cache, flights, cursors, next_flight: 0, through: false };
         let version = answer.version.clone();
-        let inner = Inner { origin, size, version, received, state: Mutex::new(state), moved: Notify::new() };
+        let state = State { version, cache, flights, cursors, next_flight: 0, through: false };
+        let inner = Inner { origin, size, received, state: Mutex::new(state), moved: Notify::new() };
         let reader = Self { inner: Arc::new(inner) };
         reader.fly(&mut reader.inner.lock(), first, Some(answer));
         reader
@@ -282,7 +283,10 @@ impl Inner {
 
     /// Whether an answer belongs to the file that reading began with, and begins where it should.
     fn checked(&self, answer: Answer, at: u64) -> Result<Answer, SourceFault> {
-        let same = answer.version.agrees(&self.version);
+        let mut state = self.lock();
+        let same = answer.version.agrees(&state.version);
+        state.version.learn(&answer.version);
+        drop(state);
         match answer.extent {
             _ if !same => Err(SourceFault::Changed),
             Extent::Part { total: Some(total), .. } if total != self.size => Err(SourceFault::Changed),

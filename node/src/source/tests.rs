@@ -368,6 +368,23 @@ async fn a_file_that_changes_in_mid_read_is_noticed() {
 }
 
 #[tokio::test]
+async fn a_version_is_told_by_its_tag_first_and_by_whichever_answer_has_one() {
+    for (answers, is_same) in [
+        (["\nETag: W/\"a\"", "\nETag: \"a\"", ""], true),
+        (["\nETag: \"a\"\nLast-Modified: a", "\nETag: \"a\"\nLast-Modified: b", "\nLast-Modified: a"], true),
+        (["", "\nETag: \"a\"", "\nETag: \"b\""], false),
+        (["\nLast-Modified: a", "\nETag: \"a\"", "\nLast-Modified: b"], false),
+    ] {
+        let served = file(400_000);
+        let server = serve(move |ask| Reply::part(&served, ask.range().expect("a range"), answers[ask.number])).await;
+        let source = open(&server.url).await.expect("opens");
+        within(source.read(200_000, 1000)).await.expect("no reason to doubt yet");
+        let last = within(source.read(300_000, 1000)).await;
+        assert_eq!(last.err(), (!is_same).then_some(SourceFault::Changed), "{answers:?}");
+    }
+}
+
+#[tokio::test]
 async fn redirects_are_followed_and_credentials_stay_with_their_origin() {
     let all = file(1000);
     let served = all.clone();
@@ -418,6 +435,19 @@ async fn a_signed_target_that_expires_is_fetched_anew() {
             Reply::part(&served, ask.range().expect("a range"), "")
         }
         _ => Reply::status(403),
+    })
+    .await;
+    reads_as(&open(&server.url).await.expect("opens"), &all).await.expect("reads");
+}
+
+#[tokio::test]
+async fn another_place_is_asked_for_where_the_one_that_a_redirect_led_to_does_not_answer() {
+    let all = file(400_000);
+    let served = all.clone();
+    let server = serve(move |ask| match ask.path.as_str() {
+        "/" => Reply::redirect(if ask.number == 0 { "/one" } else { "/other" }),
+        "/one" if ask.number > 1 => Reply::status(503),
+        _ => Reply::part(&served, ask.range().expect("a range"), ""),
     })
     .await;
     reads_as(&open(&server.url).await.expect("opens"), &all).await.expect("reads");
