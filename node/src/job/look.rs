@@ -229,7 +229,7 @@ fn walk(source: &mut dyn ReadAt, mut found: Mp4) -> io::Result<Mp4> {
     let (mut has_index, mut has_media) = (false, false);
     let ended = |has_index| if has_index { Boxes::Whole } else { Boxes::NoIndex };
     for _ in 0..BOXES {
-        let Some(Head { kind, end, .. }) = box_at(source, position)? else {
+        let Some(Head { kind, body, end }) = box_at(source, position)? else {
             return Ok(Mp4 { boxes: ended(has_index), ..found });
         };
         has_index |= kind == *b"moov";
@@ -237,6 +237,10 @@ fn walk(source: &mut dyn ReadAt, mut found: Mp4) -> io::Result<Mp4> {
         found.is_index_first |= kind == *b"moov" && !has_media;
         found.is_fragmented |= kind == *b"moof";
         position = end;
+        if kind == *b"sidx" {
+            position = behind_segments(source, body, end)?;
+            found.is_fragmented |= position > end;
+        }
         if end == u64::MAX {
             return Ok(Mp4 { boxes: ended(has_index), ..found });
         }
@@ -245,6 +249,23 @@ fn walk(source: &mut dyn ReadAt, mut found: Mp4) -> io::Result<Mp4> {
         }
     }
     Ok(found)
+}
+
+/// Where the segments end that an index in front of them tells of (ISO 14496-12, section 8.16.3): so none of them has to be
+/// looked at. It is not believed where it says that they go on behind the end of the file.
+fn behind_segments(source: &mut dyn ReadAt, body: u64, end: u64) -> io::Result<u64> {
+    const ENTRY: u64 = 12;
+    let gap = number(source, body, [16, 20], [4, 8])?;
+    let length = number(source, body, [22, 30], [2, 2])? * ENTRY;
+    let mut entries = vec![0; usize::try_from(length).unwrap_or(0)];
+    read_full(source, end.saturating_sub(length), &mut entries)?;
+    let mut behind = end.saturating_add(gap);
+    for entry in entries.chunks_exact(usize::try_from(ENTRY).unwrap_or(1)) {
+        // The first bit is not of the size.
+        let size = entry.first_chunk().map_or(0, |size| u32::from_be_bytes(*size) & 0x7fff_ffff);
+        behind = behind.saturating_add(size.into());
+    }
+    Ok(if source.size().is_some_and(|size| behind <= size) { behind } else { end })
 }
 
 fn read_full(source: &mut dyn ReadAt, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
@@ -325,5 +346,17 @@ mod tests {
         let last = with(b"\0\0\0\x01mdat\0\0\0\0\0\0\0\x11x\0\0\0\x08moov");
         assert_eq!((last.boxes, last.is_index_first, last.is_fragmented), (Boxes::Whole, false, false));
         assert!(with(b"\0\0\0\x08moov\0\0\0\x08moof\0\0\0\x09mdatx").is_fragmented);
+    }
+
+    #[test]
+    fn segments_that_an_index_tells_of_are_not_looked_at_unless_they_are_not_there() {
+        // Of two segments, 100 bytes each, with a gap of 8 in front of them.
+        let index = [&[0, 0, 0, 56][..], b"sidx", &[0; 16], &[0, 0, 0, 8], &[0, 0, 0, 2]].concat();
+        let entry = [&[0, 0, 0, 100][..], &[0; 8]].concat();
+        let head = [b"\0\0\0\x10ftypisom\0\0\0\0\0\0\0\x08moov", &index[..], &entry, &entry].concat();
+        let of_length = |length| of(&[&head[..], b"\0\0\0\x08free", &vec![0xff; length]].concat());
+        let whole = Mp4 { boxes: Boxes::Whole, is_index_first: true, is_fragmented: true, is_quicktime: false };
+        assert_eq!(of_length(200), Look::Mp4(whole));
+        assert_eq!(of_length(199), Look::Mp4(Mp4 { boxes: Boxes::Cut, is_fragmented: false, ..whole }));
     }
 }
