@@ -45,8 +45,8 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(250);
 /// Longest line of a job process in the log, in characters.
 const LINE: usize = 500;
-/// Bytes of an output that are read back with the first request, where most of it is read anyway; of smaller ones, every
-/// byte is compared.
+/// Bytes of an output that are read back with the first request, where most of it is read anyway. Of smaller ones every
+/// byte is compared, and of larger ones without an index, which are read whole.
 const AT_ONCE: u64 = 4 << 20;
 /// Bytes of the end of a larger output with an index that are read back with its head: its last pictures, as a rule.
 const END: u64 = 256 << 10;
@@ -446,7 +446,7 @@ impl Attempt<'_> {
         };
         let sha256 = match sum {
             Sum::Parts(sum) => sum.clone(),
-            Sum::Object(sum) if bytes > AT_ONCE => sum.clone(),
+            Sum::Object(sum) if edges => sum.clone(),
             Sum::Object(_) | Sum::ReadBack => self.sum(&stored[0], bytes).await.map_err(Cause::Unreadable)?,
         };
         if matches!(sum, Sum::Object(sent) if *sent != sha256) {
