@@ -57,6 +57,15 @@ fn a_file_that_says_it_is_longer_than_it_is_was_not_cut_when_all_its_bytes_are_t
             assert!(told, "{}: {:?}", input.display(), made.report.warnings);
         }
     }
+    let sound = synth("damaged-counted.mp3", "-f lavfi -i anoisesrc=d=6:r=44100:seed=3 -c:a libmp3lame -q:a 5");
+    let sound = changed(&sound, "damaged-counted-more.mp3", |bytes| {
+        let count = position(bytes, b"Xing") + 8;
+        bytes[count..count + 4].copy_from_slice(&2000_u32.to_be_bytes());
+    });
+    assert!((sound_ms(&transcode(&sound, Format::Wav).file) - 6000).abs() <= 60);
+    let mut half = fs::read(sound).expect("file");
+    half.truncate(half.len() / 2);
+    assert_eq!(refused(&half, wanted(Recipe::Transcode, Format::Wav), LIMITS).0, FailureKind::InputTruncated);
     let mut cut = fs::read(matroska).expect("file");
     cut.truncate(cut.len() * 9 / 10);
     assert_eq!(refused(&cut, compress(Format::Mp4), LIMITS).0, FailureKind::InputTruncated);
@@ -126,4 +135,20 @@ fn a_clock_that_goes_back_leaves_pictures_in_step_and_sound_alone_whole() {
     assert!((50..58).contains(&times.len()), "{times:?}");
     assert!(made.report.warnings.iter().any(|warning| warning.contains("their time had passed")));
     assert!((sound_ms(&transcode(&input, Format::Wav).file) - 4000).abs() <= 60);
+}
+
+#[test]
+fn a_broadcast_that_loses_some_of_its_packets_goes_on_in_step() {
+    let pictures = "-f lavfi -i testsrc2=s=320x240:r=25:d=10 -f lavfi -i sine=d=10:r=48000";
+    let whole = synth("damaged-air.ts", &format!("{pictures} -c:v mpeg2video -g 12 -bf 2 -b:v 1500k -c:a mp2"));
+    let input = changed(&whole, "damaged-air-lost.ts", |bytes| {
+        let packets = bytes.chunks(188).enumerate();
+        // One of each 150, not always at the same place in it.
+        let kept = packets.filter(|(number, _)| *number < 60 || number % 150 != number / 150 * 37 % 150);
+        *bytes = kept.flat_map(|(_, packet)| packet.to_vec()).collect();
+    });
+    let made = make(&input, compress(Format::Mp4));
+    let warned = made.report.warnings.iter().any(|warning| warning.contains("damaged"));
+    assert!(warned && decoded(&made.file, "0:v:0").len() >= 240, "{:?}", made.report.warnings);
+    assert!((sound_ms(&made.file) - 10_000).abs() <= 200, "{}", sound_ms(&made.file));
 }

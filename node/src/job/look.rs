@@ -117,7 +117,10 @@ pub fn is_whole(source: &mut dyn ReadAt, appearance: Look) -> io::Result<bool> {
     Ok(match appearance {
         Look::Mp4(mp4) => mp4.boxes == Boxes::Whole && !mp4.is_fragmented,
         Look::Matroska => segment_end(source)?.is_some_and(|end| end <= size),
-        Look::Other => riff_end(source)?.is_some_and(|end| end <= size),
+        Look::Other => {
+            let end = riff_end(source)?;
+            end.map_or_else(|| mp3_end(source), |end| Ok(Some(end)))?.is_some_and(|end| end <= size)
+        }
         Look::Empty | Look::Playlist | Look::Text | Look::Html => false,
     })
 }
@@ -160,6 +163,27 @@ fn riff_end(source: &mut dyn ReadAt) -> io::Result<Option<u64>> {
         }
     }
     Ok(end)
+}
+
+/// Where MP3 ends by its first frame, in which encoders say how many bytes follow; none where it does not say.
+fn mp3_end(source: &mut dyn ReadAt) -> io::Result<Option<u64>> {
+    let mut tag = [0; 10];
+    read_full(source, 0, &mut tag)?;
+    let begins = match tag {
+        [b'I', b'D', b'3', _, _, _, l0, l1, l2, l3] => {
+            10 + [l0, l1, l2, l3].iter().fold(0, |length, byte| length << 7 | u64::from(byte & 0x7f))
+        }
+        _ => 0,
+    };
+    let mut frame = [0; 64];
+    read_full(source, begins, &mut frame)?;
+    let place = frame.windows(4).position(|name| name == b"Xing" || name == b"Info");
+    let Some(place) = place.filter(|_| frame[0] == 0xff && frame[1] >= 0xe0) else { return Ok(None) };
+    let number = |at: usize| frame.get(at..at + 4)?.try_into().ok().map(u32::from_be_bytes);
+    // What is said: the count of frames, then of bytes.
+    let says = number(place + 4).unwrap_or(0);
+    let bytes = number(place + if says & 1 == 0 { 8 } else { 12 }).filter(|_| says & 2 != 0);
+    Ok(bytes.map(|bytes| begins + u64::from(bytes)))
 }
 
 /// When each track of an MP4 or MOV ends by its own header, in microseconds of the file. The times of its packets say it
@@ -329,6 +353,8 @@ mod tests {
         let chunk = |length: u32| [b"RIFF".as_slice(), &length.to_le_bytes(), b"AVI \xff\xff"].concat();
         assert!(whole(&chunk(6)) && whole(&[chunk(6), chunk(6)].concat()) && whole(&[chunk(6), chunk(4)].concat()));
         assert!(!whole(&chunk(7)) && !whole(&[chunk(6), chunk(7)].concat()) && !whole(&chunk(0)));
+        let mp3 = [b"ID3\x04\0\0\0\0\0\x01x\xff\xfbXing\0\0\0\x03\0\0\0\x05\0\0\0\x15".as_slice(), &[0; 3]].concat();
+        assert!(whole(&mp3) && !whole(&mp3[..mp3.len() - 1]));
         assert!(whole(b"\0\0\0\x08moov\0\0\0\x09mdatx") && !whole(b"\0\0\0\x08moov\0\0\0\x0amdatx"));
     }
 
