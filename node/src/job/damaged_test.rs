@@ -152,3 +152,13 @@ fn a_broadcast_that_loses_some_of_its_packets_goes_on_in_step() {
     assert!(warned && decoded(&made.file, "0:v:0").len() >= 240, "{:?}", made.report.warnings);
     assert!((sound_ms(&made.file) - 10_000).abs() <= 200, "{}", sound_ms(&made.file));
 }
+
+#[test]
+fn one_picture_whose_time_is_wrong_costs_no_other() {
+    let wrong = "-bsf:v setts=pts=if(eq(N\\,40)\\,PTS+2/TB\\,PTS)";
+    let pictures = "-f lavfi -i testsrc2=s=320x240:r=25:d=6";
+    let input = synth("damaged-early.mkv", &format!("{pictures} -c:v mpeg4 -g 10 {wrong}"));
+    let times = picture_times(&make(&input, compress(Format::Mp4)).file);
+    assert_eq!(times.len(), 150);
+    assert!(times.windows(2).all(|pair| pair[1] - pair[0] <= 100), "{times:?}");
+}

@@ -294,6 +294,8 @@ struct VideoSink<'a> {
     frame_rate: Rational,
     /// The last picture, kept back until the next one tells how long it is shown.
     held: Option<Frame>,
+    /// When the picture before that begins.
+    encoded_at: Option<i64>,
     picture: Picture,
     /// Start and length of the pictures that are inside the encoder.
     inside: Vec<(i64, i64)>,
@@ -329,6 +331,7 @@ impl<'a> VideoSink<'a> {
             time_base: Rational(0, 1),
             frame_rate: Rational(0, 1),
             held: None,
+            encoded_at: None,
             picture: setup.encode.picture.clone(),
             inside: Vec::new(),
             first: None,
@@ -383,7 +386,9 @@ impl<'a> VideoSink<'a> {
         let wanted = time.map_or(self.end, |time| time.saturating_add(self.offset));
         let mut pts = wanted;
         let held_at = self.held.as_ref().map_or(wanted, |held| held.pts().unwrap_or(0));
-        if wanted < held_at.saturating_sub(rescale(LATE_US, xora_av::MICROSECONDS, self.time_base)) {
+        if wanted < held_at.saturating_sub(rescale(LATE_US, xora_av::MICROSECONDS, self.time_base))
+            && !self.correct_held(wanted)
+        {
             self.late += 1;
             return Ok(());
         }
@@ -401,6 +406,19 @@ impl<'a> VideoSink<'a> {
         self.end = pts + frame_length(self.frame_rate, self.time_base).unwrap_or(self.last_length);
         self.held = Some(frame.take()?);
         Ok(())
+    }
+
+    /// When a picture is late, the one before may have been early by mistake: it is moved to where it belongs, unless the late
+    /// one is late for what was shown before that, too.
+    fn correct_held(&mut self, late: i64) -> bool {
+        let Some(previous) = self.encoded_at.filter(|encoded| late > encoded + 1) else { return false };
+        let usual = frame_length(self.frame_rate, self.time_base).unwrap_or(self.last_length);
+        if let Some(held) = &mut self.held {
+            held.set_pts(Some((previous + usual).min(late - 1)));
+        }
+        self.nudged += 1;
+        self.next_key_us = i64::MIN;
+        true
     }
 
     /// Keeps to the times at which a player must be able to begin, whatever the rate of pictures.
@@ -455,7 +473,9 @@ impl<'a> VideoSink<'a> {
     }
 
     fn encode(&mut self, frame: &Frame, length: i64, mux: &mut Mux) -> Done<()> {
-        self.inside.push((frame.pts().unwrap_or(0), length));
+        let start = frame.pts().unwrap_or(0);
+        self.inside.push((start, length));
+        self.encoded_at = Some(start);
         self.frames += 1;
         self.pump(Some(frame), mux)
     }
