@@ -32,7 +32,7 @@ use crate::{
     digest::{Running, Sum},
     edge::{CallError, Edge},
     ipc::{Assignment, JobFailure, Source as About, Work},
-    output::{Output, Sizes, Stored, Ways},
+    output::{LAST, Output, Sizes, Stored, Ways},
     process::{Ended, JobProcess, Launcher},
     share::Share,
     source::{HEAD, Origin, Room, Source, SourceFault},
@@ -48,8 +48,6 @@ const LINE: usize = 500;
 /// Bytes of an output that are read back with the first request, where most of it is read anyway. Of smaller ones every
 /// byte is compared, and of larger ones without an index, which are read whole.
 const AT_ONCE: u64 = 4 << 20;
-/// Bytes of the end of a larger output with an index that are read back with its head: its last pictures, as a rule.
-const END: u64 = 256 << 10;
 /// How long giving a task back may take.
 const RELEASING: Duration = Duration::from_secs(5);
 
@@ -408,7 +406,7 @@ impl Attempt<'_> {
     async fn verify(
         &self,
         (process, stream): (JobProcess, tokio::net::UnixStream),
-        Stored { bytes, sum, read_url, foreign }: &Stored,
+        Stored { bytes, sum, ends, read_url, foreign }: &Stored,
         expect: Expectation,
     ) -> Result<(Box<VerifyReport>, String, Ended), Cause> {
         let bytes = *bytes;
@@ -418,7 +416,7 @@ impl Attempt<'_> {
         let head = if edges { HEAD } else { bytes.clamp(HEAD, AT_ONCE) };
         let stored = Source::open(origin, &self.node.room, u64::MAX, head).await.map_err(Cause::Unreadable)?;
         if edges {
-            stored.expect_end(END);
+            stored.expect_end(LAST as u64);
         }
         if stored.size().is_some_and(|size| size != bytes) {
             return Err(Cause::Problems(vec!["storage has another number of bytes than was sent".into()]));
@@ -449,7 +447,12 @@ impl Attempt<'_> {
             Sum::Object(sum) if edges => sum.clone(),
             Sum::Object(_) | Sum::ReadBack => self.sum(&stored[0], bytes).await.map_err(Cause::Unreadable)?,
         };
-        if matches!(sum, Sum::Object(sent) if *sent != sha256) {
+        let mut is_same = !matches!(sum, Sum::Object(sent) if *sent != sha256);
+        // They were read for the job process already.
+        for (offset, sent) in ends {
+            is_same &= stored[0].read(*offset, sent.len() as u64).await.map_err(Cause::Unreadable)? == *sent;
+        }
+        if !is_same {
             return Err(Cause::Problems(vec!["storage has other bytes than were sent".into()]));
         }
         Ok((verified, sha256, process.end().await))

@@ -38,6 +38,10 @@ const MIN_PART: u64 = 5 << 20;
 const MAX_PARTS: u32 = 10_000;
 /// Parts on their way at once: with the one being made, what an output holds in memory.
 const IN_FLIGHT: usize = 2;
+/// Bytes at the start of an output that are remembered, and compared when it is read back.
+const FIRST: usize = 64 << 10;
+/// Those at its end: its last pictures, as a rule.
+pub const LAST: usize = 256 << 10;
 /// Bytes that a connection takes at a time; each is a sign of life.
 const CHUNK: usize = 256 << 10;
 /// Waits between tries.
@@ -84,6 +88,10 @@ pub struct Output {
     on_their_way: JoinSet<Result<PartDone, StorageFault>>,
     done: Vec<PartDone>,
     digest: Option<Digest>,
+    /// The first bytes of the first part.
+    first: Bytes,
+    /// The last bytes of the last part so far, and its number.
+    last: (u32, Bytes),
 }
 
 /// How parts travel.
@@ -114,6 +122,8 @@ pub struct Stored {
     pub bytes: u64,
     /// Its checksum.
     pub sum: Sum,
+    /// Its first and its last bytes, each with their offset.
+    pub ends: [(u64, Bytes); 2],
     /// Where to read it back.
     pub read_url: String,
     /// Whether that is in a caller's bucket.
@@ -140,6 +150,8 @@ impl Output {
             on_their_way: JoinSet::new(),
             done: Vec::new(),
             digest: Some(Digest::expecting(expected_bytes)),
+            first: Bytes::new(),
+            last: (0, Bytes::new()),
         };
         // Locked before the first part can ask for its target.
         if let Ok(targets) = Arc::clone(&sender.targets).try_lock_owned() {
@@ -157,6 +169,13 @@ impl Output {
         // The first part may come last.
         if self.begin.single && (number > 1 || bytes.len() as u64 == self.ledger.part_size) {
             self.begin_parts().await?;
+        }
+        // Copies, so that no whole part is held for them.
+        if number == 1 {
+            self.first = Bytes::copy_from_slice(&bytes[..bytes.len().min(FIRST)]);
+        }
+        if number > self.last.0 {
+            self.last = (number, Bytes::copy_from_slice(&bytes[bytes.len().saturating_sub(LAST)..]));
         }
         let bytes = Bytes::from(bytes);
         if let Some(mut digest) = self.digest.take() {
@@ -179,19 +198,20 @@ impl Output {
     /// Waits for all parts and has them put together.
     pub async fn finish(mut self) -> Result<Stored, NotTaken> {
         let bytes = self.ledger.close().map_err(NotTaken::Breach)?;
+        let ends = [(0, self.first.clone()), (bytes - self.last.1.len() as u64, self.last.1.clone())];
         while !self.on_their_way.is_empty() {
             self.one_more().await?;
         }
         if let Targets { read_url: Some(read_url), foreign, .. } = &*self.sender.targets.lock().await {
             let sum = self.digest.map_or(Sum::ReadBack, Digest::finish);
-            return Ok(Stored { bytes, sum, read_url: read_url.clone(), foreign: *foreign });
+            return Ok(Stored { bytes, sum, ends, read_url: read_url.clone(), foreign: *foreign });
         }
         self.done.sort_by_key(|part| part.number);
         let parts = std::mem::take(&mut self.done);
         let finish = OutputFinish { hold: self.sender.held.hold.clone(), bytes, parts };
         let finished = retry(|| self.sender.edge.finish(&finish)).await?;
         let sum = self.digest.map_or(Sum::ReadBack, Digest::finish);
-        Ok(Stored { bytes, sum, read_url: finished.read_url, foreign: finished.foreign })
+        Ok(Stored { bytes, sum, ends, read_url: finished.read_url, foreign: finished.foreign })
     }
 
     /// Begins again: there are more parts than was thought.

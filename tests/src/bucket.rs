@@ -84,8 +84,7 @@ impl Bucket {
         let (log, plan, spoiling) = (Arc::clone(&seen), Arc::clone(&faults), Arc::clone(&spoils));
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
         let front = Server::start(move |mut request| {
-            let middle = request.body.len() / 2;
-            if let Some(byte) = request.body.get_mut(middle).filter(|_| spoiling.load(Ordering::Relaxed)) {
+            if let Some(byte) = request.body.last_mut().filter(|_| spoiling.load(Ordering::Relaxed)) {
                 *byte ^= u8::from(request.method == "PUT");
             }
             let (http, back, log, fault) = (http.clone(), back.clone(), Arc::clone(&log), next(&plan, &request));
@@ -128,7 +127,7 @@ impl Bucket {
         lock(&self.faults).push(Fault { method, part_of_target, left: count, reply });
     }
 
-    /// From now on, one bit in the middle of everything is another when it is stored.
+    /// From now on, one bit at the end of everything is another when it is stored.
     pub fn spoil(&self) {
         self.spoils.store(true, Ordering::Relaxed);
     }

@@ -387,7 +387,9 @@ async fn one_wrong_bit_in_what_was_stored_fails_the_job() -> Result<()> {
     // Nothing else would tell of a wrong sample, and of six megabytes of them not all are in one request.
     let sound = "-f lavfi -i sine=r=48000:d=65 -c:a libmp3lame";
     let sound = origin.file(&clip("minute.mp3", &sound.split(' ').collect::<Vec<_>>())?)?;
-    for wanted in [compress(&origin.file(&short_clip()?)?), job(&sound, "wav", &json!({"name": "transcode"}))] {
+    let film = large(&origin.file(&noise_clip()?)?, &id);
+    let short = compress(&origin.file(&short_clip()?)?);
+    for wanted in [film, short, job(&sound, "wav", &json!({"name": "transcode"}))] {
         let job = client.run(&with(wanted, "storageProviderId", id.as_str()), PATIENCE).await?;
         assert_eq!((&job["state"], &job["error"]["code"]), (&json!("failed"), &json!("OUTPUT_INVALID")), "{job}");
     }
