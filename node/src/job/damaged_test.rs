@@ -46,7 +46,12 @@ fn a_file_that_says_it_is_longer_than_it_is_was_not_cut_when_all_its_bytes_are_t
         bytes[length..length + 8].copy_from_slice(&20_000_f64.to_be_bytes());
     };
     let matroska = changed(&matroska, "damaged-said-more.mkv", more);
-    for input in [&avi, &matroska] {
+    let flash = synth("damaged-said.flv", &format!("{PICTURES} {SOUND} {X264} -c:a aac"));
+    let flash = changed(&flash, "damaged-said-more.flv", |bytes| {
+        let length = position(bytes, b"duration") + 9;
+        bytes[length..length + 8].copy_from_slice(&20_f64.to_be_bytes());
+    });
+    for input in [&avi, &matroska, &flash] {
         for made in [
             make(input, compress(Format::Mp4)),
             transcode(input, Format::Mov),

@@ -119,7 +119,8 @@ pub fn is_whole(source: &mut dyn ReadAt, appearance: Look) -> io::Result<bool> {
         Look::Matroska => segment_end(source)?.is_some_and(|end| end <= size),
         Look::Other => {
             let end = riff_end(source)?;
-            end.map_or_else(|| mp3_end(source), |end| Ok(Some(end)))?.is_some_and(|end| end <= size)
+            let end = end.map_or_else(|| mp3_end(source), |end| Ok(Some(end)))?;
+            end.map_or_else(|| ends_with_tag(source, size), |end| Ok(end <= size))?
         }
         Look::Empty | Look::Playlist | Look::Text | Look::Html => false,
     })
@@ -163,6 +164,20 @@ fn riff_end(source: &mut dyn ReadAt) -> io::Result<Option<u64>> {
         }
     }
     Ok(end)
+}
+
+/// Whether FLV ends where one of its tags does: behind each stands how long it is.
+fn ends_with_tag(source: &mut dyn ReadAt, size: u64) -> io::Result<bool> {
+    let (mut head, mut last, mut tag) = ([0; 3], [0; 4], [0; 4]);
+    read_full(source, 0, &mut head)?;
+    let Some(end) = size.checked_sub(4).filter(|_| head == *b"FLV") else { return Ok(false) };
+    read_full(source, end, &mut last)?;
+    let length = u32::from_be_bytes(last);
+    let Some(start) = end.checked_sub(length.into()) else { return Ok(false) };
+    read_full(source, start, &mut tag)?;
+    // Eleven bytes of a tag come before what it counts.
+    let [8 | 9 | 18, l0, l1, l2] = tag else { return Ok(false) };
+    Ok(u32::from_be_bytes([0, l0, l1, l2]) + 11 == length)
 }
 
 /// Where MP3 ends by its first frame, in which encoders say how many bytes follow; none where it does not say.
@@ -354,6 +369,8 @@ mod tests {
         assert!(whole(&chunk(6)) && whole(&[chunk(6), chunk(6)].concat()) && whole(&[chunk(6), chunk(4)].concat()));
         assert!(!whole(&chunk(7)) && !whole(&[chunk(6), chunk(7)].concat()) && !whole(&chunk(0)));
         let mp3 = [b"ID3\x04\0\0\0\0\0\x01x\xff\xfbXing\0\0\0\x03\0\0\0\x05\0\0\0\x15".as_slice(), &[0; 3]].concat();
+        let flv = [b"FLV\x01\x05\0\0\0\x09\0\0\0\0\x09\0\0\x02".as_slice(), &[0; 9], &[0, 0, 0, 13]].concat();
+        assert!(whole(&flv) && !whole(&flv[..flv.len() - 1]));
         assert!(whole(&mp3) && !whole(&mp3[..mp3.len() - 1]));
         assert!(whole(b"\0\0\0\x08moov\0\0\0\x09mdatx") && !whole(b"\0\0\0\x08moov\0\0\0\x0amdatx"));
     }
