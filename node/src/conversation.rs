@@ -320,7 +320,7 @@ mod tests {
         let task_id = Id::new(UnixMs(1), 1, Place::new(0, 0).expect("in range"));
         let hold = Hold { task_id, token: "t".into(), fence: 1 };
         let held = board.hold(hold, Clock::STANDARD, Instant::now()).shared();
-        let expect = Expectation { format: Format::Mp4, bytes: 1, video: None, audio: None };
+        let expect = Expectation { format: Format::Mp4, bytes: 1, video: None, audio: None, chapters: 0, cover: false };
         let work = Work::Verify { input: About { size: Some(1000) }, expect };
         let limits = Limits { duration_seconds: 1, pixels: 1, streams: 1, pictures: 1, output_bytes: 1 };
         let stream = UnixStream::from_std(ours).expect("a stream");

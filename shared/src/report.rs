@@ -63,6 +63,10 @@ pub struct Expectation {
     pub video: Option<ExpectedVideo>,
     /// The sound track, if there is one.
     pub audio: Option<ExpectedAudio>,
+    /// How many chapters there are.
+    pub chapters: u64,
+    /// Whether there is a cover.
+    pub cover: bool,
 }
 
 /// What the picture track must be.

@@ -11,6 +11,7 @@ use crate::{
     options::Options,
     packet::Packet,
     stream::{Index, Stream},
+    tags::{self, Chapter},
     time::{Rational, fine, known},
 };
 
@@ -136,6 +137,27 @@ impl Input {
     /// Tells the source what will be read next, so that it need not guess.
     pub fn expect(&mut self, range: Range<u64>) {
         self.io.expect(range);
+    }
+
+    /// A tag of the file or of one of its streams, by libav's name of it.
+    pub fn tag(&self, stream: Option<usize>, name: &str) -> Option<String> {
+        // SAFETY: the dictionaries belong to the context and its streams, which are valid while `self` is.
+        unsafe {
+            let tags = match stream {
+                Some(stream) => (*self.stream(stream)?).metadata,
+                None => (*self.context).metadata,
+            };
+            tags::get(tags, name)
+        }
+    }
+
+    /// The chapters, in the order of the file, those without a time left out.
+    pub fn chapters(&self) -> Vec<Chapter> {
+        // SAFETY: the context has as many chapters as it counts, and they are valid while `self` is.
+        unsafe {
+            let count = (*self.context).nb_chapters as usize;
+            (0..count).filter_map(|index| Chapter::read(*(*self.context).chapters.add(index))).collect()
+        }
     }
 
     /// The picture that belongs to the file, such as cover art.

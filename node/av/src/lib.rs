@@ -28,6 +28,7 @@ mod orientation;
 mod output;
 mod packet;
 mod stream;
+mod tags;
 mod time;
 
 pub use crate::{
@@ -44,5 +45,6 @@ pub use crate::{
     output::Output,
     packet::Packet,
     stream::{Index, Kind, Stream},
+    tags::Chapter,
     time::{MICROSECONDS, Rational, rescale},
 };

@@ -11,6 +11,7 @@ use crate::{
     io::{WriteAt, Writer},
     options::Options,
     packet::Packet,
+    tags::{self, Chapter},
     time::Rational,
 };
 
@@ -100,6 +101,34 @@ impl Output {
             }
             (*to).sample_aspect_ratio = (*(*to).codecpar).sample_aspect_ratio;
             copy_display_matrix(to, from)
+        }
+    }
+
+    /// Sets a tag of the file or of one of its streams, by libav's name of it. Formats leave out what they cannot say.
+    pub fn set_tag(&mut self, stream: Option<usize>, name: &str, value: &str) -> Result<()> {
+        // SAFETY: the dictionaries belong to the context and its streams, which are valid while `self` is.
+        unsafe {
+            let tags = match stream {
+                Some(stream) => {
+                    &raw mut (*self.stream(stream).ok_or(Error::new(ErrorKind::Other, "set tag"))?).metadata
+                }
+                None => &raw mut (*self.context).metadata,
+            };
+            tags::set(tags, name, value)
+        }
+    }
+
+    /// Adds a chapter. Formats without chapters leave them out.
+    pub fn add_chapter(&mut self, chapter: &Chapter) -> Result<()> {
+        // SAFETY: the context is valid and its header not yet written.
+        unsafe { chapter.append(self.context) }
+    }
+
+    /// Says that a stream, which has been described, is a picture that belongs to the file.
+    pub fn attach(&mut self, stream: usize) {
+        if let Some(stream) = self.stream(stream) {
+            // SAFETY: the stream is of this context.
+            unsafe { (*stream).disposition |= ffi::AV_DISPOSITION_ATTACHED_PIC }
         }
     }
 

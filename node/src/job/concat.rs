@@ -61,7 +61,7 @@ pub fn run(
     let candidates: Vec<_> = candidates.collect();
     let Plan { mut strategy, fates, join } = decide(&candidates, format, abilities(tried.uncopyable.is_none(), false))?;
     strategy.reasons.extend(tried.reasons());
-    let layout = Layout::of(format, join.expected_bytes, join.packets, tried.index_bytes);
+    let layout = Layout::of(format, join.expected_bytes, join.packets, 0, tried.index_bytes);
     link.planned(strategy, format, join.expected_bytes, layout.part_size)?;
     link.stage(Stage::Transcode);
     make(link, &mut inputs, &join, layout, fates, (limits, threads, hardware))
@@ -121,7 +121,7 @@ fn make(
     progress.finish()?;
     warnings.extend(damage.warning());
     warnings.extend((jumps > 0).then(|| format!("{jumps} jumps of the inputs' clocks were closed")));
-    let expect = Expectation { format: join.format, bytes, video, audio };
+    let expect = Expectation { format: join.format, bytes, video, audio, chapters: 0, cover: false };
     Ok(RunReport { facts: facts(join.format, &expect), expect, streams: fates, warnings })
 }
 

@@ -13,6 +13,7 @@ use xora_shared::{
 use crate::{
     ipc::Limits,
     job::{
+        about::About,
         audio::{AudioFacts, AudioPath},
         copy::{CopyFacts, CopyPath, Window},
         cut::{CutFacts, CutPath},
@@ -45,6 +46,8 @@ pub struct Job<'a> {
     pub link: &'a Link,
     /// What the input is.
     pub probe: &'a Probe,
+    /// What the output says of itself.
+    pub about: &'a About,
     /// Caps to hold.
     pub limits: &'a Limits,
     /// Threads that decoder and encoder may use, each.
@@ -59,6 +62,7 @@ pub struct Job<'a> {
 pub fn make(job: &Job, input: &mut Input, film: &Film, layout: Layout, fates: Vec<StreamFate>) -> Done<RunReport> {
     let tracks = usize::from(film.video.is_some()) + usize::from(film.audio.is_some());
     let mut mux = Mux::create(job.link, film.format, tracks, layout, job.limits.output_bytes)?;
+    mux.tell(job.about, input)?;
     let mut pump = Pump::open(job, input, film, &mut mux)?;
     pump.run(input, &mut mux)?;
     if pump.read_us <= 0 && seems_behind(film, job.probe) {
@@ -78,7 +82,8 @@ pub fn make(job: &Job, input: &mut Input, film: &Film, layout: Layout, fates: Ve
     warnings.extend(damage.warning());
     warnings
         .extend((timeline.jumps() > 0).then(|| format!("{} jumps of the input's clock were closed", timeline.jumps())));
-    let expect = Expectation { format: film.format, bytes, video, audio };
+    let (chapters, cover) = (job.about.chapters(), job.about.has_cover());
+    let expect = Expectation { format: film.format, bytes, video, audio, chapters, cover };
     Ok(RunReport { facts: facts(film.format, &expect), expect, streams: fates, warnings })
 }
 

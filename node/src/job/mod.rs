@@ -5,6 +5,7 @@
 //! into equal parts, and in a second process `verify` reads it back. Only `lockdown` touches the process itself, so tests
 //! call `serve` on a thread.
 
+mod about;
 mod audio;
 mod concat;
 mod copy;
@@ -33,6 +34,8 @@ mod timeline;
 mod verify;
 mod video;
 
+#[cfg(test)]
+mod about_test;
 #[cfg(test)]
 mod bomb_test;
 #[cfg(test)]
@@ -66,6 +69,7 @@ use xora_shared::{
 use crate::{
     ipc::{Assignment, Limits, Source, Up, Work},
     job::{
+        about::About,
         fault::{Done, Fault},
         link::Link,
         lockdown::Sandbox,
@@ -145,7 +149,7 @@ fn run_one(
     link.stage(Stage::Probe);
     let (mut input, probe) = probe::open(link, 0, source, limits)?;
     link.stage(Stage::Plan);
-    let Plan { mut strategy, fates, make } =
+    let Plan { mut strategy, mut fates, make } =
         plan::decide(&probe, wanted, abilities(tried.uncopyable.is_none(), tried.has_address))?;
     strategy.reasons.extend(tried.reasons());
     let report = match make {
@@ -156,10 +160,15 @@ fn run_one(
             return Ok(Up::Unchanged(Box::new(unchanged)));
         }
         Make::Film(mut film) => {
-            let layout = Layout::of(film.format, film.expected_bytes, film.packets, tried.index_bytes);
-            link.planned(strategy, film.format, film.expected_bytes, layout.part_size)?;
+            let about = &About::of(&input, &probe, &film)?;
+            if let Some(cover) = film.cover.filter(|_| !about.has_cover()) {
+                fates[cover] = dropped(&fates[cover], "it is empty, or too large");
+            }
+            let expected_bytes = film.expected_bytes + about.bytes();
+            let layout = Layout::of(film.format, expected_bytes, film.packets, about.bytes(), tried.index_bytes);
+            link.planned(strategy, film.format, expected_bytes, layout.part_size)?;
             link.stage(Stage::Transcode);
-            let job = film::Job { link, probe: &probe, limits, threads, hardware, seeks: true };
+            let job = film::Job { link, probe: &probe, about, limits, threads, hardware, seeks: true };
             let mut made = film::make(&job, &mut input, &film, layout, fates.clone());
             let job = film::Job { seeks: false, ..job };
             // A clock that starts again in mid-file leads seeks astray, and some files know no places to seek to.
@@ -172,13 +181,15 @@ fn run_one(
                 let (mut input, _) = probe::open(link, 0, source, limits)?;
                 let is_whole = !film.part.from_start && film.part.end_us.is_none();
                 let fates = without(fates, sound.stream, is_whole);
+                let about = &About::of(&input, &probe, &film)?;
+                let job = film::Job { about, ..job };
                 made = film::make(&job, &mut input, &film, layout, fates);
             }
             made?
         }
         Make::Still(still) => {
             let expected = expected_picture(&still, &probe);
-            let layout = Layout::of(still.format, expected, 0, None);
+            let layout = Layout::of(still.format, expected, 0, 0, None);
             link.planned(strategy, still.format, expected, layout.part_size)?;
             link.stage(Stage::Transcode);
             let (bytes, report) = still::make(link, (&mut input, source), &probe, &still, fates, (limits, threads))?;
@@ -197,8 +208,12 @@ fn run_one(
 fn without(mut fates: Vec<StreamFate>, stream: usize, is_whole: bool) -> Vec<StreamFate> {
     let empty =
         if is_whole { "nothing of its sound could be decoded" } else { "it has nothing in the part that is wanted" };
-    fates[stream] = StreamFate { fate: Fate::Dropped, reason: Some(empty.to_owned()), ..fates[stream].clone() };
+    fates[stream] = dropped(&fates[stream], empty);
     fates
+}
+
+fn dropped(fate: &StreamFate, why: &str) -> StreamFate {
+    StreamFate { fate: Fate::Dropped, reason: Some(why.to_owned()), ..fate.clone() }
 }
 
 /// The receipt of an input that is the result: what opening it has shown.

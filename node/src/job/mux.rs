@@ -1,13 +1,14 @@
 //! Putting the tracks of one output together.
 
-use std::{cell::RefCell, io, rc::Rc};
+use std::{cell::RefCell, io, iter, rc::Rc};
 
-use xora_av::{Encoder, ErrorKind, Input, Output, Packet, Rational, WriteAt};
+use xora_av::{Encoder, ErrorKind, Input, MICROSECONDS, Output, Packet, Rational, WriteAt};
 use xora_shared::media::Format;
 
 use crate::{
     ipc::JobFailure,
     job::{
+        about::About,
         fault::{Done, Fault},
         link::Link,
         parts::{Parts, Refusal, Shared},
@@ -42,12 +43,14 @@ const INDEX_BASE: u64 = 16 << 10;
 const PATCHED: u64 = 64 << 10;
 
 impl Layout {
-    /// For an output of about this many bytes and packets. `index_bytes` is what an earlier run found that it needs.
-    pub fn of(format: Format, expected_bytes: u64, packets: u64, index_bytes: Option<u64>) -> Self {
+    /// For an output of about this many bytes and packets, `beside` of the bytes for what it says of itself. `index_bytes` is
+    /// what an earlier run found that its index needs.
+    pub fn of(format: Format, expected_bytes: u64, packets: u64, beside: u64, index_bytes: Option<u64>) -> Self {
         let even = expected_bytes.div_ceil(PARTS).next_multiple_of(MIB);
         let part_size = even.clamp(SMALLEST_PART, LARGEST_PART);
-        let index = format.has_index().then(|| index_bytes.unwrap_or(packets * INDEX_PER_PACKET + INDEX_BASE));
-        let head = index.unwrap_or(0) + if is_patched(format) { PATCHED } else { 0 };
+        let index = format.has_index().then(|| index_bytes.unwrap_or(packets * INDEX_PER_PACKET + INDEX_BASE + beside));
+        let head = index.unwrap_or(beside) + PATCHED;
+        let head = if is_patched(format) { head } else { 0 };
         let head_parts = u32::try_from(head.div_ceil(part_size)).unwrap_or(u32::MAX);
         Self { part_size, head_parts, index_bytes: index, is_estimate: index.is_some() && index_bytes.is_none() }
     }
@@ -101,6 +104,22 @@ impl Mux {
             layout,
             format,
         })
+    }
+
+    /// Says of the output what was said of the input. A cover is a track behind the others.
+    pub fn tell(&mut self, about: &About, input: &Input) -> Done<()> {
+        let cover = self.open.len();
+        for output in iter::once(&mut self.output).chain(self.trial.as_mut().map(|trial| &mut trial.output)) {
+            if about.has_cover() {
+                output.add()?;
+            }
+            about.tell(output, input, cover)?;
+        }
+        if let Some(mut packet) = about.cover()? {
+            self.open.push(true);
+            self.write(cover, MICROSECONDS, &mut packet)?;
+        }
+        Ok(())
     }
 
     /// Whether the encoders must keep their headers apart.
@@ -335,7 +354,7 @@ mod tests {
 
     #[test]
     fn parts_are_whole_mebibytes_that_a_worker_passes() {
-        let layout = |bytes| Layout::of(Format::Mp4, bytes, 1000, None);
+        let layout = |bytes| Layout::of(Format::Mp4, bytes, 1000, 0, None);
         assert_eq!(layout(1).part_size, 5 * MIB);
         assert_eq!(layout(9_000 * 8 * MIB + 1).part_size, 9 * MIB);
         assert_eq!(layout(u64::MAX / 2).part_size, 90 * MIB);
@@ -343,11 +362,12 @@ mod tests {
 
     #[test]
     fn the_head_holds_the_place_for_the_index() {
-        let layout = Layout::of(Format::Mp4, 0, 1_000_000, None);
+        let layout = Layout::of(Format::Mp4, 0, 1_000_000, 0, None);
         assert!(u64::from(layout.head_parts) * layout.part_size > 32_000_000);
-        assert_eq!(Layout::of(Format::Webm, 0, 1_000_000, None).index_bytes, None);
-        assert_eq!(Layout::of(Format::Wav, 0, 10, None).head_parts, 1);
-        assert_eq!(Layout::of(Format::Aac, 0, 10, None).head_parts, 0);
-        assert_eq!(Layout::of(Format::Mov, 0, 10, Some(99)).index_bytes, Some(99));
+        assert_eq!(Layout::of(Format::Webm, 0, 1_000_000, 0, None).index_bytes, None);
+        assert_eq!(Layout::of(Format::Wav, 0, 10, 0, None).head_parts, 1);
+        assert_eq!(Layout::of(Format::Aac, 0, 10, 0, None).head_parts, 0);
+        assert_eq!(Layout::of(Format::Mp3, 0, 10, 6 * MIB, None).head_parts, 2);
+        assert_eq!(Layout::of(Format::Mov, 0, 10, 0, Some(99)).index_bytes, Some(99));
     }
 }

@@ -54,6 +54,8 @@ pub struct Film {
     pub video: Option<Track<VideoEncode>>,
     /// The sound track.
     pub audio: Option<Track<AudioEncode>>,
+    /// The input's stream that is the cover of music.
+    pub cover: Option<usize>,
     /// The time of the input that becomes 0 for all tracks alike, so that they stay together; in microseconds.
     pub start_us: i64,
     /// What is left out around that part.

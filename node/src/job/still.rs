@@ -298,6 +298,8 @@ fn report(still: &Still, picture: &Frame, bytes: u64, streams: Vec<StreamFate>) 
                 joints_us: Vec::new(),
             }),
             audio: None,
+            chapters: 0,
+            cover: false,
         },
         streams,
         warnings: Vec::new(),

@@ -71,9 +71,11 @@ pub fn describe(stream: &Stream) -> String {
 
 fn why_dropped(stream: &Stream, chosen: &[(&Stream, Fate)]) -> String {
     let taken = chosen.iter().any(|(one, _)| one.kind == stream.kind);
-    let only_sound = chosen.iter().all(|(one, _)| one.kind == Kind::Audio);
+    let only_sound = chosen.iter().all(|(one, _)| one.kind == Kind::Audio || one.is_attached_picture);
     let why = match stream.kind {
-        Kind::Video if stream.is_attached_picture => "a cover is not part of the output",
+        Kind::Video if stream.is_attached_picture => {
+            "covers are kept with music only, as JPEG or PNG in mp3, m4a and flac"
+        }
         Kind::Video if stream.width == 0 || stream.height == 0 => "its pictures could not be read",
         Kind::Video if only_sound => "the output has sound only",
         Kind::Video | Kind::Audio if !taken => "the output is a single picture",

@@ -16,6 +16,7 @@ use crate::{
         look::track_ends,
         probe,
         source::RemoteInput,
+        streams::pick_cover,
     },
 };
 
@@ -90,15 +91,22 @@ fn check(problems: &mut Vec<String>, good: bool, problem: impl FnOnce() -> Strin
 struct Found {
     video: Option<Stream>,
     audio: Option<Stream>,
+    cover: bool,
+    chapters: u64,
     others: usize,
 }
 
 impl Found {
     fn of(input: &Input) -> Self {
-        let first = |kind| input.streams().iter().find(|stream| stream.kind == kind).cloned();
+        let streams = || input.streams().iter().filter(|stream| !stream.is_attached_picture);
+        let first = |kind| streams().find(|stream| stream.kind == kind).cloned();
         let (video, audio) = (first(Kind::Video), first(Kind::Audio));
-        let others = input.streams().len() - usize::from(video.is_some()) - usize::from(audio.is_some());
-        Self { video, audio, others }
+        let chapters = input.chapters().len() as u64;
+        // MP4 has a track of their titles.
+        let titles = chapters > 0 && streams().any(|stream| stream.kind == Kind::Data);
+        let known = usize::from(video.is_some()) + usize::from(audio.is_some()) + usize::from(titles);
+        let cover = pick_cover(input.streams()).is_some();
+        Self { video, audio, cover, chapters, others: streams().count() - known }
     }
 
     /// Start of sound minus start of pictures, in microseconds.
@@ -109,6 +117,9 @@ impl Found {
 
     fn compare(&self, expect: &Expectation, problems: &mut Vec<String>) {
         check(problems, self.others == 0, || format!("the output has {} tracks that it should not have", self.others));
+        let chapters = self.chapters;
+        check(problems, chapters == expect.chapters, || format!("{chapters} chapters instead of {}", expect.chapters));
+        check(problems, self.cover == expect.cover, || format!("a cover is {}", presence(self.cover)));
         match (&self.video, &expect.video) {
             (Some(found), Some(expected)) => compare_video(found, expected, problems),
             (None, None) => {}

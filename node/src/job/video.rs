@@ -589,7 +589,7 @@ mod tests {
         };
         let mut refusal = |choice| {
             let mut mux =
-                Mux::create(&link, Format::Mp4, 1, Layout::of(Format::Mp4, 1, 1, None), 1 << 20).expect("mux");
+                Mux::create(&link, Format::Mp4, 1, Layout::of(Format::Mp4, 1, 1, 0, None), 1 << 20).expect("mux");
             let mut sink = VideoSink::new(&Setup {
                 link: &link,
                 stream: 0,

@@ -13,7 +13,7 @@ use super::{
 use crate::job::{
     fault::{Done, Fault},
     probe::Probe,
-    streams::{fates, first_audio, pick_audio, pick_video},
+    streams::{fates, first_audio, pick_audio, pick_cover, pick_video},
 };
 
 /// Quality where a recipe states none: x264's own default, at which few see a difference.
@@ -219,6 +219,7 @@ pub fn film(probe: &Probe, wish: &Wish, abilities: Abilities) -> Done<Plan> {
     }
     let chosen: Vec<&Stream> = video.into_iter().chain(audio).collect();
     let duration_us = length_us(probe, wish.cut);
+    let cover = pick_cover(streams).filter(|cover| video.is_none() && tracks::holds_cover(wish.format, &cover.codec));
     let film = Film {
         format: wish.format,
         start_us: begins_us.saturating_add_unsigned(wish.cut.start_us),
@@ -231,9 +232,11 @@ pub fn film(probe: &Probe, wish: &Wish, abilities: Abilities) -> Done<Plan> {
         expected_bytes: expected_bytes(probe, wish.video.as_ref().map(|video| video.rate), duration_us),
         video: video_track,
         audio: audio_track,
+        cover: cover.map(|cover| cover.index),
     };
     let fate = |stream: &Stream| if film.copies(stream.index) { Fate::Kept } else { Fate::Converted };
-    let taken: Vec<_> = chosen.iter().map(|stream| (*stream, fate(stream))).collect();
+    let taken = chosen.iter().map(|stream| (*stream, fate(stream)));
+    let taken: Vec<_> = taken.chain(cover.map(|cover| (cover, Fate::Kept))).collect();
     let mut fates = fates(streams, &taken, |stream| reason_of(stream, &film));
     for stream in outside {
         fates[stream].reason = Some("it has nothing in the part that is wanted".to_owned());

@@ -89,6 +89,11 @@ pub fn audio_obstacle(stream: &Stream, probe: &Probe, format: Format) -> Option<
     Some(format!("{codec} does not play everywhere from {}", format.extension()))
 }
 
+/// Whether music in this format can have a cover that was compressed so.
+pub fn holds_cover(format: Format, codec: &str) -> bool {
+    matches!(format, Format::Mp3 | Format::M4a | Format::Flac) && matches!(codec, "mjpeg" | "png")
+}
+
 /// Why pictures that can be copied cannot be cut without encoding all of them, in words.
 pub fn cut_obstacle(stream: &Stream) -> Option<String> {
     /// Baseline, constrained baseline, main and high, as libav numbers them.
