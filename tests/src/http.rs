@@ -1,6 +1,7 @@
 //! A small HTTP/1.1 server that also does what a proper one refuses to: reset, hang, trickle, lie about lengths.
 
 use std::{
+    collections::VecDeque,
     future::Future,
     net::{Ipv4Addr, SocketAddr},
     sync::{
@@ -55,7 +56,13 @@ pub enum Ending {
     Hang,
 }
 
-/// A way between two places, which everything that takes it shares.
+/// Bytes that a connection sends before it first waits for an answer: ten segments (RFC 6928).
+const FIRST_WINDOW: usize = 14_600;
+/// How long a connection may rest before it begins anew with that (RFC 6298: the least time after which one sends again).
+const REST: Duration = Duration::from_millis(200);
+
+/// A way between two places, which everything that takes it shares. A new connection costs a round trip more, and begins
+/// slowly, as TCP does.
 #[derive(Clone, Debug)]
 pub struct Line {
     round_trip: Duration,
@@ -80,6 +87,42 @@ impl Line {
             *free
         };
         sleep_until(through).await;
+    }
+}
+
+/// What one direction of a connection has on its way, as slow start has it (RFC 5681): as much as has arrived may follow, and
+/// the same again. Nothing is lost on a line, so that it only grows.
+struct Window {
+    free: usize,
+    /// When it will be known that so many bytes have arrived.
+    arrivals: VecDeque<(Instant, usize)>,
+}
+
+impl Window {
+    fn new() -> Self {
+        Self { free: FIRST_WINDOW, arrivals: VecDeque::new() }
+    }
+
+    /// Waits until so many bytes have come through the line.
+    async fn pass(&mut self, line: &Line, mut bytes: usize) {
+        if self.arrivals.back().is_some_and(|(known, _)| known.elapsed() > REST) {
+            *self = Self::new();
+        }
+        while bytes > 0 {
+            while let Some((known, arrived)) = self.arrivals.front().copied() {
+                if self.free > 0 && known > Instant::now() {
+                    break;
+                }
+                sleep_until(known).await;
+                self.arrivals.pop_front();
+                self.free += 2 * arrived;
+            }
+            let piece = bytes.min(self.free).min(FIRST_WINDOW);
+            line.pass(piece).await;
+            self.free -= piece;
+            self.arrivals.push_back((Instant::now() + line.round_trip, piece));
+            bytes -= piece;
+        }
     }
 }
 
@@ -236,18 +279,19 @@ async fn serve<F: Future<Output = Reply>>(
 ) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut stream = BufReader::new(stream);
+    let (mut up, mut down, mut is_new) = (Window::new(), Window::new(), true);
     while let Some(request) = read_request(&mut stream).await? {
         let (head_only, received) = (request.method == "HEAD", request.body.len());
         let mut reply = answer(request).await;
         sleep(reply.delay).await;
         if let Some(line) = &reply.line {
-            sleep(line.round_trip).await;
-            line.pass(received).await;
+            sleep(line.round_trip * if std::mem::take(&mut is_new) { 2 } else { 1 }).await;
+            up.pass(line, received).await;
         }
         if let Some(word) = &mut reply.word {
             word.changed().await?;
         }
-        write_reply(stream.get_mut(), &reply, head_only, sent).await?;
+        write_reply(stream.get_mut(), (&reply, head_only), &mut down, sent).await?;
         match reply.ending {
             Ending::Complete => {}
             Ending::Close => return Ok(stream.shutdown().await?),
@@ -265,7 +309,12 @@ async fn reset(stream: &mut TcpStream) -> Result<()> {
     Ok(stream.set_zero_linger()?)
 }
 
-async fn write_reply(stream: &mut TcpStream, reply: &Reply, head_only: bool, sent: &AtomicU64) -> Result<()> {
+async fn write_reply(
+    stream: &mut TcpStream,
+    (reply, head_only): (&Reply, bool),
+    window: &mut Window,
+    sent: &AtomicU64,
+) -> Result<()> {
     if reply.status == 0 {
         return Ok(stream.write_all(&reply.body).await?);
     }
@@ -279,11 +328,12 @@ async fn write_reply(stream: &mut TcpStream, reply: &Reply, head_only: bool, sen
         return Ok(());
     }
     // Ten steps a second when paced.
-    let step = reply.pace.map_or(64 << 10, |pace| (pace / 10).max(1));
+    let step = if reply.line.is_some() { FIRST_WINDOW } else { 64 << 10 };
+    let step = reply.pace.map_or(step, |pace| (pace / 10).max(1));
     loop {
         for piece in reply.body.chunks(step) {
             if let Some(line) = &reply.line {
-                line.pass(piece.len()).await;
+                window.pass(line, piece.len()).await;
             }
             stream.write_all(piece).await?;
             sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
