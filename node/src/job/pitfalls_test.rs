@@ -88,6 +88,21 @@ fn other_tracks_of_every_kind_are_dropped_with_a_reason() {
 }
 
 #[test]
+fn of_several_sounds_the_default_one_is_taken_else_that_with_the_most_channels() {
+    let sounds = format!("{PICTURES} {SOUND} {SOUND} -map 0 -map 1 -map 2 {X264} -ac:a:0 1 -ac:a:1 2");
+    let default = "-disposition:a:0 default -disposition:a:1 0";
+    for (name, arguments, taken) in [
+        ("pit-sounds.ts", format!("{sounds} -c:a aac"), 2),
+        ("pit-sounds-default.mp4", format!("{sounds} -c:a aac {default}"), 1),
+    ] {
+        let made = compressed(&synth(name, &arguments));
+        let sounds = made.report.streams.iter().filter(|stream| stream.what.starts_with("audio"));
+        let kept: Vec<_> = sounds.filter(|sound| sound.fate != Fate::Dropped).map(|sound| sound.stream).collect();
+        assert_eq!(kept, [taken], "{name}");
+    }
+}
+
+#[test]
 fn a_clock_that_wraps_in_mid_stream_goes_on() {
     // 33 bits of 90 kHz end after 95443.7 s.
     let input = synth("pit-wrap.ts", &format!("{PICTURES} {SOUND} {X264} -c:a aac -output_ts_offset 95441.3"));

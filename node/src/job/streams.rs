@@ -14,9 +14,10 @@ pub fn pick_video(streams: &[Stream]) -> Option<&Stream> {
     streams.iter().rev().filter(moving).max_by_key(rank)
 }
 
-/// The sound: what a player takes by default, else the first.
+/// The sound: what a player takes by default if it is marked so, then what has the most channels, then the first.
 pub fn pick_audio(streams: &[Stream]) -> Option<&Stream> {
-    streams.iter().filter(|stream| is_audible(stream)).find(|stream| stream.is_default).or_else(|| first_audio(streams))
+    let rank = |stream: &&Stream| (stream.is_default, stream.channels);
+    streams.iter().rev().filter(|stream| is_audible(stream)).max_by_key(rank)
 }
 
 /// The first sound.
