@@ -71,7 +71,7 @@ pub struct RawConfig {
     /// Most pixels of one picture.
     #[arg(long, env = "XORA_MAX_PIXELS", default_value_t = 8192 * 4320, global = true)]
     max_pixels: u64,
-    /// Most streams of one input.
+    /// Most streams of one input; attachments, such as fonts, do not count.
     #[arg(long, env = "XORA_MAX_STREAMS", default_value_t = 64, global = true)]
     max_streams: u32,
     /// Most pictures decoded of one input. Default: six hours of 240 a second.

@@ -433,3 +433,14 @@ fn a_last_picture_that_comes_late_or_stays_long_is_no_fault() {
     assert_eq!(made.receipt.duration_us.map(|us| us / 10_000), Some(190));
     assert_eq!(picture_times(&made.file).last(), Some(&960));
 }
+
+#[test]
+fn a_film_with_a_hundred_fonts_has_no_more_streams_than_any_other() {
+    let font = synth("pit-font.txt", "-f lavfi -i anullsrc -t 0.01 -f framemd5");
+    let attach = format!("-attach {} -metadata:s:t mimetype=font/ttf", font.to_str().expect("text"));
+    let fonts = vec![attach; 100].join(" ");
+    let input = synth("pit-fonts.mkv", &format!("{PICTURES} {SOUND} {X264} -c:a aac {fonts}"));
+    let made = compressed(&input);
+    let dropped = made.report.streams.iter().filter(|stream| stream.fate == Fate::Dropped).count();
+    assert_eq!((made.receipt.frames, dropped), (Some(50), 100));
+}
