@@ -63,6 +63,8 @@ pub struct Stream {
     pub is_interlaced: bool,
     /// How the picture must be turned.
     pub orientation: Orientation,
+    /// Whether only Dolby Vision shows its colours: without it, they are wrong altogether.
+    pub is_dolby_only: bool,
     /// Pictures per second; 0 when unknown.
     pub frame_rate: Rational,
     /// Samples per second.
@@ -130,6 +132,7 @@ impl Stream {
                 },
                 is_interlaced: (&raw const (*parameters).field_order).cast::<i32>().read() > 1,
                 orientation: orientation(stream),
+                is_dolby_only: is_dolby_only(stream),
                 frame_rate: rate.into(),
                 sample_rate: u32::try_from((*parameters).sample_rate).unwrap_or(0),
                 channels: u32::try_from((*parameters).ch_layout.nb_channels).unwrap_or(0),
@@ -167,6 +170,23 @@ unsafe fn sample_bits(parameters: *const ffi::AVCodecParameters) -> u32 {
         let raw = (*parameters).bits_per_raw_sample;
         let bits = if raw > 0 { raw } else { (*parameters).bits_per_coded_sample };
         u32::try_from(bits).unwrap_or(0)
+    }
+}
+
+/// libav's record of Dolby Vision has eight bytes, of which the last says what other players may take the pictures for: nothing,
+/// in profile 5 (Dolby Vision Streams Within the ISO Base Media File Format, section 3.2).
+///
+/// # Safety
+///
+/// `stream` is valid.
+unsafe fn is_dolby_only(stream: *const ffi::AVStream) -> bool {
+    let mut size = 0;
+    // SAFETY: promised by the caller; the record belongs to the stream and is read before anything else happens to it.
+    unsafe {
+        let kind = ffi::AVPacketSideDataType::AV_PKT_DATA_DOVI_CONF;
+        let record = ffi::av_stream_get_side_data(stream, kind, &raw mut size);
+        let record = record.cast::<[u8; 8]>();
+        !record.is_null() && size >= 8 && (*record)[7] == 0
     }
 }
 

@@ -73,6 +73,7 @@ pub fn make(job: &Job, input: &mut Input, film: &Film, layout: Layout, fates: Ve
     let Pump { video, audio, mut damage, timeline, mut progress, .. } = pump;
     let mut warnings = job.probe.warnings.clone();
     warnings.extend(shorter);
+    warnings.extend(film.video.as_ref().and_then(|track| job.probe.warning_of(track.stream)));
     let video =
         video.map(|way| finish_video(way, film, job.probe, &mut mux, &mut damage, &mut warnings)).transpose()?;
     let audio = audio.map(|way| finish_audio(way, film, job.probe, &mut mux, &mut damage)).transpose()?;

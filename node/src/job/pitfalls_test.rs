@@ -12,7 +12,7 @@ use super::{
     copy_test::{decoded, sound_after_pictures, transcode},
     media_test::{
         LIMITS, Made, PICTURES, SOUND, X264, compress, corners, entry, make, make_of_all, picture_times, refused,
-        synth, tool, wanted,
+        synth, thumbnail, tool, wanted,
     },
     recipe_test::{cut, sound_ms},
 };
@@ -100,6 +100,36 @@ fn of_several_sounds_the_default_one_is_taken_else_that_with_the_most_channels()
         let kept: Vec<_> = sounds.filter(|sound| sound.fate != Fate::Dropped).map(|sound| sound.stream).collect();
         assert_eq!(kept, [taken], "{name}");
     }
+}
+
+#[test]
+fn dolby_vision_without_a_picture_for_others_is_made_and_warned_of() {
+    let hevc = synth("pit-dolby.mp4", &format!("{PICTURES} -c:v libx265 -x265-params log-level=none -tag:v hvc1"));
+    let bytes = fs::read(&hevc).expect("file");
+    // Profile 5, with a layer of its own (0) or one that is HLG for others (4): a box at the end of the sample entry.
+    let with = |compatible: u8, name: &str| {
+        let mut bytes = bytes.clone();
+        let record = [1, 0, 10, 0b0000_1101, compatible << 4];
+        let mut dolby = [&32_u32.to_be_bytes()[..], b"dvcC", &record].concat();
+        dolby.resize(32, 0);
+        let place = |bytes: &[u8], kind: &[u8]| bytes.windows(4).position(|window| window == kind).expect("a box") - 4;
+        let size = |bytes: &[u8], at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four"));
+        let entry = place(&bytes, b"hvc1");
+        let end = entry + size(&bytes, entry) as usize;
+        for kind in [b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"hvc1"] {
+            let at = place(&bytes, kind);
+            let larger = size(&bytes, at) + 32;
+            bytes[at..at + 4].copy_from_slice(&larger.to_be_bytes());
+        }
+        bytes.splice(end..end, dolby);
+        let file = hevc.with_file_name(name);
+        fs::write(&file, bytes).expect("written");
+        file
+    };
+    let warned = |made: &Made| made.report.warnings.iter().any(|warning| warning.contains("Dolby Vision"));
+    let (own, shared) = (with(0, "pit-dolby-5.mp4"), with(4, "pit-dolby-8.mp4"));
+    assert!(warned(&compressed(&own)) && warned(&make(&own, thumbnail(0))));
+    assert!(!warned(&compressed(&shared)));
 }
 
 #[test]

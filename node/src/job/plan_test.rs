@@ -42,6 +42,7 @@ fn stream(index: usize, kind: Kind, codec: &str) -> Stream {
         color: Color::UNSPECIFIED,
         is_interlaced: false,
         orientation: Orientation::Upright,
+        is_dolby_only: false,
         frame_rate: Rational(25, 1),
         sample_rate: 0,
         channels: 0,

@@ -68,6 +68,13 @@ pub fn open(link: &Link, index: u32, source: &Source, limits: &Limits) -> Done<(
 }
 
 impl Probe {
+    /// What a caller should know of the pictures that are used.
+    pub fn warning_of(&self, stream: usize) -> Option<String> {
+        let wrong =
+            "the pictures are in a form of Dolby Vision that nothing else can show; their colours come out wrong";
+        self.streams[stream].is_dolby_only.then(|| wrong.to_owned())
+    }
+
     /// Judges an input of which less came than its container declares, in microseconds. One that was cut is refused. One
     /// that has all of its bytes never had more: the caller is told.
     pub fn check_complete(&self, declared_us: i64, read_us: i64) -> Done<Option<String>> {

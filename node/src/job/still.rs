@@ -55,7 +55,7 @@ pub fn make(
         let limit = limits.output_bytes;
         return Err(Fault::too_large(format!("the output would be larger than the limit of {limit} bytes")));
     }
-    Ok((bytes, report(still, &picture, length, fates)))
+    Ok((bytes, report(still, probe, &picture, length, fates)))
 }
 
 fn decode_cover(input: &Input, decoder: &mut Decoder, stream: usize) -> Done<Frame> {
@@ -273,7 +273,7 @@ fn codec(still: &Still) -> &'static str {
     }
 }
 
-fn report(still: &Still, picture: &Frame, bytes: u64, streams: Vec<StreamFate>) -> RunReport {
+fn report(still: &Still, probe: &Probe, picture: &Frame, bytes: u64, streams: Vec<StreamFate>) -> RunReport {
     let codec = codec(still);
     let (width, height) = (picture.width(), picture.height());
     RunReport {
@@ -302,6 +302,6 @@ fn report(still: &Still, picture: &Frame, bytes: u64, streams: Vec<StreamFate>) 
             cover: false,
         },
         streams,
-        warnings: Vec::new(),
+        warnings: probe.warnings.iter().cloned().chain(probe.warning_of(still.stream)).collect(),
     }
 }
