@@ -1,7 +1,5 @@
 //! The common time of all streams of an input: begins at zero, and has no jumps.
 
-use std::ops::RangeInclusive;
-
 use xora_av::{MICROSECONDS, Packet, Rational, rescale};
 
 /// A jump forward beyond this between packets of one stream is a break in the recording, not a pause. In microseconds.
@@ -12,10 +10,9 @@ const BACK_US: i64 = 100_000;
 /// Moves the times of packets. One offset serves all streams, so sound and pictures keep their distance.
 pub struct Timeline {
     offset_us: i64,
-    /// Pauses and overlaps between packets of one stream that are left as they are, in microseconds.
-    left: RangeInclusive<i64>,
-    /// Where each stream's next packet should begin, in microseconds of the output.
-    next_us: Vec<Option<i64>>,
+    clock: Clock,
+    /// Where each stream's last packet begins and ends, in microseconds of the output.
+    last_us: Vec<Option<(i64, i64)>>,
     jumps: u64,
 }
 
@@ -23,12 +20,12 @@ impl Timeline {
     /// `start_us` becomes zero. Only where the clock `may_jump` are jumps closed; elsewhere they are meant. But sound that is
     /// `alone` need not be in step with anything, so all of it is kept where its clock goes back.
     pub fn new(start_us: i64, may_jump: bool, alone: bool, streams: usize) -> Self {
-        let left = match (may_jump, alone) {
-            (true, _) => -BACK_US..=FORWARD_US,
-            (false, true) => -BACK_US..=i64::MAX,
-            (false, false) => i64::MIN..=i64::MAX,
+        let clock = match (may_jump, alone) {
+            (true, _) => Clock::Jumps,
+            (false, true) => Clock::GoesBack,
+            (false, false) => Clock::Steady,
         };
-        Self { offset_us: start_us.saturating_neg(), left, next_us: vec![None; streams], jumps: 0 }
+        Self { offset_us: start_us.saturating_neg(), clock, last_us: vec![None; streams], jumps: 0 }
     }
 
     /// Jumps closed so far.
@@ -45,20 +42,38 @@ impl Timeline {
         let moved = |time: i64| time.saturating_add(offset);
         packet.set_times(packet.pts().map(moved), packet.dts().map(moved));
         let end = |time: i64| rescale(time.saturating_add(packet.duration()), time_base, MICROSECONDS);
-        if let (Some(dts), Some(next)) = (packet.dts().or(packet.pts()), self.next_us.get_mut(packet.stream())) {
-            *next = Some(end(dts));
+        if let (Some(dts), Some(last)) = (packet.dts().or(packet.pts()), self.last_us.get_mut(packet.stream())) {
+            *last = Some((rescale(dts, time_base, MICROSECONDS), end(dts)));
         }
         packet.pts().or(packet.dts()).map(end)
     }
 
     fn close_jump(&mut self, stream: usize, dts_us: i64) {
-        let Some(next) = self.next_us.get(stream).copied().flatten() else { return };
-        let delta = dts_us.saturating_add(self.offset_us).saturating_sub(next);
-        if !self.left.contains(&delta) {
+        let Some((begun, next)) = self.last_us.get(stream).copied().flatten() else { return };
+        let time = dts_us.saturating_add(self.offset_us);
+        let delta = time.saturating_sub(next);
+        let jumps = match self.clock {
+            Clock::Jumps => !(-BACK_US..=FORWARD_US).contains(&delta),
+            // Not against its end: some containers say that packets last longer than they do.
+            Clock::GoesBack => time < begun.saturating_sub(BACK_US),
+            Clock::Steady => false,
+        };
+        if jumps {
             self.offset_us = self.offset_us.saturating_sub(delta);
             self.jumps += 1;
         }
     }
+}
+
+/// What is made of the times of an input.
+#[derive(Clone, Copy, Debug)]
+enum Clock {
+    /// All are meant.
+    Steady,
+    /// What goes back is a break.
+    GoesBack,
+    /// What goes back, or far ahead, is a break.
+    Jumps,
 }
 
 #[cfg(test)]
@@ -115,5 +130,6 @@ mod tests {
         place(&mut timeline, 0, 0);
         assert_eq!(place(&mut timeline, 0, 90_000), Some(90_000));
         assert_eq!(place(&mut timeline, 0, 1000), Some(90_040));
+        assert_eq!(place(&mut timeline, 0, 1010), Some(90_050), "packets that overlap do not go back");
     }
 }
