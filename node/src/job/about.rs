@@ -122,9 +122,10 @@ impl About {
     }
 }
 
-/// The chapters as far as they are in the part, in its time.
+/// The chapters as far as they are in the part, in its time. What was cut out of a film may name those of all of it.
 fn chapters(input: &Input, film: &Film) -> Vec<Chapter> {
-    let end_us = film.part.end_us.unwrap_or(i64::MAX);
+    let length_us = film.duration_us.and_then(|us| us.try_into().ok());
+    let end_us = film.part.end_us.or(length_us).unwrap_or(i64::MAX);
     let moved = |chapter: Chapter| {
         let place = |us: i64| us.saturating_sub(film.start_us).clamp(0, end_us);
         let (start_us, end_us) = (place(chapter.start_us), place(chapter.end_us));
