@@ -347,7 +347,8 @@ impl Attempt<'_> {
             match (heard, planned.take()) {
                 (Heard::Planned { strategy, format, expected_bytes, part_size }, None) => {
                     let weight = Weight::of(&self.lease.wanted).planned(strategy.kind);
-                    // A second run is none that the edge could have foreseen, and another node would only find the same.
+                    // A second run is none that the edge could have foreseen, and another node would only find the
+                    // same.
                     if !self.share.settle(weight) && tried.uncopyable.is_none() {
                         return Err(Cause::NoRoom);
                     }

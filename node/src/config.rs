@@ -57,8 +57,8 @@ pub struct RawConfig {
     /// Threads that the decoder and encoder of one task may use. Default: all cores, shared out among the encodes.
     #[arg(long, env = "XORA_NODE_THREADS", global = true)]
     threads: Option<u32>,
-    /// Hardware encoders that may be used, by libav's names, such as h264_nvenc; the first that opens is, else software.
-    /// They need device files, which job processes have under `--sandbox=basic` only.
+    /// Hardware encoders that may be used, by libav's names, such as h264_nvenc; the first that opens is, else
+    /// software. They need device files, which job processes have under `--sandbox=basic` only.
     #[arg(long, env = "XORA_HARDWARE", value_delimiter = ',', global = true)]
     hardware: Vec<String>,
     /// Permit http and loopback addresses as inputs. For development and tests only.

@@ -131,8 +131,8 @@ pub struct Stored {
 }
 
 impl Output {
-    /// Opens an output without waiting for it: the first part waits. What is expected to take less than half a part is to
-    /// be written by one request, without a multipart upload.
+    /// Opens an output without waiting for it: the first part waits. What is expected to take less than half a part is
+    /// to be written by one request, without a multipart upload.
     pub fn begin(
         edge: Arc<Edge>,
         ways: Ways,
@@ -301,8 +301,8 @@ struct Targets {
 }
 
 impl Targets {
-    /// Takes the answer to what was asked at `asked`. Targets count as good for nine tenths of their time: a slow clock or
-    /// a slow start must not make them late.
+    /// Takes the answer to what was asked at `asked`. Targets count as good for nine tenths of their time: a slow clock
+    /// or a slow start must not make them late.
     fn told(&mut self, begun: OutputBegun, asked: Instant) {
         let OutputBegun { targets, read_url, good_for_seconds, foreign } = begun;
         (self.read_url, self.foreign) = (read_url, foreign);

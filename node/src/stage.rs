@@ -1,7 +1,7 @@
-//! Keeping what is read: while a job process works through an input, a copy goes to storage behind it, and whoever works
-//! on the job next reads that. A second reader of the same source does it, close enough behind the first (or before it)
-//! that what it reads is in the source's cache, so the origin is asked once. It is never waited for by a job that goes
-//! well, and what becomes of it is nobody's failure.
+//! Keeping what is read: while a job process works through an input, a copy goes to storage behind it, and whoever
+//! works on the job next reads that. A second reader of the same source does it, close enough behind the first (or
+//! before it) that what it reads is in the source's cache, so the origin is asked once. It is never waited for by a job
+//! that goes well, and what becomes of it is nobody's failure.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,7 +23,8 @@ use crate::{
 
 /// A job that is over by then could not have used a copy.
 const BEGIN: Duration = Duration::from_secs(2);
-/// How far before the job process a copy may be, in bytes: what it reads must still be held when the process comes there.
+/// How far before the job process a copy may be, in bytes: what it reads must still be held when the process comes
+/// there.
 const AHEAD: u64 = 2 << 20;
 /// Bytes read at a time.
 const BLOCK: u64 = 1 << 20;

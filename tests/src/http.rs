@@ -58,11 +58,12 @@ pub enum Ending {
 
 /// Bytes that a connection sends before it first waits for an answer: ten segments (RFC 6928).
 const FIRST_WINDOW: usize = 14_600;
-/// How long a connection may rest before it begins anew with that (RFC 6298: the least time after which one sends again).
+/// How long a connection may rest before it begins anew with that (RFC 6298: the least time after which one sends
+/// again).
 const REST: Duration = Duration::from_millis(200);
 
-/// A way between two places, which everything that takes it shares. A new connection costs a round trip more, and begins
-/// slowly, as TCP does.
+/// A way between two places, which everything that takes it shares. A new connection costs a round trip more, and
+/// begins slowly, as TCP does.
 #[derive(Clone, Debug)]
 pub struct Line {
     round_trip: Duration,
@@ -90,8 +91,8 @@ impl Line {
     }
 }
 
-/// What one direction of a connection has on its way, as slow start has it (RFC 5681): as much as has arrived may follow, and
-/// the same again. Nothing is lost on a line, so that it only grows.
+/// What one direction of a connection has on its way, as slow start has it (RFC 5681): as much as has arrived may
+/// follow, and the same again. Nothing is lost on a line, so that it only grows.
 struct Window {
     free: usize,
     /// When it will be known that so many bytes have arrived.

@@ -153,8 +153,8 @@ async fn download(req: &Request, env: &Env, url: &Url, request_id: &str) -> Resu
     Ok(Response::from_body(body)?.with_status(status).with_headers(headers))
 }
 
-/// What is asked for. All without a range, with one that is not understood, with several, and with `If-Range` of another
-/// version (RFC 9110 section 14.2).
+/// What is asked for. All without a range, with one that is not understood, with several, and with `If-Range` of
+/// another version (RFC 9110 section 14.2).
 fn wanted(req: &Request, size: u64, etag: &str) -> Result<Wanted, ApiError> {
     let headers = req.headers();
     let Some(range) = headers.get("Range")? else { return Ok(Wanted::All) };
@@ -264,8 +264,8 @@ async fn upload_part(req: &Request, env: &Env, url: &Url) -> Result<Response, Ap
     Ok(Response::empty()?.with_headers(headers))
 }
 
-/// Writes a whole object, with what `headers` say of it. Answers its `ETag`. The library's own call takes 1 kB of gzip more, for
-/// options that nobody here sets.
+/// Writes a whole object, with what `headers` say of it. Answers its `ETag`. The library's own call takes 1 kB of gzip
+/// more, for options that nobody here sets.
 async fn put(bucket: &Bucket, key: String, body: JsValue, headers: &JsValue) -> worker::Result<String> {
     let options = JsObject::new();
     Reflect::set(&options, &"httpMetadata".into(), headers)?;

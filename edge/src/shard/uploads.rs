@@ -26,7 +26,8 @@ const MIN_PART: u64 = 5 << 20;
 /// How many part targets one answer holds.
 const TARGETS: u32 = 16;
 
-/// How long after an object was removed that one request writes, it is removed once more: the request may have been late.
+/// How long after an object was removed that one request writes, it is removed once more: the request may have been
+/// late.
 const LATE_MS: i64 = 300_000;
 
 /// What marks the key of an output that was begun again after one request was to write it.

@@ -64,8 +64,8 @@ pub(crate) fn sample_format_name(format: i32) -> String {
     unsafe { text(ffi::av_get_sample_fmt_name(std::mem::transmute::<i32, ffi::AVSampleFormat>(format))) }
 }
 
-/// The layout as libav describes it (`stereo`, `5.1(side)`), with the usual one where the order of channels is unknown or
-/// not that of loudspeakers.
+/// The layout as libav describes it (`stereo`, `5.1(side)`), with the usual one where the order of channels is unknown
+/// or not that of loudspeakers.
 pub(crate) fn layout_name(layout: &ffi::AVChannelLayout) -> String {
     let mut buffer = [0; 128];
     // SAFETY: the layout is valid, the buffer and its length belong together, and libav ends the text with zero. The

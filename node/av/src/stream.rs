@@ -173,8 +173,8 @@ unsafe fn sample_bits(parameters: *const ffi::AVCodecParameters) -> u32 {
     }
 }
 
-/// libav's record of Dolby Vision has eight bytes, of which the last says what other players may take the pictures for: nothing,
-/// in profile 5 (Dolby Vision Streams Within the ISO Base Media File Format, section 3.2).
+/// libav's record of Dolby Vision has eight bytes, of which the last says what other players may take the pictures for:
+/// nothing, in profile 5 (Dolby Vision Streams Within the ISO Base Media File Format, section 3.2).
 ///
 /// # Safety
 ///

@@ -41,8 +41,8 @@ impl Chapter {
     /// The context is valid, and its header not yet written.
     pub(crate) unsafe fn append(&self, context: *mut ffi::AVFormatContext) -> Result<()> {
         let full = || Error::memory("add chapter");
-        // SAFETY: promised by the caller. The list and its items are allocated as libav frees them, and the count is raised
-        // only once the item is in it.
+        // SAFETY: promised by the caller. The list and its items are allocated as libav frees them, and the count is
+        // raised only once the item is in it.
         unsafe {
             let count = (*context).nb_chapters as usize;
             let item_size = size_of::<*mut ffi::AVChapter>();

@@ -1,12 +1,13 @@
-//! What a file says of itself beside its tracks, which its output says too: title, artist and so on, the languages of its
-//! tracks, chapters, the cover of music.
+//! What a file says of itself beside its tracks, which its output says too: title, artist and so on, the languages of
+//! its tracks, chapters, the cover of music.
 
 use xora_av::{Chapter, Input, Output, Packet};
 use xora_shared::media::Format;
 
 use crate::job::{fault::Done, plan::Film, probe::Probe};
 
-/// Tags that are kept, by libav's names. Where and with what something was recorded, and by which program, is not said on.
+/// Tags that are kept, by libav's names. Where and with what something was recorded, and by which program, is not said
+/// on.
 const KEPT: [&str; 19] = [
     "title",
     "artist",

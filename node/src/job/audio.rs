@@ -40,9 +40,9 @@ impl SoundDecoder {
         Ok(Self { decoder, next: 0, has_begun: false, first: None })
     }
 
-    /// Gives it a packet, or with `None` its end, and hands on what comes out. The decoder of WMA leaves out some of the
-    /// start and counts that as more than it is, so that the first sound would last into the second, and something of
-    /// it be cut: it begins earlier instead.
+    /// Gives it a packet, or with `None` its end, and hands on what comes out. The decoder of WMA leaves out some of
+    /// the start and counts that as more than it is, so that the first sound would last into the second, and something
+    /// of it be cut: it begins earlier instead.
     pub fn take(
         &mut self,
         packet: Option<&Packet>,
@@ -135,8 +135,8 @@ impl<'a> AudioPath<'a> {
     }
 }
 
-/// The filters from one form of sound to the track's. What is mixed down keeps its loudness, as in the `ffmpeg` command,
-/// and where that would clip it is held back.
+/// The filters from one form of sound to the track's. What is mixed down keeps its loudness, as in the `ffmpeg`
+/// command, and where that would clip it is held back.
 pub fn conversion(encode: &AudioEncode, shape: &AudioShape) -> String {
     let AudioEncode { sample_rate, sample_format, channels, layout, .. } = encode;
     let form = format!("sample_rates={sample_rate}:channel_layouts={layout}");

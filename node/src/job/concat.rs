@@ -1,7 +1,8 @@
 //! Several inputs, one after the other, as one file.
 //!
 //! Each input is moved as a whole to where the one before it ends, so its sound and pictures keep their distance. It
-//! ends with its last picture; sound that is only a codec's padding is cut there, sound that is missing becomes silence.
+//! ends with its last picture; sound that is only a codec's padding is cut there, sound that is missing becomes
+//! silence.
 
 use xora_av::{ErrorKind, Input, MICROSECONDS, Packet, Rational, Stream, rescale};
 use xora_shared::{

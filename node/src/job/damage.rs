@@ -15,8 +15,8 @@ pub struct Damage {
 
 /// Bad packets that are survived however short the input is.
 const ALWAYS: u64 = 10;
-/// One in this many may be bad. Of a broadcast that loses one in a hundred of its packets it is one in six: pictures and
-/// sounds span several. The `ffmpeg` command goes on until two thirds are bad.
+/// One in this many may be bad. Of a broadcast that loses one in a hundred of its packets it is one in six: pictures
+/// and sounds span several. The `ffmpeg` command goes on until two thirds are bad.
 const ONE_IN: u64 = 4;
 /// From this many packets on, too many bad ones end the work at once.
 const SAMPLE: u64 = 500;

@@ -36,8 +36,8 @@ pub const COMMAND: &str = "ffmpeg -threads 2 -i INPUT -map 0:v:0 -map 0:a:0? -dn
      -c:v libx264 -preset veryfast -profile:v high -pix_fmt yuv420p -crf 28 -threads:v 2 \
      -fps_mode passthrough -enc_time_base:v -1 -c:a aac -b:a 128k -ac 2 -ar 48000 OUTPUT.mp4";
 
-/// How far apart sound and pictures of one file may be, in microseconds: where one of them says nothing for longer, it is
-/// silent, or over.
+/// How far apart sound and pictures of one file may be, in microseconds: where one of them says nothing for longer, it
+/// is silent, or over.
 pub const SILENCE_US: i64 = 10_000_000;
 
 /// What the work of one film needs beside its plan.
@@ -197,8 +197,8 @@ impl<'a> Pump<'a> {
         }
     }
 
-    /// Decoding order never runs backwards: once it is past the end, so is everything that follows in this stream. Where
-    /// the other stream has nothing more to say, it counts as past the end, too, some seconds later.
+    /// Decoding order never runs backwards: once it is past the end, so is everything that follows in this stream.
+    /// Where the other stream has nothing more to say, it counts as past the end, too, some seconds later.
     fn note_end(&mut self, packet: &Packet, time_base: Rational, is_video: bool) {
         let (Some(end), Some(dts)) = (self.film.part.end_us, packet.dts().or(packet.pts())) else { return };
         let dts_us = rescale(dts, time_base, MICROSECONDS);
@@ -322,8 +322,8 @@ fn seems_behind(film: &Film, probe: &Probe) -> bool {
     film.part.from_start && end.is_some_and(|end| film.start_us >= end)
 }
 
-/// Goes to where decoding can begin at or before the start of the wanted part. Where containers do not know such places,
-/// they are looked for further and further back.
+/// Goes to where decoding can begin at or before the start of the wanted part. Where containers do not know such
+/// places, they are looked for further and further back.
 fn seek_before(input: &mut Input, film: &Film, probe: &Probe) -> Done<()> {
     const BACK_US: [i64; 3] = [0, 10_000_000, 60_000_000];
     let Some(stream) = film.video.as_ref().map(|track| track.stream).or(film.audio.as_ref().map(|track| track.stream))

@@ -110,8 +110,8 @@ pub fn canvas(source: &mut dyn ReadAt) -> io::Result<Option<(u32, u32)>> {
     })
 }
 
-/// Whether a file has all the bytes that it says it has, so that media which its headers promise and which does not come
-/// was never there. False where it does not say.
+/// Whether a file has all the bytes that it says it has, so that media which its headers promise and which does not
+/// come was never there. False where it does not say.
 pub fn is_whole(source: &mut dyn ReadAt, appearance: Look) -> io::Result<bool> {
     let Some(size) = source.size() else { return Ok(false) };
     Ok(match appearance {
@@ -201,8 +201,8 @@ fn mp3_end(source: &mut dyn ReadAt) -> io::Result<Option<u64>> {
     Ok(bytes.map(|bytes| begins + u64::from(bytes)))
 }
 
-/// When each track of an MP4 or MOV ends by its own header, in microseconds of the file. The times of its packets say it
-/// only where the last to be decoded is the last to be shown.
+/// When each track of an MP4 or MOV ends by its own header, in microseconds of the file. The times of its packets say
+/// it only where the last to be decoded is the last to be shown.
 pub fn track_ends(source: &mut dyn ReadAt) -> io::Result<Vec<u64>> {
     let Some(index) = find(source, 0..u64::MAX, *b"moov")? else { return Ok(Vec::new()) };
     // ISO 14496-12, sections 8.2.2 and 8.3.2: behind times that have 32 or 64 bits, as the version says.
@@ -290,8 +290,8 @@ fn walk(source: &mut dyn ReadAt, mut found: Mp4) -> io::Result<Mp4> {
     Ok(found)
 }
 
-/// Where the segments end that an index in front of them tells of (ISO 14496-12, section 8.16.3): so none of them has to be
-/// looked at. It is not believed where it says that they go on behind the end of the file.
+/// Where the segments end that an index in front of them tells of (ISO 14496-12, section 8.16.3): so none of them has
+/// to be looked at. It is not believed where it says that they go on behind the end of the file.
 fn behind_segments(source: &mut dyn ReadAt, body: u64, end: u64) -> io::Result<u64> {
     const ENTRY: u64 = 12;
     let gap = number(source, body, [16, 20], [4, 8])?;

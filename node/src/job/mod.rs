@@ -1,9 +1,9 @@
 //! The job process: one piece of work on media, then the end.
 //!
 //! It has no network, no files and no credentials; it reads and writes through the supervisor, over its one socket.
-//! `probe` says what the input is, `plan` decides (a pure function), `film` and `still` make the output, `parts` cuts it
-//! into equal parts, and in a second process `verify` reads it back. Only `lockdown` touches the process itself, so tests
-//! call `serve` on a thread.
+//! `probe` says what the input is, `plan` decides (a pure function), `film` and `still` make the output, `parts` cuts
+//! it into equal parts, and in a second process `verify` reads it back. Only `lockdown` touches the process itself, so
+//! tests call `serve` on a thread.
 
 mod about;
 mod audio;

@@ -43,8 +43,8 @@ const INDEX_BASE: u64 = 16 << 10;
 const PATCHED: u64 = 64 << 10;
 
 impl Layout {
-    /// For an output of about this many bytes and packets, `beside` of the bytes for what it says of itself. `index_bytes` is
-    /// what an earlier run found that its index needs.
+    /// For an output of about this many bytes and packets, `beside` of the bytes for what it says of itself.
+    /// `index_bytes` is what an earlier run found that its index needs.
     pub fn of(format: Format, expected_bytes: u64, packets: u64, beside: u64, index_bytes: Option<u64>) -> Self {
         let even = expected_bytes.div_ceil(PARTS).next_multiple_of(MIB);
         let part_size = even.clamp(SMALLEST_PART, LARGEST_PART);
@@ -59,8 +59,8 @@ impl Layout {
 /// A container whose tracks open one after the other: packets wait until all are there.
 ///
 /// Of an MP4 or MOV, packets wait on until they fill a part. If the output ends before that, it is written twice: once
-/// to learn how long its index is, once for real with exactly that place at its head. A longer one is written as it comes,
-/// with as much place as its packets may need.
+/// to learn how long its index is, once for real with exactly that place at its head. A longer one is written as it
+/// comes, with as much place as its packets may need.
 pub struct Mux {
     output: Output,
     parts: Rc<RefCell<Parts>>,

@@ -439,7 +439,8 @@ fn work_goes_on_to_be_seen_when_the_pictures_are_over() {
     assert!(done.iter().any(|second| (100..500).contains(second)), "{done:?}");
 }
 
-/// Pictures that are renewed strip by strip: from most places where decoding can begin, nothing can be shown for a while.
+/// Pictures that are renewed strip by strip: from most places where decoding can begin, nothing can be shown for a
+/// while.
 #[test]
 fn a_part_of_pictures_without_whole_ones_in_between_is_exact() {
     let refreshed = "-c:v libx264 -preset veryfast -pix_fmt yuv420p -x264-params intra-refresh=1:keyint=50";

@@ -1,7 +1,7 @@
 //! What to do with an input: a pure function of what it is and what is wanted.
 //!
-//! `recipes` says what each recipe wishes for, `tracks` what can be copied and how the rest is encoded, `still` is about
-//! single pictures. The cheapest way that is right wins: nothing at all, then copied packets, then encoding.
+//! `recipes` says what each recipe wishes for, `tracks` what can be copied and how the rest is encoded, `still` is
+//! about single pictures. The cheapest way that is right wins: nothing at all, then copied packets, then encoding.
 
 pub mod concat;
 mod recipes;

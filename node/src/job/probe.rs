@@ -75,8 +75,8 @@ impl Probe {
         self.streams[stream].is_dolby_only.then(|| wrong.to_owned())
     }
 
-    /// Judges an input of which less came than its container declares, in microseconds. One that was cut is refused. One
-    /// that has all of its bytes never had more: the caller is told.
+    /// Judges an input of which less came than its container declares, in microseconds. One that was cut is refused.
+    /// One that has all of its bytes never had more: the caller is told.
     pub fn check_complete(&self, declared_us: i64, read_us: i64) -> Done<Option<String>> {
         let missing = declared_us.saturating_sub(read_us);
         if missing <= 1_000_000 || missing <= declared_us / 50 {

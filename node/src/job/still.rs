@@ -114,8 +114,8 @@ fn find(input: &mut Input, decoder: &mut Decoder, stream: &Stream, seek_us: u64)
     Ok(None)
 }
 
-/// As [`find`], for files in which seeking finds nothing: a clock that starts again in mid-file leads it astray, and some
-/// know no places to seek to.
+/// As [`find`], for files in which seeking finds nothing: a clock that starts again in mid-file leads it astray, and
+/// some know no places to seek to.
 fn find_from_start(link: &Link, source: &Source, stream: &Stream, seek_us: u64, limits: &Limits) -> Done<Frame> {
     let (mut input, _) = probe::open(link, 0, source, limits)?;
     want_only(&mut input, stream.index);
@@ -152,8 +152,8 @@ impl Scan {
     }
 }
 
-/// Decodes until behind the time. Behind the end of a broadcast, seeking ends between two places where decoding can begin:
-/// what comes before such a place is rubble.
+/// Decodes until behind the time. Behind the end of a broadcast, seeking ends between two places where decoding can
+/// begin: what comes before such a place is rubble.
 fn scan(
     input: &mut Input,
     decoder: &mut Decoder,

@@ -17,8 +17,8 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// `start_us` becomes zero. Only where the clock `may_jump` are jumps closed; elsewhere they are meant. But sound that is
-    /// `alone` need not be in step with anything, so all of it is kept where its clock goes back.
+    /// `start_us` becomes zero. Only where the clock `may_jump` are jumps closed; elsewhere they are meant. But sound
+    /// that is `alone` need not be in step with anything, so all of it is kept where its clock goes back.
     pub fn new(start_us: i64, may_jump: bool, alone: bool, streams: usize) -> Self {
         let clock = match (may_jump, alone) {
             (true, _) => Clock::Jumps,

@@ -20,7 +20,8 @@ use crate::{
     },
 };
 
-/// Where there is no index, every packet is read up to this many bytes; above, the length that the file says is believed.
+/// Where there is no index, every packet is read up to this many bytes; above, the length that the file says is
+/// believed.
 const FULL_SCAN: u64 = 256 << 20;
 /// The least difference in length that counts, in microseconds; one picture counts if it is longer.
 const LENGTH_TOLERANCE_US: u64 = 50_000;
@@ -169,14 +170,15 @@ struct Scan {
     /// The longest track, in microseconds from its own start.
     duration_us: u64,
     video_us: Option<u64>,
-    /// How much earlier the pictures may end: Matroska says of the last one only that it ends with the file at the latest.
+    /// How much earlier the pictures may end: Matroska says of the last one only that it ends with the file at the
+    /// latest.
     video_slack_us: u64,
     audio_us: Option<u64>,
 }
 
 impl Scan {
-    /// Takes the length of the pictures from the header of their track: libav adds up what lies between the times at which
-    /// they are decoded, and leaves out how long the last is shown, where that is not the last to be decoded.
+    /// Takes the length of the pictures from the header of their track: libav adds up what lies between the times at
+    /// which they are decoded, and leaves out how long the last is shown, where that is not the last to be decoded.
     fn believe_header(&mut self, link: &Link, source: &Source, found: &Found) -> Done<()> {
         let Some(stream) = &found.video else { return Ok(()) };
         let mut bytes = RemoteInput::new(link.clone(), 0, source.size);
@@ -301,8 +303,8 @@ fn scan_packets(input: &mut Input, found: &Found) -> Done<Scan> {
     Ok(Scan { frames, duration_us: video_us.max(audio_us).unwrap_or(0), video_us, video_slack_us, audio_us })
 }
 
-/// How long a packet is shown, in its stream's time base. MP4's demuxer is silent about it where pictures are reordered;
-/// then it is one picture at the stream's rate.
+/// How long a packet is shown, in its stream's time base. MP4's demuxer is silent about it where pictures are
+/// reordered; then it is one picture at the stream's rate.
 fn length_of(packet: &Packet, stream: Option<&Stream>) -> i64 {
     match (packet.duration(), stream) {
         (0, Some(stream)) if stream.frame_rate.0 > 0 => {

@@ -408,8 +408,8 @@ impl<'a> VideoSink<'a> {
         Ok(())
     }
 
-    /// When a picture is late, the one before may have been early by mistake: it is moved to where it belongs, unless the late
-    /// one is late for what was shown before that, too.
+    /// When a picture is late, the one before may have been early by mistake: it is moved to where it belongs, unless
+    /// the late one is late for what was shown before that, too.
     fn correct_held(&mut self, late: i64) -> bool {
         let Some(previous) = self.encoded_at.filter(|encoded| late > encoded + 1) else { return false };
         let usual = frame_length(self.frame_rate, self.time_base).unwrap_or(self.last_length);

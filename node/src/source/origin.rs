@@ -75,8 +75,8 @@ pub struct Version {
 }
 
 impl Version {
-    /// Whether both may be the same version. The tag decides where both have one, as in RFC 9110, section 13.2.2: the hosts
-    /// behind one name often have times of their own.
+    /// Whether both may be the same version. The tag decides where both have one, as in RFC 9110, section 13.2.2: the
+    /// hosts behind one name often have times of their own.
     pub fn agrees(&self, other: &Self) -> bool {
         let differ = |a: &Option<String>, b: &Option<String>| a.is_some() && b.is_some() && a != b;
         match (&self.etag, &other.etag) {

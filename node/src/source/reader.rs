@@ -1,9 +1,9 @@
 //! Reads an origin that serves ranges: what is missing is fetched, exactly as asked while reads hop about, and further
 //! and further ahead once they go on in one direction.
 //!
-//! Every fetch is a task of its own (a *flight*) that brings its range into the cache piece by piece; a read waits until
-//! its bytes are there, whoever fetches them. So a flight that is ahead of the reader costs no waiting, and a thumbnail
-//! takes little more than what was asked for.
+//! Every fetch is a task of its own (a *flight*) that brings its range into the cache piece by piece; a read waits
+//! until its bytes are there, whoever fetches them. So a flight that is ahead of the reader costs no waiting, and a
+//! thumbnail takes little more than what was asked for.
 
 use std::{
     ops::Range,
@@ -33,7 +33,8 @@ const AHEAD_AFTER: u64 = 1 << 20;
 const AHEAD_OF_ALL: u64 = 4 << 20;
 /// Most bytes fetched ahead.
 const AHEAD_MOST: u64 = 8 << 20;
-/// Skips within one direction: a demuxer leaves streams out. Far away, as many bytes come in the time of one round trip.
+/// Skips within one direction: a demuxer leaves streams out. Far away, as many bytes come in the time of one round
+/// trip.
 const SKIP: u64 = 512 << 10;
 /// Directions remembered: a badly interleaved file is read at a few places in turn.
 const CURSORS: usize = 4;

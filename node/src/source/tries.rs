@@ -23,8 +23,8 @@ pub struct Tries {
 }
 
 impl Tries {
-    /// After a try that came to byte `at` and brought `came` bytes: how long to wait before the next one, or what to make
-    /// of it all. The first break at a place is not yet fruitless: the bytes before it came.
+    /// After a try that came to byte `at` and brought `came` bytes: how long to wait before the next one, or what to
+    /// make of it all. The first break at a place is not yet fruitless: the bytes before it came.
     pub fn again(
         &mut self,
         fault: SourceFault,

@@ -442,8 +442,8 @@ async fn the_default_bucket_is_used_and_urls_of_parts_are_renewed_before_they_ex
     Ok(())
 }
 
-/// What stands in for the S3 side of the managed bucket: it checks each signature as S3 does and passes the part on to the
-/// same bucket, through a link of the edge's own. Counts the parts.
+/// What stands in for the S3 side of the managed bucket: it checks each signature as S3 does and passes the part on to
+/// the same bucket, through a link of the edge's own. Counts the parts.
 struct Managed {
     bucket: s3::Bucket,
     keys: s3::Keys,

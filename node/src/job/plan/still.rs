@@ -18,7 +18,8 @@ use crate::job::{
     streams::{fates, pick_cover, pick_video},
 };
 
-/// The longest that a codec puts before its first sound, in microseconds: the 2,112 samples of AAC take 48 ms at 44.1 kHz.
+/// The longest that a codec puts before its first sound, in microseconds: the 2,112 samples of AAC take 48 ms at 44.1
+/// kHz.
 const PRIMING_US: i64 = 50_000;
 
 /// The picture shown at a time; of sound, its cover.
@@ -76,8 +77,8 @@ pub fn still(probe: &Probe, thumbnail: &Thumbnail, format: Format, abilities: Ab
     })
 }
 
-/// How long after the file its pictures begin, in microseconds. Where that may be what a codec puts before its first sound,
-/// the first picture is shown from the start.
+/// How long after the file its pictures begin, in microseconds. Where that may be what a codec puts before its first
+/// sound, the first picture is shown from the start.
 fn late_us(stream: &Stream, streams: &[Stream]) -> u64 {
     let late = start_us(stream).map_or(0, |start| start - begins_us(streams).unwrap_or(start));
     if late <= PRIMING_US { 0 } else { late.unsigned_abs() }

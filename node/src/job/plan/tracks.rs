@@ -114,8 +114,8 @@ pub fn has_times(format: Format) -> bool {
     format.has_index() || matches!(format, Format::Webm | Format::Opus | Format::Ogg)
 }
 
-/// How the few pictures around a cut are encoded: with no loss that would show beside those that are copied, and without
-/// reordering, so that they fit before them.
+/// How the few pictures around a cut are encoded: with no loss that would show beside those that are copied, and
+/// without reordering, so that they fit before them.
 pub fn encode_patch() -> VideoEncode {
     let option = |name, value: &str| (name, value.to_owned());
     VideoEncode {
@@ -193,8 +193,8 @@ fn size(scale: Scale) -> Size {
 
 /// Options that differ from libav's defaults. The presets are chosen once: x264's `veryfast` makes files a few percent
 /// larger than `medium` at the same quality number in about a third of the time, and time is what a node sells. x265's
-/// `veryfast` is still smaller than x264 at the same quality; VP9's `cpu-used` 4 with `row-mt` is where its quality falls
-/// slowest for the time won.
+/// `veryfast` is still smaller than x264 at the same quality; VP9's `cpu-used` 4 with `row-mt` is where its quality
+/// falls slowest for the time won.
 fn video_options(wish: &VideoWish, stream: &Stream) -> Vec<(&'static str, String)> {
     let mut options: Vec<(&str, String)> = match wish.codec {
         VideoCodec::H264 => vec![("preset", "veryfast".into()), ("profile", "high".into())],

@@ -1,6 +1,6 @@
-//! `make bench`: the figures, measured against the real system. Medians of runs that alternate with what they are compared
-//! with; losing rows are printed too. Not a test: machines are noisy.
-//! `bench webhooks`, `bench api`, `bench jobs`, `bench media`, `bench cost` and `bench large` print those rows alone.
+//! `make bench`: the figures, measured against the real system. Medians of runs that alternate with what they are
+//! compared with; losing rows are printed too. Not a test: machines are noisy. `bench webhooks`, `bench api`, `bench
+//! jobs`, `bench media`, `bench cost` and `bench large` print those rows alone.
 #![allow(clippy::print_stdout, reason = "a command that talks to a person")]
 
 mod api;
