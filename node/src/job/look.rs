@@ -117,11 +117,10 @@ pub fn is_whole(source: &mut dyn ReadAt, appearance: Look) -> io::Result<bool> {
     Ok(match appearance {
         Look::Mp4(mp4) => mp4.boxes == Boxes::Whole && !mp4.is_fragmented,
         Look::Matroska => segment_end(source)?.is_some_and(|end| end <= size),
-        Look::Other => {
-            let end = riff_end(source)?;
-            let end = end.map_or_else(|| mp3_end(source), |end| Ok(Some(end)))?;
-            end.map_or_else(|| ends_with_tag(source, size), |end| Ok(end <= size))?
-        }
+        Look::Other => match riff_end(source)?.or(mp3_end(source)?) {
+            Some(end) => end <= size,
+            None => ends_with_tag(source, size)?,
+        },
         Look::Empty | Look::Playlist | Look::Text | Look::Html => false,
     })
 }
