@@ -88,14 +88,16 @@ pub fn classify(cause: &Cause, stage: Stage) -> Option<Failure> {
         Cause::Died { signal } => (ProcessDied, of_death(*signal, stage)),
         Cause::Memory { limit } => {
             let message = format!(
-                "the job needed more than {} of memory; use a smaller picture size or a shorter input",
+                "the job needed more than {} of memory; use a smaller picture size or a shorter input \
+                 (--max-job-memory-bytes of the node)",
                 size(*limit)
             );
             (ProcessDied, message)
         }
         Cause::CpuTime { limit } => {
             let message = format!(
-                "the job used up its limit of {} seconds of CPU time while {}; use a smaller picture size or a shorter input",
+                "the job used up its limit of {} seconds of CPU time while {}; use a smaller picture size or a shorter input \
+                 (--grace-seconds and --max-cpu-factor of the node)",
                 limit.as_secs(),
                 doing(stage)
             );
@@ -103,7 +105,10 @@ pub fn classify(cause: &Cause, stage: Stage) -> Option<Failure> {
         }
         Cause::NotStarted => (ProcessDied, "the node could not start a media process; retry the job".into()),
         Cause::OutputTooLarge { limit } => {
-            let message = format!("the output is over the limit of {}; ask for a lower quality or size", size(*limit));
+            let message = format!(
+                "the output is over the limit of {}; ask for a lower quality or size (--max-output-bytes of the node)",
+                size(*limit)
+            );
             (InputTooLarge, message)
         }
         Cause::NoRoom | Cause::Storage(StorageFault::Stale) => return None,
@@ -173,12 +178,14 @@ fn of_source(fault: &SourceFault) -> (FailureKind, String) {
             let promised = promised.map_or_else(String::new, |promised| format!(" of the {promised} it promised"));
             (InputTruncated, format!("the origin sends only {at} bytes{promised}; upload the file again"))
         }
-        SourceFault::TooLarge { limit } => (InputTooLarge, format!("the input is over the limit of {}", size(*limit))),
+        SourceFault::TooLarge { limit } => {
+            (InputTooLarge, format!("the input is over the limit of {} (--max-input-bytes of the node)", size(*limit)))
+        }
         SourceFault::NoRoom { limit } => {
             let limit = size(*limit);
             let message = format!(
                 "the origin does not serve byte ranges, and the file does not fit into the {limit} that the node keeps of \
-                 such inputs together; use an origin that serves ranges"
+                 such inputs together (--spool-bytes); use an origin that serves ranges"
             );
             (InputTooLarge, message)
         }
@@ -223,7 +230,10 @@ fn of_halt(halt: Halt, stage: Stage) -> Option<(FailureKind, String)> {
         )),
         Halt::Late { limit } => {
             let limit = limit.as_secs();
-            let message = format!("the job used up its limit of {limit} seconds while {doing}; use a shorter input");
+            let message = format!(
+                "the job used up its limit of {limit} seconds while {doing}; use a shorter input (--grace-seconds and \
+                 --max-wall-factor of the node)"
+            );
             Some((FailureKind::ProcessDied, message))
         }
     }

@@ -74,7 +74,7 @@ pub struct RawConfig {
     /// Most streams of one input; attachments, such as fonts, do not count.
     #[arg(long, env = "XORA_MAX_STREAMS", default_value_t = 64, global = true)]
     max_streams: u32,
-    /// Most pictures decoded of one input. Default: six hours of 240 a second.
+    /// Most pictures of one input. Default: six hours of 240 a second.
     #[arg(long, env = "XORA_MAX_PICTURES", default_value_t = 6 * 3600 * 240, global = true)]
     max_pictures: u64,
     /// Most bytes of one input.
@@ -85,7 +85,7 @@ pub struct RawConfig {
     max_output_bytes: u64,
     /// Most resident memory of one job process, in bytes.
     #[arg(long, env = "XORA_MAX_JOB_MEMORY_BYTES", default_value_t = 4 << 30, global = true)]
-    max_job_memory_bytes: u64,
+    pub max_job_memory_bytes: u64,
     /// Longest time of one attempt, as a multiple of the media time done; waiting for the origin does not count.
     #[arg(long, env = "XORA_MAX_WALL_FACTOR", default_value_t = 30, global = true)]
     max_wall_factor: u32,

@@ -86,7 +86,7 @@ pub struct Limits {
     pub pixels: u64,
     /// Most streams of one input.
     pub streams: u32,
-    /// Most pictures decoded of one input.
+    /// Most pictures of one input.
     pub pictures: u64,
     /// Most bytes of one output.
     pub output_bytes: u64,

@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     match cli.command.unwrap_or(Command::Run) {
         Command::Run => start_log(),
         // Nothing has started a thread yet, and nothing may.
-        Command::Zygote => return zygote::run(cli.raw.sandbox),
+        Command::Zygote => return zygote::run(cli.raw.sandbox, cli.raw.max_job_memory_bytes),
     }
     let config = match Config::convert(cli.raw) {
         Ok(config) => config,
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
         }
     };
     // Loads libav while we connect.
-    match Launcher::start(config.sandbox).and_then(|launcher| run(config, launcher)) {
+    match Launcher::start(config.sandbox, config.max_job_memory).and_then(|launcher| run(config, launcher)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!("{error}");

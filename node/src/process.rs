@@ -48,6 +48,8 @@ const LOOK: Duration = Duration::from_millis(250);
 pub struct Launcher {
     program: PathBuf,
     sandbox: Level,
+    /// Most memory of a job process, in bytes.
+    memory: u64,
     zygote: Arc<Mutex<Zygote>>,
 }
 
@@ -89,13 +91,13 @@ pub struct Ended {
 
 impl Launcher {
     /// Starts a zygote, which is this very program, whatever has become of its file since.
-    pub fn start(sandbox: Level) -> io::Result<Self> {
-        Self::of("/proc/self/exe".into(), sandbox)
+    pub fn start(sandbox: Level, memory: u64) -> io::Result<Self> {
+        Self::of("/proc/self/exe".into(), sandbox, memory)
     }
 
-    fn of(program: PathBuf, sandbox: Level) -> io::Result<Self> {
-        let zygote = Arc::new(Mutex::new(Zygote::start(&program, sandbox)?));
-        Ok(Self { program, sandbox, zygote })
+    fn of(program: PathBuf, sandbox: Level, memory: u64) -> io::Result<Self> {
+        let zygote = Arc::new(Mutex::new(Zygote::start(&program, sandbox, memory)?));
+        Ok(Self { program, sandbox, memory, zygote })
     }
 
     /// Starts a job process, with nothing but a socket to us: no environment, no files, its own group.
@@ -148,7 +150,7 @@ impl Launcher {
             let _ = zygote.process.kill();
             let status = zygote.process.wait()?;
             warn!("the process that job processes are forked from is gone ({status}); starting another");
-            *zygote = Zygote::start(&self.program, self.sandbox)?;
+            *zygote = Zygote::start(&self.program, self.sandbox, self.memory)?;
         }
         Ok(())
     }
@@ -159,11 +161,12 @@ impl Launcher {
 }
 
 impl Zygote {
-    fn start(program: &Path, sandbox: Level) -> io::Result<Self> {
+    fn start(program: &Path, sandbox: Level, memory: u64) -> io::Result<Self> {
         let (orders, theirs) = wire::pair()?;
         let process = Command::new(program)
             .arg0("xora-node")
             .args(["zygote", "--sandbox", sandbox.name()])
+            .arg(format!("--max-job-memory-bytes={memory}"))
             .env_clear()
             // Whatever the libraries call is found now, once, and not by every job again.
             .env("LD_BIND_NOW", "1")
@@ -292,7 +295,7 @@ mod tests {
     fn launcher() -> Launcher {
         let tests = std::env::current_exe().expect("a path");
         let program = tests.ancestors().nth(2).expect("a directory").join("xora-node");
-        Launcher::of(program, Level::Strict).expect("started")
+        Launcher::of(program, Level::Strict, 4 << 30).expect("started")
     }
 
     /// A job process that has reached its first word, and will wait for its work for ever.

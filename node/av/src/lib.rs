@@ -22,6 +22,7 @@ mod frame;
 mod input;
 mod io;
 mod log;
+mod memory;
 mod names;
 mod options;
 mod orientation;
@@ -40,6 +41,7 @@ pub use crate::{
     input::{Input, OpenLimits},
     io::{ReadAt, WriteAt},
     log::{silence as keep_log, take as take_log},
+    memory::{largest_block, limit_blocks},
     names::{has_encoder, has_filter},
     orientation::Orientation,
     output::Output,

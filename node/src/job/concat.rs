@@ -76,7 +76,10 @@ fn check_length(inputs: &[(Input, Probe)], limits: &Limits) -> Done<()> {
         return Ok(());
     }
     let total = total_us / 1_000_000;
-    Err(Fault::too_large(format!("the inputs are {total} seconds long together; the limit is {limit} seconds")))
+    Err(Fault::too_large(
+        format!("the inputs are {total} seconds long together; the limit is {limit} seconds"),
+        "--max-duration-seconds",
+    ))
 }
 
 fn make(
@@ -321,7 +324,10 @@ impl Tape<'_> {
         if (self.at_us + read_us) / 1_000_000 <= i64::try_from(limit).unwrap_or(i64::MAX) {
             return Ok(());
         }
-        Err(Fault::too_large(format!("here the inputs become longer than the limit of {limit} seconds together")))
+        Err(Fault::too_large(
+            format!("here the inputs become longer than the limit of {limit} seconds together"),
+            "--max-duration-seconds",
+        ))
     }
 }
 

@@ -31,9 +31,10 @@ impl Damage {
     pub fn picture(&mut self) -> Done<()> {
         self.pictures += 1;
         match self.most_pictures {
-            Some(limit) if self.pictures > limit => {
-                Err(Fault::too_large(format!("the input has more than {limit} pictures, which is the limit")))
-            }
+            Some(limit) if self.pictures > limit => Err(Fault::too_large(
+                format!("the input has more than {limit} pictures, which is the limit"),
+                "--max-pictures",
+            )),
             Some(_) | None => Ok(()),
         }
     }

@@ -41,9 +41,9 @@ impl Fault {
         Self::known(FailureKind::InputTruncated, message)
     }
 
-    /// Over a limit, which the message names.
-    pub fn too_large(message: impl Into<String>) -> Self {
-        Self::known(FailureKind::InputTooLarge, message)
+    /// Over a limit, which the message names. `setting` is the node's flag that says how much is allowed.
+    pub fn too_large(message: impl std::fmt::Display, setting: &str) -> Self {
+        Self::known(FailureKind::InputTooLarge, format!("{message} ({setting} of the node)"))
     }
 
     /// Packets cannot be copied after all; encoding them may work.
@@ -88,7 +88,13 @@ fn judge(error: Error) -> JobFailure {
             FailureKind::InputUnsupported,
             format!("the input uses a codec or format that is not supported ({error}); convert it to another first"),
         ),
-        ErrorKind::Memory => known(FailureKind::Transcode, format!("out of memory ({error})")),
+        ErrorKind::Memory => known(
+            FailureKind::InputTooLarge,
+            format!(
+                "the input needs more memory than a job may have ({error}); use a smaller picture size, or leave out what \
+                 it carries beside its media (--max-pixels and --max-job-memory-bytes of the node)"
+            ),
+        ),
         ErrorKind::InvalidData | ErrorKind::Sink | ErrorKind::Option | ErrorKind::Other => {
             known(FailureKind::Transcode, format!("the media could not be processed ({error})"))
         }

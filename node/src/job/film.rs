@@ -216,7 +216,10 @@ impl<'a> Pump<'a> {
         if self.read_us / 1_000_000 <= i64::try_from(limit).unwrap_or(i64::MAX) {
             return Ok(());
         }
-        Err(Fault::too_large(format!("the input is longer than the limit of {limit} seconds")))
+        Err(Fault::too_large(
+            format!("the input is longer than the limit of {limit} seconds"),
+            "--max-duration-seconds",
+        ))
     }
 
     /// Refuses an input that is much shorter than its container says, if it was cut; else says so.

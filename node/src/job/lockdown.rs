@@ -11,7 +11,8 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 
-/// Address space, in bytes: 720p takes 0.7 GB, 2160p with frame threads about 3.
+/// Address space at the least, in bytes, as not all of it becomes memory: 720p takes 0.7 GB, 2160p with frame threads
+/// about 3.
 const ADDRESS_SPACE: u64 = 4 << 30;
 /// Open files: the socket, the standard ones, and a few that libraries open while they load.
 const FILES: u64 = 32;
@@ -55,21 +56,24 @@ pub enum Sandbox {
 /// What does not change from one job process to the next, made once.
 pub struct Lock {
     level: Level,
+    /// Address space, in bytes.
+    space: u64,
     /// None where this processor has none.
     filters: Option<Vec<BpfProgram>>,
 }
 
 impl Lock {
-    /// Compiles the filters.
-    pub fn prepare(level: Level) -> Self {
-        Self { level, filters: filters().ok().filter(|_| level == Level::Strict) }
+    /// Compiles the filters, for processes that may have this much memory, in bytes.
+    pub fn prepare(level: Level, memory: u64) -> Self {
+        let space = memory.max(ADDRESS_SPACE);
+        Self { level, space, filters: filters().ok().filter(|_| level == Level::Strict) }
     }
 
     /// Limits this process for good. Must run before any thread is started.
     pub fn enter(&self) -> io::Result<Sandbox> {
         match self.level {
             Level::Off => return Ok(Sandbox::Off),
-            Level::Basic | Level::Strict => limit()?,
+            Level::Basic | Level::Strict => limit(self.space)?,
         }
         let Some(filters) = &self.filters else { return Ok(Sandbox::Basic) };
         // The one that forbids further filters comes last.
@@ -83,10 +87,10 @@ impl Lock {
     }
 }
 
-fn limit() -> io::Result<()> {
+fn limit(space: u64) -> io::Result<()> {
     rustix::thread::set_no_new_privs(true)?;
     for (resource, most) in [
-        (Resource::As, ADDRESS_SPACE),
+        (Resource::As, space),
         (Resource::Core, 0),
         // Pipes and sockets do not count.
         (Resource::Fsize, 0),

@@ -504,7 +504,7 @@ fn each_limit_is_named_when_it_is_exceeded() {
         (Limits { duration_seconds: 1, ..LIMITS }, "1 second"),
         (Limits { pixels: 1000, ..LIMITS }, "1000"),
         (Limits { streams: 1, ..LIMITS }, "the limit is 1"),
-        (Limits { pictures: 49, ..LIMITS }, "49 pictures"),
+        (Limits { pictures: 49, ..LIMITS }, "the limit is 49"),
         (Limits { output_bytes: 5000, ..LIMITS }, "5000 bytes"),
     ] {
         let (kind, message) = refused(&bytes, compress(Format::Mp4), limits);

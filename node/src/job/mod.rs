@@ -98,6 +98,7 @@ pub fn serve(stream: UnixStream, sandbox: Sandbox) -> bool {
 
 fn work(link: &Link, assignment: Assignment) -> Done<Up> {
     let Assignment { work, limits, threads, hardware } = assignment;
+    xora_av::limit_blocks(xora_av::largest_block(limits.pixels));
     match work {
         Work::Run { inputs, wanted, index_bytes, uncopyable, has_address } => {
             let tried = &Tried { has_address, index_bytes, uncopyable };

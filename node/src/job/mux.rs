@@ -238,7 +238,10 @@ impl Mux {
         match self.parts.borrow().refusal() {
             Some(Refusal::TooLarge) => {
                 let limit = self.parts.borrow().max_bytes();
-                Fault::too_large(format!("the output would be larger than the limit of {limit} bytes"))
+                Fault::too_large(
+                    format!("the output would be larger than the limit of {limit} bytes"),
+                    "--max-output-bytes",
+                )
             }
             Some(Refusal::Gone) => Fault::Gone,
             // The muxer looks into the packets of some codecs, as a decoder does.

@@ -62,7 +62,9 @@ pub fn open(link: &Link, index: u32, source: &Source, limits: &Limits) -> Done<(
         streams: input.streams().to_vec(),
         warnings: Vec::new(),
     };
+    check_block(&probe, limits)?;
     check_limits(&probe, limits)?;
+    check_index(&input, limits)?;
     check_whole(&input, appearance)?;
     Ok((input, probe))
 }
@@ -106,11 +108,7 @@ fn length_us(input: &Input) -> Option<u64> {
 fn open_as(source: Box<dyn ReadAt>, appearance: Look, limits: &Limits) -> Done<Input> {
     let open_limits = OpenLimits { streams: MOST_STREAMS.max(limits.streams), pixels: limits.pixels };
     Input::open(source, open_limits).map_err(|error| match error.kind {
-        xora_av::ErrorKind::Source => Fault::Av(error),
-        xora_av::ErrorKind::Memory => Fault::too_large(format!(
-            "the input could not be opened within the limits of {} streams and the memory of a job",
-            limits.streams
-        )),
+        xora_av::ErrorKind::Source | xora_av::ErrorKind::Memory => Fault::Av(error),
         xora_av::ErrorKind::Sink
         | xora_av::ErrorKind::InvalidData
         | xora_av::ErrorKind::Unsupported
@@ -148,15 +146,34 @@ fn check_limits(probe: &Probe, limits: &Limits) -> Done<()> {
     let is_counted = |stream: &&Stream| stream.kind != Kind::Attachment || probe.streams.len() >= MOST_STREAMS as usize;
     let found = probe.streams.iter().filter(is_counted).count();
     if found > limits.streams as usize {
-        return Err(Fault::too_large(format!("the input has {found} streams; the limit is {}", limits.streams)));
+        return Err(Fault::too_large(
+            format!("the input has {found} streams; the limit is {}", limits.streams),
+            "--max-streams",
+        ));
     }
     let longest = limits.duration_seconds.saturating_mul(1_000_000);
     if let Some(duration) = probe.duration_us.filter(|duration| *duration > longest) {
         let (found, limit) = (duration / 1_000_000, limits.duration_seconds);
-        return Err(Fault::too_large(format!("the input is {found} seconds long; the limit is {limit} seconds")));
+        return Err(Fault::too_large(
+            format!("the input is {found} seconds long; the limit is {limit} seconds"),
+            "--max-duration-seconds",
+        ));
     }
     let pictures = probe.streams.iter().filter(|stream| stream.kind == Kind::Video);
     pictures.map(|stream| (stream.width, stream.height)).try_for_each(|size| check_size(size, limits))
+}
+
+/// A picture by itself is one block, and libav does not say that it was too large.
+fn check_block(probe: &Probe, limits: &Limits) -> Done<()> {
+    let (most, size) = (xora_av::largest_block(limits.pixels), probe.size.unwrap_or(0));
+    let is_unread = |stream: &Stream| stream.kind == Kind::Video && stream.width == 0;
+    if size <= most || !probe.container.ends_with("_pipe") || !probe.streams.iter().any(is_unread) {
+        return Ok(());
+    }
+    Err(Fault::too_large(
+        format!("the picture has {size} bytes; the limit is {most}, by that of pixels"),
+        "--max-pixels",
+    ))
 }
 
 fn check_size((width, height): (u32, u32), limits: &Limits) -> Done<()> {
@@ -164,7 +181,21 @@ fn check_size((width, height): (u32, u32), limits: &Limits) -> Done<()> {
     if pixels <= limit {
         return Ok(());
     }
-    Err(Fault::too_large(format!("the pictures are {width}x{height}, which is {pixels} pixels; the limit is {limit}")))
+    Err(Fault::too_large(
+        format!("the pictures are {width}x{height}, which is {pixels} pixels; the limit is {limit}"),
+        "--max-pixels",
+    ))
+}
+
+/// An edit list may show the same few pictures very often: libav's index has each of them as often.
+fn check_index(input: &Input, limits: &Limits) -> Done<()> {
+    let pictures = input.streams().iter().filter(|stream| stream.kind == Kind::Video);
+    let most = pictures.filter_map(|stream| input.index(stream.index)).map(|index| index.entries).max().unwrap_or(0);
+    if most <= limits.pictures {
+        return Ok(());
+    }
+    let limit = limits.pictures;
+    Err(Fault::too_large(format!("the input has {most} pictures; the limit is {limit}"), "--max-pictures"))
 }
 
 /// Refuses a file whose index promises bytes that it does not have.

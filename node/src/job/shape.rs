@@ -73,7 +73,10 @@ impl Chain {
         if u64::from(width) * u64::from(height) <= limit {
             return Ok(self);
         }
-        Err(Fault::too_large(format!("the pictures would become {width}x{height}; the limit is {limit} pixels")))
+        Err(Fault::too_large(
+            format!("the pictures would become {width}x{height}; the limit is {limit} pixels"),
+            "--max-pixels",
+        ))
     }
 }
 

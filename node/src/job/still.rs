@@ -53,7 +53,10 @@ pub fn make(
     let length = bytes.len() as u64;
     if length > limits.output_bytes {
         let limit = limits.output_bytes;
-        return Err(Fault::too_large(format!("the output would be larger than the limit of {limit} bytes")));
+        return Err(Fault::too_large(
+            format!("the output would be larger than the limit of {limit} bytes"),
+            "--max-output-bytes",
+        ));
     }
     Ok((bytes, report(still, probe, &picture, length, fates)))
 }

@@ -28,9 +28,10 @@ use crate::{
     zygote::wire::{Order, Word},
 };
 
-/// The whole of `xora-node zygote`: serves the supervisor until that is gone.
-pub fn run(level: Level) -> ExitCode {
-    match serve(level) {
+/// The whole of `xora-node zygote`: serves the supervisor until that is gone. Job processes may have this much memory, in
+/// bytes.
+pub fn run(level: Level, memory: u64) -> ExitCode {
+    match serve(level, memory) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
@@ -44,10 +45,10 @@ struct Child {
     words: OwnedFd,
 }
 
-fn serve(level: Level) -> io::Result<()> {
+fn serve(level: Level, memory: u64) -> io::Result<()> {
     set_name(c"xora-zygote")?;
     let orders = take_stdin()?;
-    let lock = Lock::prepare(level);
+    let lock = Lock::prepare(level, memory);
     let mut children: Vec<Child> = Vec::new();
     loop {
         let (ordered, ended) = wait(&orders, &children)?;

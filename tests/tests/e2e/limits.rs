@@ -1,8 +1,10 @@
 //! What a node holds back: time, cores, memory.
 
+use std::fs;
+
 use anyhow::Result;
 use serde_json::json;
-use xora_tests::{Edge, Node, NodeOptions, Origin, clip};
+use xora_tests::{Edge, Node, NodeOptions, Origin, clip, root};
 
 use crate::{PATIENCE, compress, job, long_clip, own_edge, short_clip, thumbnail};
 
@@ -44,10 +46,39 @@ async fn cheap_jobs_run_beside_a_long_encode_and_a_second_encode_waits() -> Resu
 async fn a_job_over_its_time_ends_with_a_message_that_names_the_limit() -> Result<()> {
     let edge = own_edge().await?;
     let wall = ended_by(&edge, &["--grace-seconds=2", "--max-wall-factor=0"]).await?;
-    assert!(wall.contains("its limit of 2 seconds"), "{wall}");
+    assert!(wall.contains("its limit of 2 seconds") && wall.contains("--max-wall-factor"), "{wall}");
     let cpu = ended_by(&edge, &["--grace-seconds=1", "--max-wall-factor=1000", "--max-cpu-factor=0"]).await?;
     assert!(cpu.contains("its limit of 1 seconds of CPU time"), "{cpu}");
     Ok(())
+}
+
+#[tokio::test]
+async fn a_text_that_unpacks_to_a_gigabyte_takes_no_such_memory() -> Result<()> {
+    let edge = own_edge().await?;
+    let origin = Origin::start().await?;
+    let _node = Node::start(&edge, NodeOptions::default()).await?;
+    let plain =
+        fs::read(clip("dot.png", &"-f lavfi -i color=red:s=16x16 -frames:v 1".split(' ').collect::<Vec<_>>())?)?;
+    let text = [b"Comment\0\0".to_vec(), deflated_gigabyte()].concat();
+    let text = [&u32::try_from(text.len())?.to_be_bytes()[..], b"zTXt", &text, &[0; 4]].concat();
+    // Behind the header, with its signature, length, name and checksum.
+    let bomb = root().join("target/media/bomb.png");
+    fs::write(&bomb, [&plain[..33], &text, &plain[33..]].concat())?;
+    let job = edge.client().run(&thumbnail(&origin.file(&bomb)?), PATIENCE).await?;
+    assert_eq!(job["state"], "completed", "{job}");
+    let peak = job["usage"]["peakMemoryBytes"].as_u64().unwrap_or(u64::MAX);
+    assert!(peak < 500 << 20, "{job}");
+    Ok(())
+}
+
+/// A zlib stream (RFC 1950 and 1951) of one letter and then the 258 before, again and again: thirteen bits for each.
+fn deflated_gigabyte() -> Vec<u8> {
+    // The last block, with fixed codes, and the letter.
+    let begin = [1_u8, 1, 0].into_iter().chain((0..8).rev().map(|bit| (0x30 + b'a') >> bit & 1));
+    let again = (0..8).rev().map(|bit| 0xc5_u8 >> bit & 1).chain([0; 5]);
+    let bits: Vec<u8> = begin.chain(std::iter::repeat_n(again, (1 << 30) / 258).flatten()).collect();
+    let byte = |bits: &[u8]| bits.iter().rev().fold(0, |byte, bit| byte << 1 | bit);
+    [0x78, 0x01].into_iter().chain(bits.chunks(8).map(byte)).collect()
 }
 
 #[tokio::test]
