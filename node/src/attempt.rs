@@ -536,8 +536,13 @@ impl Attempt<'_> {
         self.holding.limit(self.allowed(self.node.config.wall_factor));
     }
 
+    /// Opening takes little, and does not get what is meant for the work.
     fn cpu_limit(&self) -> Duration {
-        self.allowed(self.node.config.cpu_factor)
+        let Config { cpu_factor, open, .. } = self.node.config;
+        let inputs = u32::try_from(self.lease.inputs.len()).unwrap_or(u32::MAX);
+        let is_opening = self.holding.stage() == Stage::Probe;
+        let most = if is_opening { open.saturating_mul(inputs) } else { Duration::MAX };
+        self.allowed(cpu_factor).min(most)
     }
 
     fn allowed(&self, factor: u32) -> Duration {

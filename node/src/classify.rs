@@ -97,9 +97,10 @@ pub fn classify(cause: &Cause, stage: Stage) -> Option<Failure> {
         Cause::CpuTime { limit } => {
             let message = format!(
                 "the job used up its limit of {} seconds of CPU time while {}; use a smaller picture size or a shorter input \
-                 (--grace-seconds and --max-cpu-factor of the node)",
+                 ({} of the node)",
                 limit.as_secs(),
-                doing(stage)
+                doing(stage),
+                if stage == Stage::Probe { "--max-open-seconds" } else { "--grace-seconds and --max-cpu-factor" }
             );
             (ProcessDied, message)
         }

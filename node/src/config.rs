@@ -92,7 +92,10 @@ pub struct RawConfig {
     /// Most CPU time of one job process, as a multiple of the media time done.
     #[arg(long, env = "XORA_MAX_CPU_FACTOR", default_value_t = 120, global = true)]
     max_cpu_factor: u32,
-    /// What every attempt gets on top of both, in seconds.
+    /// Most CPU time of one job process until its inputs are open, in seconds for each of them.
+    #[arg(long, env = "XORA_MAX_OPEN_SECONDS", default_value_t = 60, global = true)]
+    max_open_seconds: u64,
+    /// What every attempt gets on top of both factors, in seconds.
     #[arg(long, env = "XORA_GRACE_SECONDS", default_value_t = 600, global = true)]
     grace_seconds: u64,
     /// Where inputs go whose origin cannot serve ranges. Default: the system's directory for temporary files.
@@ -145,6 +148,8 @@ pub struct Config {
     pub sandbox: Level,
     /// See [`RawConfig::max_cpu_factor`].
     pub cpu_factor: u32,
+    /// See [`RawConfig::max_open_seconds`].
+    pub open: Duration,
     /// See [`RawConfig::grace_seconds`].
     pub grace: Duration,
     /// Where inputs are spooled.
@@ -205,6 +210,7 @@ impl Config {
             max_wall_factor,
             sandbox,
             max_cpu_factor,
+            max_open_seconds,
             grace_seconds,
             spool_dir,
             spool_bytes,
@@ -251,6 +257,7 @@ impl Config {
             wall_factor: max_wall_factor,
             sandbox,
             cpu_factor: max_cpu_factor,
+            open: Duration::from_secs(max_open_seconds),
             grace: Duration::from_secs(grace_seconds),
             spool_dir: spool_dir.unwrap_or_else(std::env::temp_dir),
             spool_bytes,

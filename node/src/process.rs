@@ -293,9 +293,13 @@ mod tests {
 
     /// With the program that cargo builds beside the tests.
     fn launcher() -> Launcher {
+        with_memory(4 << 30)
+    }
+
+    fn with_memory(memory: u64) -> Launcher {
         let tests = std::env::current_exe().expect("a path");
         let program = tests.ancestors().nth(2).expect("a directory").join("xora-node");
-        Launcher::of(program, Level::Strict, 4 << 30).expect("started")
+        Launcher::of(program, Level::Strict, memory).expect("started")
     }
 
     /// A job process that has reached its first word, and will wait for its work for ever.
@@ -356,6 +360,16 @@ mod tests {
         let (process, _stream, _) = waiting(&launcher()).await;
         // It has the libraries at least.
         timeout(Duration::from_secs(10), process.exceeds(1 << 20)).await.expect("seen");
+    }
+
+    #[tokio::test]
+    async fn address_space_is_what_the_node_allows_of_memory_and_not_less_than_libraries_need() {
+        for (memory, space) in [(6 << 30, 6_u64 << 30), (1 << 30, 4 << 30)] {
+            let (_process, _stream, pid) = waiting(&with_memory(memory)).await;
+            let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("a process");
+            let line = limits.lines().find(|line| line.starts_with("Max address space")).expect("a limit");
+            assert!(line.contains(&space.to_string()), "{line}");
+        }
     }
 
     #[tokio::test]

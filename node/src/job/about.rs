@@ -67,8 +67,10 @@ impl About {
         };
         let tracks = film.video.as_ref().map(|track| track.stream).into_iter().chain(sound);
         let language = |(track, stream)| Some((track, input.tag(Some(stream), "language")?));
+        // One that is too large to be decoded has no size.
+        let cover = film.cover.filter(|stream| probe.streams[*stream].width > 0);
         let cover =
-            film.cover.map(|stream| Ok::<_, xora_av::Error>(Cover { stream, packet: input.attached_picture(stream)? }));
+            cover.map(|stream| Ok::<_, xora_av::Error>(Cover { stream, packet: input.attached_picture(stream)? }));
         Ok(Self {
             tags: KEPT.into_iter().filter_map(tag).collect(),
             languages: tracks.enumerate().filter_map(language).collect(),

@@ -91,6 +91,15 @@ fn music_keeps_its_cover() {
 }
 
 #[test]
+fn a_cover_with_more_pixels_than_are_allowed_is_left_out_of_music() {
+    let cover = synth("vast.png", "-f lavfi -i color=black:s=12000x12000:d=0.04,format=gray -frames:v 1");
+    let with_cover = format!("{SOUND} -i {} -map 0 -map 1 -c:a libmp3lame -c:v copy", cover.display());
+    let made = extract(&synth("vast.mp3", &with_cover), Format::Mp3);
+    let fate = made.report.streams.iter().find(|stream| stream.what.starts_with("cover")).expect("its fate");
+    assert_eq!((fate.fate, fate.reason.as_deref()), (Fate::Dropped, Some("it is empty, or too large")));
+}
+
+#[test]
 fn chapters_are_kept_and_those_of_a_part_are_in_its_time() {
     let said = film().with_file_name("about-chapters.txt");
     let chapter = |start, end, title| format!("[CHAPTER]\nTIMEBASE=1/1000\nSTART={start}\nEND={end}\ntitle={title}\n");

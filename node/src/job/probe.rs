@@ -108,7 +108,11 @@ fn length_us(input: &Input) -> Option<u64> {
 fn open_as(source: Box<dyn ReadAt>, appearance: Look, limits: &Limits) -> Done<Input> {
     let open_limits = OpenLimits { streams: MOST_STREAMS.max(limits.streams), pixels: limits.pixels };
     Input::open(source, open_limits).map_err(|error| match error.kind {
-        xora_av::ErrorKind::Source | xora_av::ErrorKind::Memory => Fault::Av(error),
+        xora_av::ErrorKind::Source => Fault::Av(error),
+        xora_av::ErrorKind::Memory => Fault::too_large(
+            format!("the input cannot be opened with at most {} streams and the memory of a job", limits.streams),
+            "--max-streams and --max-job-memory-bytes",
+        ),
         xora_av::ErrorKind::Sink
         | xora_av::ErrorKind::InvalidData
         | xora_av::ErrorKind::Unsupported
