@@ -134,6 +134,18 @@ impl Input {
         }
     }
 
+    /// Where the index has a packet of a stream, in bytes, and when (of decoding, in the stream's time base): the last one
+    /// at or before a time where decoding can begin, or the first one at or after it.
+    pub fn entry(&self, stream: usize, time: i64, before: bool) -> Option<(u64, i64)> {
+        let ticks = self.time_bases(stream).2;
+        let flags = if before { ffi::AVSEEK_FLAG_BACKWARD } else { ffi::AVSEEK_FLAG_ANY };
+        let stream = self.stream(stream)?;
+        // SAFETY: the stream is of this context; the entry is valid until the context is used again.
+        let entry =
+            unsafe { ffi::avformat_index_get_entry_from_timestamp(stream, time.div_euclid(ticks), flags).as_ref()? };
+        Some((u64::try_from(entry.pos).ok()?, entry.timestamp.saturating_mul(ticks)))
+    }
+
     /// Tells the source what will be read next, so that it need not guess.
     pub fn expect(&mut self, range: Range<u64>) {
         self.io.expect(range);

@@ -25,6 +25,7 @@ use crate::{
         plan::{AudioEncode, Film, Track, VideoEncode, Way, has_times, hides_start},
         probe::Probe,
         progress::Progress,
+        still::STEP_BACK_US,
         timeline::Timeline,
         video::{Setup, VideoFacts, VideoPath},
     },
@@ -328,7 +329,7 @@ fn seems_behind(film: &Film, probe: &Probe) -> bool {
 /// Goes to where decoding can begin at or before the start of the wanted part. Where containers do not know such
 /// places, they are looked for further and further back.
 fn seek_before(input: &mut Input, film: &Film, probe: &Probe) -> Done<()> {
-    const BACK_US: [i64; 3] = [0, 10_000_000, 60_000_000];
+    const BACK_US: [i64; 3] = [0, STEP_BACK_US, 60_000_000];
     let Some(stream) = film.video.as_ref().map(|track| track.stream).or(film.audio.as_ref().map(|track| track.stream))
     else {
         return Ok(());

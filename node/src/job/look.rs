@@ -219,7 +219,7 @@ pub fn track_ends(source: &mut dyn ReadAt) -> io::Result<Vec<u64>> {
 }
 
 /// What the first box of a kind holds, of those in a range.
-fn find(source: &mut dyn ReadAt, within: Range<u64>, kind: [u8; 4]) -> io::Result<Option<Range<u64>>> {
+pub(super) fn find(source: &mut dyn ReadAt, within: Range<u64>, kind: [u8; 4]) -> io::Result<Option<Range<u64>>> {
     let mut position = within.start;
     while let Some(found) = box_at(source, position)?.filter(|_| position < within.end) {
         if found.kind == kind {
@@ -231,7 +231,7 @@ fn find(source: &mut dyn ReadAt, within: Range<u64>, kind: [u8; 4]) -> io::Resul
 }
 
 /// A number in a box that comes in two versions, by its place behind the version and its length in bytes.
-fn number(source: &mut dyn ReadAt, body: u64, places: [u64; 2], lengths: [usize; 2]) -> io::Result<u64> {
+pub(super) fn number(source: &mut dyn ReadAt, body: u64, places: [u64; 2], lengths: [usize; 2]) -> io::Result<u64> {
     let (mut version, mut bytes) = ([0], [0; 8]);
     read_full(source, body, &mut version)?;
     let which = usize::from(version[0] == 1);
@@ -240,14 +240,14 @@ fn number(source: &mut dyn ReadAt, body: u64, places: [u64; 2], lengths: [usize;
 }
 
 /// The head of a box.
-struct Head {
-    kind: [u8; 4],
+pub(super) struct Head {
+    pub(super) kind: [u8; 4],
     /// Where what it holds begins and ends, in bytes; [`u64::MAX`] for the end of the file.
-    body: u64,
-    end: u64,
+    pub(super) body: u64,
+    pub(super) end: u64,
 }
 
-fn box_at(source: &mut dyn ReadAt, position: u64) -> io::Result<Option<Head>> {
+pub(super) fn box_at(source: &mut dyn ReadAt, position: u64) -> io::Result<Option<Head>> {
     let mut head = [0; 16];
     if read_full(source, position, &mut head)? < 8 {
         return Ok(None);
@@ -266,7 +266,7 @@ fn walk(source: &mut dyn ReadAt, mut found: Mp4) -> io::Result<Mp4> {
     let mut position = 0_u64;
     let (mut has_index, mut has_media) = (false, false);
     let ended = |has_index| if has_index { Boxes::Whole } else { Boxes::NoIndex };
-    for _ in 0..BOXES {
+    for count in 0..BOXES {
         let Some(Head { kind, body, end }) = box_at(source, position)? else {
             return Ok(Mp4 { boxes: ended(has_index), ..found });
         };
@@ -285,13 +285,18 @@ fn walk(source: &mut dyn ReadAt, mut found: Mp4) -> io::Result<Mp4> {
         if source.size().is_some_and(|size| end > size) {
             return Ok(Mp4 { boxes: Boxes::Cut, ..found });
         }
+        // Fragments of much the same length, of which the last would not be reached.
+        let reached = position / (count as u64 + 1) * BOXES as u64;
+        if found.is_fragmented && count >= 8 && source.size().is_some_and(|size| reached < size) {
+            break;
+        }
     }
     Ok(found)
 }
 
 /// Where the segments end that an index in front of them tells of (ISO 14496-12, section 8.16.3): so none of them has
 /// to be looked at. It is not believed where it says that they go on behind the end of the file.
-fn behind_segments(source: &mut dyn ReadAt, body: u64, end: u64) -> io::Result<u64> {
+pub(super) fn behind_segments(source: &mut dyn ReadAt, body: u64, end: u64) -> io::Result<u64> {
     const ENTRY: u64 = 12;
     let gap = number(source, body, [16, 20], [4, 8])?;
     let length = number(source, body, [22, 30], [2, 2])? * ENTRY;
@@ -306,7 +311,7 @@ fn behind_segments(source: &mut dyn ReadAt, body: u64, end: u64) -> io::Result<u
     Ok(if source.size().is_some_and(|size| behind <= size) { behind } else { end })
 }
 
-fn read_full(source: &mut dyn ReadAt, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+pub(super) fn read_full(source: &mut dyn ReadAt, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
         match source.read_at(offset + filled as u64, &mut buffer[filled..])? {

@@ -16,6 +16,7 @@ pub mod encoders;
 mod fault;
 mod film;
 mod first;
+mod fragments;
 mod h264;
 mod link;
 pub mod lockdown;
@@ -46,6 +47,8 @@ mod copy_test;
 mod damaged_test;
 #[cfg(test)]
 mod found_test;
+#[cfg(test)]
+mod fragments_test;
 #[cfg(test)]
 mod media_test;
 #[cfg(test)]
@@ -148,7 +151,7 @@ fn run_one(
     (threads, hardware): (u32, &[String]),
 ) -> Done<Up> {
     link.stage(Stage::Probe);
-    let (mut input, probe) = probe::open(link, 0, source, limits)?;
+    let (mut input, probe) = probe::open_part(link, source, limits, &wanted.recipe)?;
     link.stage(Stage::Plan);
     let Plan { mut strategy, mut fates, make } =
         plan::decide(&probe, wanted, abilities(tried.uncopyable.is_none(), tried.has_address))?;

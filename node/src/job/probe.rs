@@ -1,14 +1,19 @@
 //! What an input is, and whether it is within the limits.
 
-use xora_av::{Input, Kind, OpenLimits, ReadAt, Stream};
+use std::ops::Range;
+
+use xora_av::{Input, Kind, MICROSECONDS, OpenLimits, ReadAt, Stream, rescale};
+use xora_shared::media::{ExtractAudio, Recipe, Trim};
 
 use crate::{
-    ipc::{Limits, Source},
+    ipc::{JobFailure, Limits, Source},
     job::{
         fault::{Done, Fault},
+        fragments::{self, Around, Sparse},
         link::Link,
         look::{Boxes, Look, Mp4, canvas, is_whole, look},
         source::RemoteInput,
+        still::STEP_BACK_US,
     },
 };
 
@@ -38,11 +43,25 @@ const MOST_STREAMS: u32 = 1000;
 
 /// Opens an input and checks it against the limits, before anything but its first pictures is decoded.
 pub fn open(link: &Link, index: u32, source: &Source, limits: &Limits) -> Done<(Input, Probe)> {
+    open_for(link, (index, source), limits, None)
+}
+
+/// The same for the first input, of which nothing else has to be read than what the recipe needs.
+pub fn open_part(link: &Link, source: &Source, limits: &Limits, recipe: &Recipe) -> Done<(Input, Probe)> {
+    open_for(link, (0, source), limits, Part::of(recipe).as_ref())
+}
+
+fn open_for(
+    link: &Link,
+    (index, source): (u32, &Source),
+    limits: &Limits,
+    part: Option<&Part>,
+) -> Done<(Input, Probe)> {
     if source.size == Some(0) {
         return Err(Fault::unsupported("the input is empty: 0 bytes"));
     }
     let mut remote = RemoteInput::new(link.clone(), index, source.size);
-    let unreadable = |_| Fault::Job(crate::ipc::JobFailure::Unreadable);
+    let unreadable = |_| Fault::Job(JobFailure::Unreadable);
     let appearance = look(&mut remote).map_err(unreadable)?;
     if appearance == Look::Empty {
         return Err(Fault::unsupported("the input is empty: 0 bytes"));
@@ -51,7 +70,14 @@ pub fn open(link: &Link, index: u32, source: &Source, limits: &Limits) -> Done<(
         check_size(size, limits)?;
     }
     let is_whole = is_whole(&mut remote, appearance).map_err(unreadable)?;
-    let input = open_as(Box::new(remote), appearance, limits)?;
+    let sparse = match (part, appearance) {
+        (Some(part), Look::Mp4(Mp4 { is_fragmented: true, .. })) => {
+            let again = || RemoteInput::new(link.clone(), index, source.size);
+            open_fragments(again, part, |source| open_as(source, appearance, limits))?
+        }
+        _ => None,
+    };
+    let input = sparse.map_or_else(|| open_as(Box::new(remote), appearance, limits), Ok)?;
     let probe = Probe {
         size: input.size(),
         container: input.format(),
@@ -67,6 +93,75 @@ pub fn open(link: &Link, index: u32, source: &Source, limits: &Limits) -> Done<(
     check_index(&input, limits)?;
     check_whole(&input, appearance)?;
     Ok((input, probe))
+}
+
+/// The part of an input that a recipe needs, in microseconds from its start.
+struct Part {
+    time: Range<i64>,
+    /// What it needs of it.
+    kinds: &'static [Kind],
+}
+
+impl Part {
+    /// None where it is everything.
+    fn of(recipe: &Recipe) -> Option<Self> {
+        let part = |start: u64, length: Option<u64>, kinds| {
+            let end = length.map_or(u64::MAX, |length| start.saturating_add(length));
+            let [start, end] = [start, end].map(|time| i64::try_from(time).unwrap_or(i64::MAX));
+            (start > 0 || length.is_some()).then_some(Self { time: start..end, kinds })
+        };
+        match recipe {
+            Recipe::Thumbnail(wanted) => part(wanted.seek_us, Some(0), &[Kind::Video]),
+            Recipe::Trim(Trim { cut }) => part(cut.start_us, cut.duration_us, &[Kind::Video, Kind::Audio]),
+            Recipe::ExtractAudio(ExtractAudio { cut }) => part(cut.start_us, cut.duration_us, &[Kind::Audio]),
+            Recipe::WebReady(_)
+            | Recipe::Proxy(_)
+            | Recipe::Compress(_)
+            | Recipe::Transcode
+            | Recipe::Resize(_)
+            | Recipe::Concat => None,
+        }
+    }
+
+    /// Whether these bytes of the input have all packets that the part needs, by its index: a place of each stream where
+    /// decoding can begin, as early as it is tried, and something behind the end.
+    fn is_within(&self, input: &Input, bytes: &Range<u64>) -> bool {
+        let mut begin_us = None;
+        let mut is_held = |stream: &Stream| {
+            let time = |us: i64| rescale(us, MICROSECONDS, stream.time_base).saturating_add(stream.start.unwrap_or(0));
+            let back = || time(self.time.start.saturating_sub(STEP_BACK_US));
+            let from = begin_us.map_or_else(back, |us| rescale(us, MICROSECONDS, stream.time_base));
+            let begin = input.entry(stream.index, from, true).filter(|(place, _)| bytes.contains(place));
+            begin_us = begin_us.or(begin.map(|(_, time)| rescale(time, stream.time_base, MICROSECONDS)));
+            let behind = input.entry(stream.index, time(self.time.end).saturating_add(1), false);
+            let ends = bytes.end == u64::MAX || behind.is_some_and(|(place, _)| bytes.contains(&place));
+            ends && (bytes.start == 0 || begin.is_some())
+        };
+        let is_wanted = |stream: &&Stream| self.kinds.contains(&stream.kind) && !stream.is_attached_picture;
+        let mut streams: Vec<_> = input.streams().iter().filter(is_wanted).collect();
+        streams.sort_by_key(|stream| stream.kind != Kind::Video);
+        !streams.is_empty() && streams.into_iter().all(&mut is_held)
+    }
+}
+
+/// Opens an input without most of the fragments that a part of it does not need; none where that cannot be.
+fn open_fragments(
+    source: impl Fn() -> RemoteInput,
+    part: &Part,
+    open: impl Fn(Box<dyn ReadAt>) -> Done<Input>,
+) -> Done<Option<Input>> {
+    /// What is kept around the part: decoding begins at a key picture.
+    const AROUND_US: [i64; 2] = [2 * STEP_BACK_US, 10 * STEP_BACK_US];
+    for around_us in AROUND_US {
+        let mut source = source();
+        let around = fragments::around(&mut source, &part.time, around_us);
+        let Some(Around { bytes, holes }) = around.map_err(|_| Fault::Job(JobFailure::Unreadable))? else { break };
+        let Ok(input) = open(Box::new(Sparse::new(source, holes))) else { break };
+        if part.is_within(&input, &bytes) {
+            return Ok(Some(input));
+        }
+    }
+    Ok(None)
 }
 
 impl Probe {

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// How far before the time asked for decoding begins, when the first try came out behind it; in microseconds.
-const STEP_BACK_US: i64 = 10_000_000;
+pub const STEP_BACK_US: i64 = 10_000_000;
 /// Pictures behind the one asked for that a decoder must see before it gives that one out, as a rule.
 const BEHIND: i32 = 4;
 /// Pictures at the usual rate before the one asked for from which on none is left out.

@@ -1,0 +1,72 @@
+//! Parts of fragmented MP4, against the same part of the same file read from its start.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use xora_shared::media::{ExtractAudio, Format, Recipe, Trim};
+
+use super::{
+    copy_test::decoded,
+    media_test::{make, synth, thumbnail, wanted},
+    recipe_test::cut,
+};
+
+/// A film of two and a half minutes, with B-frames and a place to begin at every two seconds.
+const LONG: &str = "-f lavfi -i testsrc2=s=320x240:r=25:d=150 -f lavfi -i sine=d=150:r=48000 \
+                    -c:v libx264 -preset ultrafast -pix_fmt yuv420p -bf 2 -c:a aac -shortest";
+
+fn film(name: &str, gop: u32, flags: &str) -> PathBuf {
+    let film = synth(&format!("fragments-{gop}.mp4"), &format!("{LONG} -g {gop}"));
+    synth(&format!("fragments-{name}.mp4"), &format!("-i {} -c copy {flags}", film.display()))
+}
+
+/// The same, with fragments that are not found, because they have no number.
+fn unfindable(film: &Path) -> PathBuf {
+    let mut bytes = fs::read(film).expect("film");
+    for place in 0..bytes.len() - 4 {
+        if &bytes[place..place + 4] == b"mfhd" {
+            bytes[place..place + 4].copy_from_slice(b"free");
+        }
+    }
+    let file = film.with_extension("unfindable.mp4");
+    fs::write(&file, bytes).expect("written");
+    file
+}
+
+#[test]
+fn a_part_of_a_fragmented_film_is_the_same_as_read_from_the_start_and_takes_few_reads() {
+    let films = [
+        film("keys", 50, "-movflags frag_keyframe+empty_moov"),
+        film("pictures", 50, "-movflags frag_every_frame+empty_moov+default_base_moof"),
+        film("recorded", 250, "-movflags empty_moov+default_base_moof+skip_trailer -frag_duration 1000000"),
+        film("dash", 50, "-movflags frag_keyframe+empty_moov+default_base_moof+dash"),
+        film("apart", 50, "-movflags frag_keyframe+empty_moov+default_base_moof+separate_moof"),
+        film("edited", 50, "-movflags frag_keyframe+delay_moov+default_base_moof"),
+    ];
+    let (trim, sound) =
+        (Recipe::Trim(Trim { cut: cut(73_300_000, Some(1_000_000)) }), cut(61_000_000, Some(3_000_000)));
+    let parts = [
+        thumbnail(0),
+        thumbnail(73_300_000),
+        thumbnail(100_020_000),
+        thumbnail(149_900_000),
+        thumbnail(400_000_000),
+        wanted(trim, Format::Webm),
+        wanted(Recipe::ExtractAudio(ExtractAudio { cut: sound }), Format::Wav),
+    ];
+    for film in films {
+        let unfindable = unfindable(&film);
+        for part in &parts {
+            let (made, whole) = (make(&film, part.clone()), make(&unfindable, part.clone()));
+            let streams = if part.format == Format::Webm { &["0:v", "0:a"][..] } else { &["0:0"] };
+            for stream in streams {
+                let is_same = decoded(&made.file, stream) == decoded(&whole.file, stream);
+                assert!(is_same, "{}: {part:?}: {stream}", film.display());
+            }
+            let [read, all] = [made, whole].map(|made| made.told.bytes_read);
+            assert!(read < all / 2, "{}: {part:?}: {read} of {all} bytes", film.display());
+        }
+    }
+}
