@@ -26,6 +26,7 @@ use crate::{
         probe::Probe,
         progress::Progress,
         still::STEP_BACK_US,
+        streams::pick_video,
         timeline::Timeline,
         video::{Setup, VideoFacts, VideoPath},
     },
@@ -344,11 +345,15 @@ fn seek_before(input: &mut Input, film: &Film, probe: &Probe) -> Done<()> {
     if !probe.declares_duration && seems_behind(film, probe) {
         return Err(Fault::Nothing("the part begins behind where the input seems to end"));
     }
+    // These note places of pictures only: to find one of sound, libav would read all before it.
+    let notes_pictures = matches!(input.format().as_str(), "matroska,webm" | "flv");
+    let pictures = pick_video(&probe.streams).filter(|_| notes_pictures);
+    let guide = pictures.map_or(stream, |pictures| pictures.index);
     for back_us in BACK_US {
-        let place = target.saturating_sub(rescale(back_us, MICROSECONDS, time_base));
-        let begins = input.seek(stream, place).is_ok() && begins_before(input, &probe.streams[stream], target)?;
+        let place = rescale(film.start_us.saturating_sub(back_us), MICROSECONDS, probe.streams[guide].time_base);
+        let begins = input.seek(guide, place).is_ok() && begins_before(input, &probe.streams[stream], target)?;
         // Looking has moved on.
-        if begins && input.seek(stream, place).is_ok() {
+        if begins && input.seek(guide, place).is_ok() {
             return Ok(());
         }
     }

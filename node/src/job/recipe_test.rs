@@ -10,7 +10,7 @@ use xora_shared::{
 use super::{
     copy_test::{decoded, sound_after_pictures},
     media_test::{
-        Made, PICTURES, SOUND, entry, film, make, passes_through, picture_times, problems_of, synth, tool, wanted,
+        Made, PICTURES, SOUND, X264, entry, film, make, passes_through, picture_times, problems_of, synth, tool, wanted,
     },
 };
 
@@ -258,6 +258,29 @@ fn sound_alone_is_trimmed_to_the_sample() {
         // Bare AAC cannot say that its first samples only prime the decoder, and times of MP3 begin behind them.
         let expected = if matches!(format, Format::Aac | Format::Mp3) { 522 } else { 500 };
         assert!((found[0] - expected).abs() <= 3, "{format:?}: {found:?}");
+    }
+}
+
+#[test]
+fn a_part_of_sound_is_found_by_the_pictures_where_only_their_places_are_noted() {
+    let sound = "aevalsrc='if(lt(mod(t,1),0.02),sin(2*PI*1000*t),0)':s=48000:d=120";
+    let codecs = format!("{X264} -g 50 -c:a pcm_s16le");
+    let film = format!("-f lavfi -i color=s=160x120:r=25:d=120 -f lavfi -i {sound} {codecs}");
+    for (name, index) in [
+        ("clicks-tail.mkv", ""),
+        ("clicks-front.mkv", "-reserve_index_space 10000"),
+        ("clicks.flv", "-ar 44100 -flvflags add_keyframe_index"),
+    ] {
+        let input = synth(name, &format!("{film} {index}"));
+        for format in [Format::Wav, Format::Mp3] {
+            let made = make(&input, wanted(Recipe::Trim(Trim { cut: cut(100_500_000, Some(2_000_000)) }), format));
+            let found = clicks(&made.file);
+            // Times of MP3 begin behind the samples that only prime the decoder.
+            let expected = if format == Format::Mp3 { 522 } else { 500 };
+            assert!(found.len() == 2 && (found[0] - expected).abs() <= 3, "{name}, {format:?}: {found:?}");
+            let read = made.told.bytes_read;
+            assert!(read < 2_000_000, "{name}, {format:?}: {read} bytes");
+        }
     }
 }
 
