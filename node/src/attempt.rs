@@ -77,9 +77,11 @@ pub async fn run(node: &Arc<Node>, lease: Lease, asked: Instant, share: &Share) 
     info!(%job, attempt = lease.attempt, recipe = lease.wanted.recipe.name(), "leased");
     let holding = node.board.hold(lease.hold.clone(), lease.clock, asked);
     let attempt = Attempt { node, lease: &lease, holding: &holding, share, asked, done_us: AtomicU64::new(0) };
+    let longest = node.config.longest;
     let result = tokio::select! {
         result = attempt.work() => result,
         halt = holding.halted() => Err(Cause::Halted(halt)),
+        () = sleep(longest) => Err(Cause::Halted(Halt::Late { limit: longest })),
         () = node.stop.reached(Phase::Now) => Err(Cause::Halted(Halt::Drained)),
     };
     let (stage, expires) = (holding.stage(), holding.expires());

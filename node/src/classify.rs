@@ -232,8 +232,8 @@ fn of_halt(halt: Halt, stage: Stage) -> Option<(FailureKind, String)> {
         Halt::Late { limit } => {
             let limit = limit.as_secs();
             let message = format!(
-                "the job used up its limit of {limit} seconds while {doing}; use a shorter input (--grace-seconds and \
-                 --max-wall-factor of the node)"
+                "the job used up its limit of {limit} seconds while {doing}; use a shorter input (--grace-seconds, \
+                 --max-wall-factor and --max-attempt-seconds of the node)"
             );
             Some((FailureKind::ProcessDied, message))
         }

@@ -89,6 +89,9 @@ pub struct RawConfig {
     /// Longest time of one attempt, as a multiple of the media time done; waiting for the origin does not count.
     #[arg(long, env = "XORA_MAX_WALL_FACTOR", default_value_t = 30, global = true)]
     max_wall_factor: u32,
+    /// Longest time of one attempt whatever it does, in seconds, waiting for the origin included.
+    #[arg(long, env = "XORA_MAX_ATTEMPT_SECONDS", default_value_t = 24 * 3600, global = true)]
+    max_attempt_seconds: u64,
     /// Most CPU time of one job process, as a multiple of the media time done.
     #[arg(long, env = "XORA_MAX_CPU_FACTOR", default_value_t = 120, global = true)]
     max_cpu_factor: u32,
@@ -144,6 +147,8 @@ pub struct Config {
     pub max_job_memory: u64,
     /// See [`RawConfig::max_wall_factor`].
     pub wall_factor: u32,
+    /// See [`RawConfig::max_attempt_seconds`].
+    pub longest: Duration,
     /// What job processes give up.
     pub sandbox: Level,
     /// See [`RawConfig::max_cpu_factor`].
@@ -208,6 +213,7 @@ impl Config {
             max_output_bytes,
             max_job_memory_bytes,
             max_wall_factor,
+            max_attempt_seconds,
             sandbox,
             max_cpu_factor,
             max_open_seconds,
@@ -255,6 +261,7 @@ impl Config {
             max_input_bytes,
             max_job_memory: max_job_memory_bytes,
             wall_factor: max_wall_factor,
+            longest: Duration::from_secs(max_attempt_seconds),
             sandbox,
             cpu_factor: max_cpu_factor,
             open: Duration::from_secs(max_open_seconds),

@@ -1,10 +1,11 @@
 //! What a node holds back: time, cores, memory.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use anyhow::Result;
+use bytes::Bytes;
 use serde_json::json;
-use xora_tests::{Edge, Node, NodeOptions, Origin, clip, root};
+use xora_tests::{Edge, Node, NodeOptions, Origin, Served, clip};
 
 use crate::{PATIENCE, compress, job, long_clip, own_edge, short_clip, thumbnail};
 
@@ -45,11 +46,19 @@ async fn cheap_jobs_run_beside_a_long_encode_and_a_second_encode_waits() -> Resu
 #[tokio::test]
 async fn a_job_over_its_time_ends_with_a_message_that_names_the_limit() -> Result<()> {
     let edge = own_edge().await?;
-    let long = long_clip()?;
-    let wall = ended_by(&edge, &["--grace-seconds=2", "--max-wall-factor=0"], &long).await?;
+    let long = Bytes::from(fs::read(long_clip()?)?);
+    let wall = ended_by(&edge, &["--grace-seconds=2", "--max-wall-factor=0"], Served::Well(long.clone())).await?;
     assert!(wall.contains("its limit of 2 seconds") && wall.contains("--max-wall-factor"), "{wall}");
-    let cpu = ended_by(&edge, &["--grace-seconds=1", "--max-wall-factor=1000", "--max-cpu-factor=0"], &long).await?;
+    let cpu = ended_by(
+        &edge,
+        &["--grace-seconds=1", "--max-wall-factor=1000", "--max-cpu-factor=0"],
+        Served::Well(long.clone()),
+    )
+    .await?;
     assert!(cpu.contains("its limit of 1 seconds of CPU time"), "{cpu}");
+    // Which the others do not count.
+    let waiting = ended_by(&edge, &["--max-attempt-seconds=2"], Served::Slowly(long, 1000)).await?;
+    assert!(waiting.contains("its limit of 2 seconds") && waiting.contains("--max-attempt-seconds"), "{waiting}");
     Ok(())
 }
 
@@ -58,10 +67,9 @@ async fn an_input_that_takes_too_long_to_open_ends_at_a_limit_of_its_own() -> Re
     // Texts of ID3v2.4: libav compares each with all before it.
     let texts: Vec<u8> = (0..200_000).flat_map(|n| format!("TXXX\0\0\0\x08\0\0\x03{n:06}\0").into_bytes()).collect();
     let size = [21, 14, 7, 0].map(|bits| u8::try_from(texts.len() >> bits & 0x7f).expect("seven bits"));
-    let bomb = root().join("target/media/texts.mp3");
-    fs::write(&bomb, [b"ID3\x04\0\0", &size[..], &texts, &[0xff, 0xfb, 0x90, 0]].concat())?;
+    let bomb = [b"ID3\x04\0\0", &size[..], &texts, &[0xff, 0xfb, 0x90, 0]].concat();
     let edge = own_edge().await?;
-    let opening = ended_by(&edge, &["--max-open-seconds=1"], &bomb).await?;
+    let opening = ended_by(&edge, &["--max-open-seconds=1"], Served::Well(bomb.into())).await?;
     assert!(opening.contains("its limit of 1 seconds of CPU time while reading the input"), "{opening}");
     assert!(opening.contains("--max-open-seconds of the node"), "{opening}");
     Ok(())
@@ -77,9 +85,8 @@ async fn a_text_that_unpacks_to_a_gigabyte_takes_no_such_memory() -> Result<()> 
     let text = [b"Comment\0\0".to_vec(), deflated_gigabyte()].concat();
     let text = [&u32::try_from(text.len())?.to_be_bytes()[..], b"zTXt", &text, &[0; 4]].concat();
     // Behind the header, with its signature, length, name and checksum.
-    let bomb = root().join("target/media/bomb.png");
-    fs::write(&bomb, [&plain[..33], &text, &plain[33..]].concat())?;
-    let job = edge.client().run(&thumbnail(&origin.file(&bomb)?), PATIENCE).await?;
+    let bomb = origin.serve("bomb.png", Served::Well([&plain[..33], &text, &plain[33..]].concat().into()));
+    let job = edge.client().run(&thumbnail(&bomb), PATIENCE).await?;
     assert_eq!(job["state"], "completed", "{job}");
     let peak = job["usage"]["peakMemoryBytes"].as_u64().unwrap_or(u64::MAX);
     assert!(peak < 500 << 20, "{job}");
@@ -120,11 +127,12 @@ async fn a_hardware_encoder_that_does_not_open_leaves_its_work_to_software_and_a
 }
 
 /// Encodes a file on a node with these flags, sees it fail as the contract says, and answers the message.
-async fn ended_by(edge: &Edge, flags: &[&str], file: &Path) -> Result<String> {
+async fn ended_by(edge: &Edge, flags: &[&str], input: Served) -> Result<String> {
     let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
     let _node = Node::start(edge, NodeOptions { flags, ..NodeOptions::default() }).await?;
     let origin = Origin::start().await?;
-    let job = edge.client().run(&job(&origin.file(file)?, "webm", &json!({"name": "compress"})), PATIENCE).await?;
+    let url = origin.serve("input.mkv", input);
+    let job = edge.client().run(&job(&url, "webm", &json!({"name": "compress"})), PATIENCE).await?;
     assert_eq!((&job["state"], &job["error"]["code"]), (&json!("failed"), &json!("ENGINE_INVOCATION_ERROR")), "{job}");
     assert_eq!(job["attempts"].as_array().map(Vec::len), Some(2), "tried once more: {job}");
     Ok(job["error"]["message"].as_str().unwrap_or_default().to_owned())
