@@ -16,7 +16,7 @@ use xora_shared::{
     failure::{FailureKind, Stage},
     job::{
         lease::Hold,
-        weight::{Weight, reads_through, reads_whole},
+        weight::{Weight, always_reads_through, reads_through, reads_whole},
     },
     media::Format,
     protocol::{Complete, Fail, InputAt, Lease, NodeResult, NodeTimings, Release, Usage},
@@ -35,7 +35,7 @@ use crate::{
     output::{LAST, Output, Sizes, Stored, Ways},
     process::{Ended, JobProcess, Launcher},
     share::Share,
-    source::{HEAD, Origin, Room, Source, SourceFault},
+    source::{AHEAD, HEAD, Origin, Room, Source, SourceFault},
     stage::Staging,
     stop::{Phase, Stop},
     tried::{Found, Tried},
@@ -303,7 +303,8 @@ impl Attempt<'_> {
 
     async fn open(&self, input: &InputAt) -> Result<Source, Cause> {
         let origin = self.origin(input).map_err(Cause::Source)?;
-        let source = Source::open(origin, &self.node.room, self.node.config.max_input_bytes, HEAD).await;
+        let head = if always_reads_through(&self.lease.wanted) { AHEAD } else { HEAD };
+        let source = Source::open(origin, &self.node.room, self.node.config.max_input_bytes, head).await;
         let is_gone = |fault: &SourceFault| input.ours && *fault == SourceFault::Status(404);
         source.map_err(|fault| if is_gone(&fault) { gone() } else { Cause::Source(fault) })
     }
@@ -420,6 +421,8 @@ impl Attempt<'_> {
         let stored = Source::open(origin, &self.node.room, u64::MAX, head).await.map_err(Cause::Unreadable)?;
         if edges {
             stored.expect_end(LAST as u64);
+        } else {
+            stored.read_through();
         }
         if stored.size().is_some_and(|size| size != bytes) {
             return Err(Cause::Problems(vec!["storage has another number of bytes than was sent".into()]));

@@ -24,6 +24,7 @@ use tokio::time::sleep;
 
 pub use fault::{SourceFault, Trouble};
 pub use origin::Origin;
+pub use reader::AHEAD;
 pub use spool::Room;
 
 use origin::{Answer, Extent};

@@ -30,7 +30,7 @@ const PIECE: usize = 64 << 10;
 /// How many bytes must be read in one direction before anything is fetched ahead: an index is not yet a direction.
 const AHEAD_AFTER: u64 = 1 << 20;
 /// Bytes fetched ahead as soon as reading goes on, where it is known that it will go on to the end.
-const AHEAD_OF_ALL: u64 = 4 << 20;
+pub const AHEAD: u64 = 4 << 20;
 /// Most bytes fetched ahead.
 const AHEAD_MOST: u64 = 8 << 20;
 /// Skips within one direction: a demuxer leaves streams out. Far away, as many bytes come in the time of one round
@@ -205,7 +205,7 @@ impl State {
         if self.cursors.len() > CURSORS {
             self.cursors.remove(0);
         }
-        let least = if self.through && known.is_some() { AHEAD_OF_ALL } else { 0 };
+        let least = if self.through && known.is_some() { AHEAD } else { 0 };
         if run > AHEAD_AFTER { run.clamp(least, AHEAD_MOST) } else { least }
     }
 

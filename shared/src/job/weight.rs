@@ -68,6 +68,13 @@ pub fn reads_through(wanted: &Wanted, kind: StrategyKind) -> bool {
     reads_whole(wanted, kind) || matches!(&wanted.recipe, Recipe::ExtractAudio(extract) if extract.cut.is_whole())
 }
 
+/// Whether any plan does so for this request: nothing is lost by fetching ahead before there is one. Several inputs would
+/// be fetched long before they are read.
+pub fn always_reads_through(wanted: &Wanted) -> bool {
+    let may_not = matches!(wanted.recipe, Recipe::WebReady(WebReady { encode: None }) | Recipe::Concat);
+    !may_not && reads_through(wanted, StrategyKind::Encode)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,6 +120,9 @@ mod tests {
         let sound = |cut| Recipe::ExtractAudio(ExtractAudio { cut });
         assert!(through(sound(Cut::default()), StrategyKind::Copy) && !through(sound(cut), StrategyKind::Copy));
         assert!(!whole(sound(Cut::default()), StrategyKind::Copy));
+        let always = |recipe| always_reads_through(&Wanted { recipe, format: Format::Mp4 });
+        assert!(always(Recipe::Transcode) && always(sound(Cut::default())) && !always(sound(cut)));
+        assert!(!always(web_ready()) && !always(Recipe::Concat));
     }
 
     #[test]

@@ -72,7 +72,7 @@ async fn an_origin_that_drops_every_connection_is_taken_up_where_it_did() -> Res
 async fn a_file_that_changes_while_it_is_read_fails_with_that_reason() -> Result<()> {
     let client = edge().await?.client();
     let origin = Origin::start().await?;
-    let url = origin.serve("changing.mp4", Served::Changing(bytes(&sample("surround.mp4")?)?));
+    let url = origin.serve("changing.mp4", Served::Changing(bytes(&sample("trailer.mp4")?)?));
     let done = client.run(&compress(&url), PATIENCE).await?;
     assert_eq!((&done["state"], &done["error"]["code"]), (&json!("failed"), &json!("INPUT_UNREACHABLE")), "{done}");
     assert!(done["error"]["message"].to_string().contains("changed while it was read"), "{done}");
