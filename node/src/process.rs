@@ -363,8 +363,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn address_space_is_what_the_node_allows_of_memory_and_not_less_than_libraries_need() {
-        for (memory, space) in [(6 << 30, 6_u64 << 30), (1 << 30, 4 << 30)] {
+    async fn address_space_is_more_than_the_memory_that_is_allowed_and_than_libraries_need() {
+        for (memory, space) in [(6 << 30, 8_u64 << 30), (1 << 30, 4 << 30)] {
             let (_process, _stream, pid) = waiting(&with_memory(memory)).await;
             let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("a process");
             let line = limits.lines().find(|line| line.starts_with("Max address space")).expect("a limit");

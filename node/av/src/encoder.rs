@@ -110,13 +110,13 @@ impl Encoder {
     pub fn send(&mut self, frame: Option<&Frame>) -> Result<Poll> {
         let frame = frame.map_or(ptr::null(), Frame::as_ptr);
         // SAFETY: open; the encoder takes its own reference to the frame.
-        poll(unsafe { ffi::avcodec_send_frame(self.0, frame) }, "encode")
+        poll(unsafe { ffi::avcodec_send_frame(self.0, frame) }, "encode").map_err(Error::of_encoder)
     }
 
     /// Takes the next packet.
     pub fn receive(&mut self, packet: &mut Packet) -> Result<Poll> {
         // SAFETY: open; the packet is released and overwritten.
-        poll(unsafe { ffi::avcodec_receive_packet(self.0, packet.as_mut_ptr()) }, "encode")
+        poll(unsafe { ffi::avcodec_receive_packet(self.0, packet.as_mut_ptr()) }, "encode").map_err(Error::of_encoder)
     }
 
     /// The codec's header, where it is kept apart from the packets.
@@ -159,7 +159,7 @@ impl Encoder {
             }
             ffi::avcodec_open2(self.0, codec, options.as_mut())
         };
-        check(code, "open encoder")?;
+        check(code, "open encoder").map_err(Error::of_encoder)?;
         options.all_taken("open encoder")?;
         Ok(self)
     }

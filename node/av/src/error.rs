@@ -70,6 +70,12 @@ impl Error {
         Self { kind, code, doing }
     }
 
+    /// As an encoder says it: of a picture that they opened for, x264 and others fail with no other reason than memory,
+    /// and then say only that they failed.
+    pub(crate) fn of_encoder(self) -> Self {
+        if self.code == ffi::AVERROR_EXTERNAL { Self { kind: ErrorKind::Memory, ..self } } else { self }
+    }
+
     pub(crate) fn memory(doing: &'static str) -> Self {
         Self { kind: ErrorKind::Memory, code: ffi::AVERROR(libc_enomem()), doing }
     }
@@ -109,3 +115,15 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_encoder_that_fails_without_a_reason_is_out_of_memory() {
+        let kind = |code| Error::from_code(code, "encode").of_encoder().kind;
+        assert_eq!(kind(ffi::AVERROR_EXTERNAL), ErrorKind::Memory);
+        assert_eq!(kind(ffi::AVERROR_INVALIDDATA), ErrorKind::InvalidData);
+    }
+}

@@ -14,6 +14,9 @@ use seccompiler::{
 /// Address space at the least, in bytes, as not all of it becomes memory: 720p takes 0.7 GB, 2160p with frame threads
 /// about 3.
 const ADDRESS_SPACE: u64 = 4 << 30;
+/// Address space beyond the memory that is allowed, in bytes: of 8K, one GiB is claimed and not used. So the supervisor
+/// sees when memory is over its limit, before libraries fail for want of it without saying so.
+const BEYOND: u64 = 2 << 30;
 /// Open files: the socket, the standard ones, and a few that libraries open while they load.
 const FILES: u64 = 32;
 
@@ -65,7 +68,7 @@ pub struct Lock {
 impl Lock {
     /// Compiles the filters, for processes that may have this much memory, in bytes.
     pub fn prepare(level: Level, memory: u64) -> Self {
-        let space = memory.max(ADDRESS_SPACE);
+        let space = memory.saturating_add(BEYOND).max(ADDRESS_SPACE);
         Self { level, space, filters: filters().ok().filter(|_| level == Level::Strict) }
     }
 
