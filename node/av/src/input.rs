@@ -39,8 +39,18 @@ const PROBE_TIME: &str = "10000000";
 impl Input {
     /// Finds out what `source` is and opens it.
     pub fn open(source: Box<dyn ReadAt>, limits: OpenLimits) -> Result<Self> {
+        Self::open_as(source, limits, 0)
+    }
+
+    /// The same for an MP4 in fragments, each of which is only looked at when reading comes to it, so that nothing is
+    /// known of the length, nor can be sought.
+    pub fn open_forward(source: Box<dyn ReadAt>, limits: OpenLimits) -> Result<Self> {
+        Self::open_as(source, limits, ffi::AVFMT_FLAG_IGNIDX)
+    }
+
+    fn open_as(source: Box<dyn ReadAt>, limits: OpenLimits, flags: i32) -> Result<Self> {
         let io = Reader::reading(source)?;
-        let context = match open_context(&io, limits) {
+        let context = match open_context(&io, limits, flags) {
             Err(_) if io.failed() => return Err(Error::new(ErrorKind::Source, "open input")),
             opened => opened?,
         };
@@ -299,7 +309,7 @@ impl Drop for Input {
     }
 }
 
-fn open_context(io: &Reader, limits: OpenLimits) -> Result<*mut ffi::AVFormatContext> {
+fn open_context(io: &Reader, limits: OpenLimits, flags: i32) -> Result<*mut ffi::AVFormatContext> {
     let streams = limits.streams.to_string();
     let mut options = Options::new([
         ("format_whitelist", DEMUXERS),
@@ -319,6 +329,7 @@ fn open_context(io: &Reader, limits: OpenLimits) -> Result<*mut ffi::AVFormatCon
             return Err(Error::memory("allocate input"));
         }
         (*context).pb = io.context();
+        (*context).flags |= flags;
         (*context).io_open = Some(refuse);
         let code = ffi::avformat_open_input(&raw mut context, ptr::null(), ptr::null(), options.as_mut());
         check(code, "open input")?;

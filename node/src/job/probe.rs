@@ -41,12 +41,13 @@ pub struct Probe {
 /// Streams that libav may create before it gives up; the limit itself is checked afterwards, with a clear error.
 const MOST_STREAMS: u32 = 1000;
 
-/// Opens an input and checks it against the limits, before anything but its first pictures is decoded.
+/// Opens an input to read it from its start, and checks it against the limits, before anything but its first pictures is
+/// decoded.
 pub fn open(link: &Link, index: u32, source: &Source, limits: &Limits) -> Done<(Input, Probe)> {
     open_for(link, (index, source), limits, None)
 }
 
-/// The same for the first input, of which nothing else has to be read than what the recipe needs.
+/// The same for the first input, to read what the recipe needs of it.
 pub fn open_part(link: &Link, source: &Source, limits: &Limits, recipe: &Recipe) -> Done<(Input, Probe)> {
     open_for(link, (0, source), limits, Part::of(recipe).as_ref())
 }
@@ -70,14 +71,15 @@ fn open_for(
         check_size(size, limits)?;
     }
     let is_whole = is_whole(&mut remote, appearance).map_err(unreadable)?;
+    let again = || RemoteInput::new(link.clone(), index, source.size);
+    let open = |source| open_as(Input::open, source, appearance, limits);
     let sparse = match (part, appearance) {
-        (Some(part), Look::Mp4(Mp4 { is_fragmented: true, .. })) => {
-            let again = || RemoteInput::new(link.clone(), index, source.size);
-            open_fragments(again, part, |source| open_as(source, appearance, limits))?
-        }
+        (Some(part), Look::Mp4(Mp4 { is_fragmented: true, .. })) => open_fragments(again, part, open)?,
+        (None, Look::Mp4(Mp4 { is_fragmented: true, .. })) => open_ends(again(), open)?,
         _ => None,
     };
-    let input = sparse.map_or_else(|| open_as(Box::new(remote), appearance, limits), Ok)?;
+    let goes_forward = sparse.is_some() && part.is_none();
+    let input = sparse.map_or_else(|| open(Box::new(remote)), Ok)?;
     let probe = Probe {
         size: input.size(),
         container: input.format(),
@@ -92,6 +94,9 @@ fn open_for(
     check_limits(&probe, limits)?;
     check_index(&input, limits)?;
     check_whole(&input, appearance)?;
+    if goes_forward {
+        return Ok((open_as(Input::open_forward, Box::new(again()), appearance, limits)?, probe));
+    }
     Ok((input, probe))
 }
 
@@ -164,6 +169,13 @@ fn open_fragments(
     Ok(None)
 }
 
+/// Opens an input with its first and its last fragments alone, which tell how long it is; none where that cannot be.
+fn open_ends(mut source: RemoteInput, open: impl Fn(Box<dyn ReadAt>) -> Done<Input>) -> Done<Option<Input>> {
+    let around = fragments::around(&mut source, &(0..0), 0).map_err(|_| Fault::Job(JobFailure::Unreadable))?;
+    let sparse = around.map(|around| Box::new(Sparse::new(source, around.holes)));
+    Ok(sparse.and_then(|sparse| open(sparse).ok()))
+}
+
 impl Probe {
     /// What a caller should know of the pictures that are used.
     pub fn warning_of(&self, stream: usize) -> Option<String> {
@@ -200,9 +212,11 @@ fn length_us(input: &Input) -> Option<u64> {
     input.duration_us().map(|length| before.filter(|before| *before < length).map_or(length, |before| length - before))
 }
 
-fn open_as(source: Box<dyn ReadAt>, appearance: Look, limits: &Limits) -> Done<Input> {
+type Open = fn(Box<dyn ReadAt>, OpenLimits) -> xora_av::Result<Input>;
+
+fn open_as(open: Open, source: Box<dyn ReadAt>, appearance: Look, limits: &Limits) -> Done<Input> {
     let open_limits = OpenLimits { streams: MOST_STREAMS.max(limits.streams), pixels: limits.pixels };
-    Input::open(source, open_limits).map_err(|error| match error.kind {
+    open(source, open_limits).map_err(|error| match error.kind {
         xora_av::ErrorKind::Source => Fault::Av(error),
         xora_av::ErrorKind::Memory => Fault::too_large(
             format!("the input cannot be opened with at most {} streams and the memory of a job", limits.streams),
