@@ -5,7 +5,7 @@ use std::{fs, iter::repeat_n};
 use xora_shared::{failure::FailureKind, media::Format};
 
 use crate::{
-    ipc::Limits,
+    ipc::{Limits, Up},
     job::media_test::{LIMITS, compress, make, refused, synth, thumbnail},
 };
 
@@ -34,9 +34,23 @@ fn an_animation_on_a_canvas_beyond_the_limit_is_refused() {
 fn an_animation_of_very_many_tiny_pictures_ends_at_their_limit() {
     let bomb = gif(320, 240, 5_000);
     let limits = Limits { pictures: 1_000, ..LIMITS };
-    let (kind, message) = refused(&bomb, compress(Format::Mp4), limits);
-    assert_eq!(kind, FailureKind::InputTooLarge, "{message}");
-    assert!(message.contains("1000 pictures"), "{message}");
+    for wanted in [compress(Format::Mp4), thumbnail(400_000_000)] {
+        let (kind, message) = refused(&bomb, wanted, limits.clone());
+        assert_eq!(kind, FailureKind::InputTooLarge, "{message}");
+        assert!(message.contains("1000 pictures"), "{message}");
+    }
+}
+
+#[test]
+fn a_thumbnail_behind_very_many_pictures_tells_how_far_it_is() {
+    let file = synth("canvas.gif", "-f lavfi -i color=red:s=16x16:d=0.1 -frames:v 1").with_file_name("canvas-600.gif");
+    fs::write(&file, gif(2_000, 2_000, 600)).expect("written");
+    let told = make(&file, thumbnail(50_000_000)).told.messages;
+    let done = told
+        .iter()
+        .filter_map(|up| if let Up::Progress { done_us, total_us } = up { Some((*done_us, *total_us)) } else { None });
+    let done: Vec<_> = done.collect();
+    assert!(done.len() > 1 && done.is_sorted() && done.iter().all(|(_, total)| *total >= 50_000_000), "{done:?}");
 }
 
 #[test]

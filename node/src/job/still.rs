@@ -19,6 +19,7 @@ use crate::{
         link::Link,
         plan::Still,
         probe::{self, Probe},
+        progress::Progress,
         shape::{Picture, chain},
     },
 };
@@ -45,8 +46,10 @@ pub fn make(
         decode_cover(input, &mut decoder, still.stream)?
     } else {
         want_only(input, still.stream);
-        let found = find(input, &mut decoder, stream, still.seek_us)?;
-        found.map_or_else(|| find_from_start(link, source, stream, still.seek_us, limits), Ok)?
+        // Decoding on the way to the picture is work, too.
+        let mut way = OnTheWay { progress: Progress::new(link.clone(), still.seek_us), pictures: limits.pictures };
+        let found = find(input, &mut decoder, stream, still.seek_us, &mut way)?;
+        found.map_or_else(|| find_from_start(link, source, stream, still.seek_us, (limits, &mut way)), Ok)?
     };
     let mut picture = fit(&mut frame, &decoder, &still.picture, limits)?;
     let bytes = encode(&mut picture, still)?;
@@ -88,7 +91,13 @@ fn target(stream: &Stream, seek_us: u64) -> i64 {
 
 /// The picture that is shown at `seek_us`: the last one that begins at or before it; none where seeking finds nothing
 /// that early.
-fn find(input: &mut Input, decoder: &mut Decoder, stream: &Stream, seek_us: u64) -> Done<Option<Frame>> {
+fn find(
+    input: &mut Input,
+    decoder: &mut Decoder,
+    stream: &Stream,
+    seek_us: u64,
+    on_the_way: &mut OnTheWay,
+) -> Done<Option<Frame>> {
     let (start, target) = (stream.start.unwrap_or(0), target(stream, seek_us));
     for back_us in [0, STEP_BACK_US, i64::MAX] {
         let from = target.saturating_sub(rescale(back_us, MICROSECONDS, stream.time_base)).max(start);
@@ -101,7 +110,7 @@ fn find(input: &mut Input, decoder: &mut Decoder, stream: &Stream, seek_us: u64)
                 input.expect(range);
             }
             decoder.reset();
-            let found = scan(input, decoder, stream, target, (way, target > start))?;
+            let found = scan(input, decoder, stream, target, (way, target > start), on_the_way)?;
             if found.is_astray() {
                 continue;
             }
@@ -119,13 +128,25 @@ fn find(input: &mut Input, decoder: &mut Decoder, stream: &Stream, seek_us: u64)
 
 /// As [`find`], for files in which seeking finds nothing: a clock that starts again in mid-file leads it astray, and
 /// some know no places to seek to.
-fn find_from_start(link: &Link, source: &Source, stream: &Stream, seek_us: u64, limits: &Limits) -> Done<Frame> {
+fn find_from_start(
+    link: &Link,
+    source: &Source,
+    stream: &Stream,
+    seek_us: u64,
+    (limits, on_the_way): (&Limits, &mut OnTheWay),
+) -> Done<Frame> {
     let (mut input, _) = probe::open(link, 0, source, limits)?;
     want_only(&mut input, stream.index);
     let mut decoder = Decoder::open(&input, stream.index, 1, limits.pixels)?;
     let Scan { shown, later, .. } =
-        scan(&mut input, &mut decoder, stream, target(stream, seek_us), (Way::Whole, false))?;
+        scan(&mut input, &mut decoder, stream, target(stream, seek_us), (Way::Whole, false), on_the_way)?;
     shown.or(later).ok_or_else(|| Fault::transcode("no picture of the input could be decoded"))
+}
+
+/// Who hears of what is decoded on the way to a picture, and how many pictures that may be.
+struct OnTheWay {
+    progress: Progress,
+    pictures: u64,
 }
 
 /// What is decoded on the way to a picture.
@@ -163,13 +184,14 @@ fn scan(
     stream: &Stream,
     target: i64,
     (way, mut waits_for_key): (Way, bool),
+    OnTheWay { progress, pictures }: &mut OnTheWay,
 ) -> Done<Scan> {
     let usual = rescale(1, Rational(stream.frame_rate.1, stream.frame_rate.0), stream.time_base).max(1);
     // Where the next picture begins if it does not say.
     let mut next = stream.start.unwrap_or(0);
     let near = target.saturating_sub(usual.saturating_mul(NEAR));
     let mut found = Scan { shown: None, later: None, left_out: None };
-    let mut damage = Damage::default();
+    let mut damage = Damage::within(*pictures);
     let mut packet = Packet::new()?;
     loop {
         let more = loop {
@@ -198,6 +220,7 @@ fn scan(
             }
             Ok(())
         })?;
+        progress.reach(rescale(next.saturating_sub(stream.start.unwrap_or(0)), stream.time_base, MICROSECONDS))?;
         if !more || found.later.is_some() {
             return Ok(found);
         }
