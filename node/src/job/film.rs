@@ -25,7 +25,7 @@ use crate::{
         plan::{AudioEncode, Film, Track, VideoEncode, Way, has_times, hides_start},
         probe::Probe,
         progress::Progress,
-        still::STEP_BACK_US,
+        still::{STEP_BACK_US, least_back_us},
         streams::pick_video,
         timeline::Timeline,
         video::{Setup, VideoFacts, VideoPath},
@@ -330,7 +330,7 @@ fn seems_behind(film: &Film, probe: &Probe) -> bool {
 /// Goes to where decoding can begin at or before the start of the wanted part. Where containers do not know such
 /// places, they are looked for further and further back.
 fn seek_before(input: &mut Input, film: &Film, probe: &Probe) -> Done<()> {
-    const BACK_US: [i64; 3] = [0, STEP_BACK_US, 60_000_000];
+    const FURTHEST_BACK_US: i64 = 60_000_000;
     let Some(stream) = film.video.as_ref().map(|track| track.stream).or(film.audio.as_ref().map(|track| track.stream))
     else {
         return Ok(());
@@ -349,7 +349,7 @@ fn seek_before(input: &mut Input, film: &Film, probe: &Probe) -> Done<()> {
     let notes_pictures = matches!(input.format().as_str(), "matroska,webm" | "flv");
     let pictures = pick_video(&probe.streams).filter(|_| notes_pictures);
     let guide = pictures.map_or(stream, |pictures| pictures.index);
-    for back_us in BACK_US {
+    for back_us in [least_back_us(input), STEP_BACK_US, FURTHEST_BACK_US] {
         let place = rescale(film.start_us.saturating_sub(back_us), MICROSECONDS, probe.streams[guide].time_base);
         let begins = input.seek(guide, place).is_ok() && begins_before(input, &probe.streams[stream], target)?;
         // Looking has moved on.
@@ -379,6 +379,10 @@ fn begins_before(input: &mut Input, stream: &Stream, time: i64) -> Done<bool> {
             Ok(true) if packet.stream() == stream.index && packet.is_key() => {
                 let decoded = packet.dts().map(|dts| dts.saturating_add(picture * REORDERED));
                 return Ok(packet.pts().or(decoded).is_some_and(|shown| shown <= time));
+            }
+            // Nothing that follows is shown before it is decoded.
+            Ok(true) if packet.stream() == stream.index && packet.dts().is_some_and(|dts| dts > time) => {
+                return Ok(false);
             }
             Ok(true) => {}
             Err(error) if error.kind == ErrorKind::InvalidData => {}

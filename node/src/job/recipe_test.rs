@@ -1,6 +1,9 @@
 //! Whole recipes on synthesised files, judged by decoding the results with the `ffmpeg` command.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use xora_shared::{
     media::{Cut, ExtractAudio, Format, Gop, Proxy, RateControl, Recipe, Resize, Scale, Trim, WebEncode, WebReady},
@@ -10,7 +13,8 @@ use xora_shared::{
 use super::{
     copy_test::{decoded, sound_after_pictures},
     media_test::{
-        Made, PICTURES, SOUND, X264, entry, film, make, passes_through, picture_times, problems_of, synth, tool, wanted,
+        Made, PICTURES, SOUND, X264, entry, film, make, passes_through, picture_times, problems_of, synth, thumbnail,
+        tool, wanted,
     },
 };
 
@@ -258,6 +262,18 @@ fn sound_alone_is_trimmed_to_the_sample() {
         // Bare AAC cannot say that its first samples only prime the decoder, and times of MP3 begin behind them.
         let expected = if matches!(format, Format::Aac | Format::Mp3) { 522 } else { 500 };
         assert!((found[0] - expected).abs() <= 3, "{format:?}: {found:?}");
+    }
+}
+
+#[test]
+fn a_picture_of_a_stream_without_an_index_takes_little_of_what_is_around_it() {
+    let film = synth("long.mp4", &format!("-f lavfi -i testsrc2=s=320x240:r=25:d=100 {X264} -g 50 -bf 2"));
+    for name in ["long.ts", "long.m2ts"] {
+        let stream = synth(name, &format!("-i {} -c copy", film.display()));
+        let (made, expected) = (make(&stream, thumbnail(63_300_000)), make(&film, thumbnail(63_300_000)));
+        assert_eq!(decoded(&made.file, "0:v"), decoded(&expected.file, "0:v"), "{name}");
+        let (read, size) = (made.told.bytes_read, fs::metadata(&stream).expect("stream").len());
+        assert!(read < size / 4, "{name}: {read} of {size} bytes");
     }
 }
 

@@ -99,7 +99,7 @@ fn find(
     on_the_way: &mut OnTheWay,
 ) -> Done<Option<Frame>> {
     let (start, target) = (stream.start.unwrap_or(0), target(stream, seek_us));
-    for back_us in [0, STEP_BACK_US, i64::MAX] {
+    for back_us in [least_back_us(input), STEP_BACK_US, i64::MAX] {
         let from = target.saturating_sub(rescale(back_us, MICROSECONDS, stream.time_base)).max(start);
         for way in [Way::Short, Way::Whole] {
             // Past the end some containers refuse to seek; the next try begins earlier.
@@ -124,6 +124,12 @@ fn find(
         }
     }
     Ok(None)
+}
+
+/// How far before a time to go at first, in microseconds: to find one in streams without an index is to find any packet,
+/// and the last one where decoding can begin is some before it.
+pub fn least_back_us(input: &Input) -> i64 {
+    if input.format().starts_with("mpeg") { 2_000_000 } else { 0 }
 }
 
 /// As [`find`], for files in which seeking finds nothing: a clock that starts again in mid-file leads it astray, and
@@ -205,6 +211,10 @@ fn scan(
         damage.packet();
         waits_for_key &= !packet.is_key();
         if more && waits_for_key {
+            // Nothing that follows is shown before it is decoded.
+            if packet.dts().is_some_and(|dts| dts > target) {
+                return Ok(found);
+            }
             continue;
         }
         let far = packet.pts().filter(|pts| way == Way::Short && *pts < near);
