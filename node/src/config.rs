@@ -48,7 +48,8 @@ pub struct RawConfig {
     /// Where `GET /healthz` listens. Port 0 takes a free one.
     #[arg(long, env = "XORA_NODE_LISTEN", default_value = "127.0.0.1:9401", global = true)]
     listen: SocketAddr,
-    /// Tasks at a time, those that encode pictures among them. Default: half the cores, at least 2, beside the encodes.
+    /// Tasks at a time, those that encode pictures among them. Default: beside the encodes one for every core, at least 4,
+    /// because cheap work mostly waits for the network.
     #[arg(long, env = "XORA_NODE_SLOTS", global = true)]
     slots: Option<u32>,
     /// Tasks at a time that encode moving pictures. Default: one for every 8 cores, at least 1.
@@ -233,7 +234,7 @@ impl Config {
         }
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let encodes = encodes.map_or((cores / CORES_PER_ENCODE).max(1), |encodes| encodes as usize);
-        let slots = slots.map_or(encodes + (cores / 2).max(2), |slots| slots as usize);
+        let slots = slots.map_or(encodes + cores.max(4), |slots| slots as usize);
         let threads = threads.map_or(cores.div_ceil(encodes.max(1)), |threads| threads as usize);
         if let Some(name) = hardware.iter().find(|name| !is_hardware(name)) {
             return Err(BadConfig::Hardware(name.clone()));
