@@ -22,6 +22,10 @@ const STEPS: usize = 24;
 const NEAR: u64 = 64 << 10;
 /// How much less than in front of the part is kept behind it: there, no picture has to be found to begin at.
 const AROUND_END: i64 = 20;
+/// How many bytes come in the time of one round trip, on a fast line.
+const ROUND_TRIP: u64 = 512 << 10;
+/// About how often a place is guessed, in the midst of a fragment: half of it is read to come to the next one.
+const GUESSES: u64 = 8;
 /// The most bytes that are looked at together.
 const MOST_AT_ONCE: u64 = 512 << 10;
 /// Bytes that every fragment begins with.
@@ -137,7 +141,7 @@ impl<'a> Film<'a> {
         Ok(Some(Self { source, size, begin, step: NEAR, scales }))
     }
 
-    /// The first fragment, and the one before which all are kept, with the tracks of those.
+    /// The first fragment, and the one before which all are kept, with the tracks of those; none where there are few.
     fn first(&mut self) -> io::Result<Option<(Fragment, Fragment)>> {
         let Some(first) = self.next(self.begin)? else { return Ok(None) };
         let (mut tracks, mut fragment) = (Vec::new(), first.clone());
@@ -147,7 +151,12 @@ impl<'a> Film<'a> {
             let Some(next) = self.next(behind)? else { return Ok(None) };
             fragment = next;
             if count >= FIRST && behind - first.start >= FIRST_BYTES {
-                self.step = ((behind - first.start) / count as u64).clamp(NEAR, MOST_AT_ONCE);
+                let each = ((behind - first.start) / count as u64).max(1);
+                // They are so long that going through all of them takes less.
+                if GUESSES * each / 2 > self.size / each * ROUND_TRIP {
+                    return Ok(None);
+                }
+                self.step = each.clamp(NEAR, MOST_AT_ONCE);
                 break;
             }
         }
@@ -273,4 +282,83 @@ impl<'a> Film<'a> {
 /// Whether these bytes are those that every fragment begins with, but for its length.
 fn is_fragment(bytes: &[u8]) -> bool {
     matches!(bytes, [_, _, _, _, b'm', b'o', b'o', b'f', 0, 0, 0, 16, b'm', b'f', b'h', b'd'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A film of boxes, whose media is zeros.
+    struct Boxes {
+        heads: Vec<(u64, Vec<u8>)>,
+        size: u64,
+        read: u64,
+    }
+
+    impl Boxes {
+        /// So many fragments of so many bytes each, a second long.
+        fn of(count: u32, each: u32) -> Self {
+            let track = boxed(*b"trak", &[boxed(*b"tkhd", &[vec![0; 12], word(1)]), boxed(*b"mdia", &[clock()])]);
+            let head = boxed(*b"moov", &[track]);
+            let begin = head.len() as u64;
+            let fragments = (0..count).map(|number| {
+                let time = boxed(*b"tfdt", &[word(0), word(number)]);
+                let part = boxed(*b"traf", &[boxed(*b"tfhd", &[word(0), word(1)]), time]);
+                let index = boxed(*b"moof", &[boxed(*b"mfhd", &[word(0), word(number)]), part]);
+                let media = each - u32::try_from(index.len()).expect("short");
+                let at = begin + u64::from(number) * u64::from(each);
+                (at, [index, word(media), b"mdat".to_vec()].concat())
+            });
+            let heads = [(0, head)].into_iter().chain(fragments).collect();
+            Self { heads, size: begin + u64::from(count) * u64::from(each), read: 0 }
+        }
+    }
+
+    fn word(number: u32) -> Vec<u8> {
+        number.to_be_bytes().to_vec()
+    }
+
+    /// One tick for each second.
+    fn clock() -> Vec<u8> {
+        boxed(*b"mdhd", &[vec![0; 12], word(1)])
+    }
+
+    fn boxed(kind: [u8; 4], body: &[Vec<u8>]) -> Vec<u8> {
+        let body = body.concat();
+        [word(u32::try_from(body.len() + 8).expect("short")), kind.to_vec(), body].concat()
+    }
+
+    impl ReadAt for Boxes {
+        fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+            let length = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX).min(buffer.len());
+            let buffer = &mut buffer[..length];
+            buffer.fill(0);
+            for (start, head) in &self.heads {
+                for (at, byte) in (*start..).zip(head).filter(|(at, _)| *at >= offset) {
+                    match usize::try_from(at - offset).ok().and_then(|at| buffer.get_mut(at)) {
+                        Some(place) => *place = *byte,
+                        None => break,
+                    }
+                }
+            }
+            self.read += length as u64;
+            Ok(length)
+        }
+
+        fn size(&self) -> Option<u64> {
+            Some(self.size)
+        }
+    }
+
+    #[test]
+    fn many_fragments_are_left_out_and_few_long_ones_are_not_looked_for() {
+        for (count, each, is_searched) in [(600, 1 << 20, true), (20, 100 << 20, false)] {
+            let mut film = Boxes::of(count, each);
+            let part = i64::from(count) * 600_000..i64::from(count) * 600_000;
+            let around = around(&mut film, &part, 2_000_000).expect("read");
+            let left_out: u64 = around.iter().flat_map(|around| &around.holes).map(|hole| hole.end - hole.start).sum();
+            assert_eq!(left_out > film.size / 2, is_searched, "{count}: {left_out} of {}", film.size);
+            assert!(film.read < 16 << 20, "{count}: {} of {}", film.read, film.size);
+        }
+    }
 }
