@@ -43,14 +43,14 @@ fn an_animation_of_very_many_tiny_pictures_ends_at_their_limit() {
 
 #[test]
 fn a_thumbnail_behind_very_many_pictures_tells_how_far_it_is() {
-    let file = synth("canvas.gif", "-f lavfi -i color=red:s=16x16:d=0.1 -frames:v 1").with_file_name("canvas-600.gif");
-    fs::write(&file, gif(2_000, 2_000, 600)).expect("written");
-    let told = make(&file, thumbnail(50_000_000)).told.messages;
+    let file = synth("canvas.gif", "-f lavfi -i color=red:s=16x16:d=0.1 -frames:v 1").with_file_name("canvas-1200.gif");
+    fs::write(&file, gif(2_000, 2_000, 1_200)).expect("written");
+    let told = make(&file, thumbnail(110_000_000)).told.messages;
     let done = told
         .iter()
         .filter_map(|up| if let Up::Progress { done_us, total_us } = up { Some((*done_us, *total_us)) } else { None });
     let done: Vec<_> = done.collect();
-    assert!(done.len() > 1 && done.is_sorted() && done.iter().all(|(_, total)| *total >= 50_000_000), "{done:?}");
+    assert!(!done.is_empty() && done.is_sorted() && done.iter().all(|(_, total)| *total >= 110_000_000), "{done:?}");
 }
 
 #[test]
