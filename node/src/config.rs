@@ -48,8 +48,8 @@ pub struct RawConfig {
     /// Where `GET /healthz` listens. Port 0 takes a free one.
     #[arg(long, env = "XORA_NODE_LISTEN", default_value = "127.0.0.1:9401", global = true)]
     listen: SocketAddr,
-    /// Tasks at a time, those that encode pictures among them. Default: beside the encodes one for every core, at least 4,
-    /// because cheap work mostly waits for the network.
+    /// Tasks at a time, those that encode pictures among them. Default: beside the encodes one for every core, at least
+    /// 4, because cheap work mostly waits for the network.
     #[arg(long, env = "XORA_NODE_SLOTS", global = true)]
     slots: Option<u32>,
     /// Tasks at a time that encode moving pictures. Default: one for every 8 cores, at least 1.

@@ -116,7 +116,8 @@ fn a_picture_of_very_many_bytes_is_refused_for_them() {
     assert!(message.contains("the limit is 299892736, by that of pixels (--max-pixels of the node)"), "{message}");
 }
 
-fn boxed(name: [u8; 4], body: &[u8]) -> Vec<u8> {
+/// A box of MP4.
+pub fn boxed(name: [u8; 4], body: &[u8]) -> Vec<u8> {
     [&(length(body) + 8).to_be_bytes()[..], &name, body].concat()
 }
 

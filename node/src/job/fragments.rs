@@ -287,6 +287,7 @@ fn is_fragment(bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::bomb_test::boxed;
 
     /// A film of boxes, whose media is zeros.
     struct Boxes {
@@ -298,13 +299,16 @@ mod tests {
     impl Boxes {
         /// So many fragments of so many bytes each, a second long.
         fn of(count: u32, each: u32) -> Self {
-            let track = boxed(*b"trak", &[boxed(*b"tkhd", &[vec![0; 12], word(1)]), boxed(*b"mdia", &[clock()])]);
-            let head = boxed(*b"moov", &[track]);
+            let track = boxed(
+                *b"trak",
+                &[boxed(*b"tkhd", &[vec![0; 12], word(1)].concat()), boxed(*b"mdia", &clock())].concat(),
+            );
+            let head = boxed(*b"moov", &track);
             let begin = head.len() as u64;
             let fragments = (0..count).map(|number| {
-                let time = boxed(*b"tfdt", &[word(0), word(number)]);
-                let part = boxed(*b"traf", &[boxed(*b"tfhd", &[word(0), word(1)]), time]);
-                let index = boxed(*b"moof", &[boxed(*b"mfhd", &[word(0), word(number)]), part]);
+                let time = boxed(*b"tfdt", &[word(0), word(number)].concat());
+                let part = boxed(*b"traf", &[boxed(*b"tfhd", &[word(0), word(1)].concat()), time].concat());
+                let index = boxed(*b"moof", &[boxed(*b"mfhd", &[word(0), word(number)].concat()), part].concat());
                 let media = each - u32::try_from(index.len()).expect("short");
                 let at = begin + u64::from(number) * u64::from(each);
                 (at, [index, word(media), b"mdat".to_vec()].concat())
@@ -320,12 +324,7 @@ mod tests {
 
     /// One tick for each second.
     fn clock() -> Vec<u8> {
-        boxed(*b"mdhd", &[vec![0; 12], word(1)])
-    }
-
-    fn boxed(kind: [u8; 4], body: &[Vec<u8>]) -> Vec<u8> {
-        let body = body.concat();
-        [word(u32::try_from(body.len() + 8).expect("short")), kind.to_vec(), body].concat()
+        boxed(*b"mdhd", &[vec![0; 12], word(1)].concat())
     }
 
     impl ReadAt for Boxes {

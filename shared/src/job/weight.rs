@@ -68,8 +68,8 @@ pub fn reads_through(wanted: &Wanted, kind: StrategyKind) -> bool {
     reads_whole(wanted, kind) || matches!(&wanted.recipe, Recipe::ExtractAudio(extract) if extract.cut.is_whole())
 }
 
-/// Whether any plan does so for this request: nothing is lost by fetching ahead before there is one. Several inputs would
-/// be fetched long before they are read.
+/// Whether any plan does so for this request: nothing is lost by fetching ahead before there is one. Several inputs
+/// would be fetched long before they are read.
 pub fn always_reads_through(wanted: &Wanted) -> bool {
     let may_not = matches!(wanted.recipe, Recipe::WebReady(WebReady { encode: None }) | Recipe::Concat);
     !may_not && reads_through(wanted, StrategyKind::Encode)
