@@ -6,7 +6,7 @@ use crate::{
     error::{Error, Result, check},
     filter::{AudioShape, PictureShape},
     names::{layout_name, pixel_format_name, sample_format_name},
-    time::{Rational, known, unknown},
+    time::{Rational, bounded, known, unknown},
 };
 
 /// An owned, reference-counted frame.
@@ -119,7 +119,7 @@ impl Frame {
 
     /// How long its packet said it is shown, in the stream's time base; 0 when unknown.
     pub fn duration(&self) -> i64 {
-        self.get().pkt_duration
+        bounded(self.get().pkt_duration)
     }
 
     /// Samples per channel; 0 for pictures.

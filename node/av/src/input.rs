@@ -12,7 +12,7 @@ use crate::{
     packet::Packet,
     stream::{Index, Stream},
     tags::{self, Chapter},
-    time::{Rational, fine, known},
+    time::{Rational, bounded, fine, known},
 };
 
 /// An open container. Reads only through the [`ReadAt`] it was given.
@@ -153,7 +153,7 @@ impl Input {
         // SAFETY: the stream is of this context; the entry is valid until the context is used again.
         let entry =
             unsafe { ffi::avformat_index_get_entry_from_timestamp(stream, time.div_euclid(ticks), flags).as_ref()? };
-        Some((u64::try_from(entry.pos).ok()?, entry.timestamp.saturating_mul(ticks)))
+        Some((u64::try_from(entry.pos).ok()?, bounded(entry.timestamp.saturating_mul(ticks))))
     }
 
     /// Tells the source what will be read next, so that it need not guess.

@@ -4,7 +4,7 @@ use ffmpeg_next::ffi;
 
 use crate::{
     error::{Error, Result},
-    time::{Rational, known, unknown},
+    time::{Rational, bounded, known, unknown},
 };
 
 /// An owned, reference-counted packet. Times are in the time base of the stream or encoder it came from.
@@ -47,7 +47,7 @@ impl Packet {
 
     /// How long it is shown; 0 when unknown.
     pub fn duration(&self) -> i64 {
-        self.get().duration
+        bounded(self.get().duration)
     }
 
     /// Sets how long it is shown; 0 when unknown.

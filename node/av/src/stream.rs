@@ -6,7 +6,7 @@ use crate::{
     frame::Color,
     names::{layout_name, pixel_format_depth, pixel_format_name, text},
     orientation::Orientation,
-    time::{Rational, fine, known},
+    time::{Rational, bounded, fine, known},
 };
 
 /// What a stream carries.
@@ -104,6 +104,7 @@ impl Stream {
         unsafe {
             let parameters = (*stream).codecpar;
             let (time_base, ticks) = fine((*stream).time_base.into());
+            let in_ticks = |time: i64| bounded(time.saturating_mul(ticks));
             let rate = ffi::av_guess_frame_rate(context, stream, std::ptr::null_mut());
             let aspect = ffi::av_guess_sample_aspect_ratio(context, stream, std::ptr::null_mut());
             Self {
@@ -111,10 +112,8 @@ impl Stream {
                 kind: kind((&raw const (*parameters).codec_type).cast::<i32>().read()),
                 codec: text(ffi::avcodec_get_name((*parameters).codec_id)),
                 time_base,
-                start: known((*stream).start_time).map(|start| start.saturating_mul(ticks)),
-                duration: known((*stream).duration)
-                    .filter(|duration| *duration > 0)
-                    .map(|duration| duration.saturating_mul(ticks)),
+                start: known((*stream).start_time).map(in_ticks),
+                duration: known((*stream).duration).filter(|duration| *duration > 0).map(in_ticks),
                 frames: u64::try_from((*stream).nb_frames).unwrap_or(0),
                 bit_rate: u64::try_from((*parameters).bit_rate).unwrap_or(0),
                 is_default: (*stream).disposition & ffi::AV_DISPOSITION_DEFAULT != 0,

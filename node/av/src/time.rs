@@ -6,13 +6,27 @@ use ffmpeg_next::ffi;
 /// The time base of everything we compare across streams: microseconds.
 pub const MICROSECONDS: Rational = Rational(1, 1_000_000);
 
-/// Converts a time between time bases, rounding to the nearest; saturates instead of overflowing.
+/// No time is further from zero than this, in whatever unit: sums and differences of a few never overflow, whatever a
+/// file says. In microseconds it is 36,000 years.
+const FAR: i64 = 1 << 60;
+
+/// Converts a time between time bases, rounding to the nearest. What would be further than any time may be is as far as
+/// that; a time base that is not positive makes zero.
 pub fn rescale(value: i64, from: Rational, to: Rational) -> i64 {
-    if from.1 == 0 || to.0 == 0 {
+    if from.0 <= 0 || from.1 <= 0 || to.0 <= 0 || to.1 <= 0 {
         return 0;
     }
     // SAFETY: a pure function of its arguments; the divisors were checked above.
-    unsafe { ffi::av_rescale_q(value, from.into(), to.into()) }
+    match unsafe { ffi::av_rescale_q(value, from.into(), to.into()) } {
+        // libav's word for what it cannot hold.
+        i64::MIN => value.signum() * FAR,
+        rescaled => bounded(rescaled),
+    }
+}
+
+/// A time or length of a file, no further from zero than any may be.
+pub(crate) fn bounded(time: i64) -> i64 {
+    time.clamp(-FAR, FAR)
 }
 
 /// A time base whose ticks are a tenth of a millisecond at most, and how many of them are one of `coarse`. Some
@@ -30,9 +44,9 @@ pub(crate) fn fine(coarse: Rational) -> (Rational, i64) {
     }
 }
 
-/// libav's "no timestamp" as an `Option`.
+/// libav's "no timestamp" as an `Option`, any other [`bounded`].
 pub(crate) fn known(timestamp: i64) -> Option<i64> {
-    (timestamp != ffi::AV_NOPTS_VALUE).then_some(timestamp)
+    (timestamp != ffi::AV_NOPTS_VALUE).then(|| bounded(timestamp))
 }
 
 /// An `Option` as libav's "no timestamp".
@@ -49,6 +63,15 @@ mod tests {
         assert_eq!(rescale(1, Rational(1, 30), MICROSECONDS), 33_333);
         assert_eq!(rescale(2, Rational(1, 3), Rational(1, 1)), 1);
         assert_eq!(rescale(5, Rational(1, 0), MICROSECONDS), 0);
+    }
+
+    #[test]
+    fn no_time_is_so_far_that_sums_of_it_overflow() {
+        for (value, far) in [(i64::MAX, FAR), (i64::MIN, -FAR), (FAR, FAR), (-FAR, -FAR)] {
+            assert_eq!(rescale(value, Rational(1, 1), MICROSECONDS), far);
+            assert_eq!(rescale(value, MICROSECONDS, MICROSECONDS), far);
+        }
+        assert_eq!((known(i64::MIN), known(i64::MIN + 1), known(i64::MAX)), (None, Some(-FAR), Some(FAR)));
     }
 
     #[test]

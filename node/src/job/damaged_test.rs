@@ -7,17 +7,20 @@ use std::{
 
 use xora_shared::{
     failure::FailureKind,
-    media::{Format, Recipe, Trim},
+    media::{ExtractAudio, Format, Recipe, Trim},
     report::Fate,
 };
 
-use crate::job::{
-    copy_test::{decoded, transcode},
-    media_test::{
-        LIMITS, PICTURES, SOUND, X264, compress, entry, make, make_of_all, picture_times, refused, synth, thumbnail,
-        wanted,
+use crate::{
+    ipc::{JobFailure, Up},
+    job::{
+        copy_test::{decoded, transcode},
+        media_test::{
+            LIMITS, PICTURES, SOUND, X264, compress, entry, make, make_of_all, picture_times, refused, run_all, synth,
+            thumbnail, wanted,
+        },
+        recipe_test::{cut, sound_ms},
     },
-    recipe_test::{cut, sound_ms},
 };
 
 /// A copy of a file, changed.
@@ -166,4 +169,32 @@ fn one_picture_whose_time_is_wrong_costs_no_other() {
     let times = picture_times(&make(&input, compress(Format::Mp4)).file);
     assert_eq!(times.len(), 150);
     assert!(times.windows(2).all(|pair| pair[1] - pair[0] <= 100), "{times:?}");
+}
+
+#[test]
+fn times_beyond_all_measure_are_refused_or_read_and_overflow_nothing() {
+    let fragments = "-g 10 -movflags +frag_keyframe+empty_moov+default_base_moof";
+    let film = synth("damaged-times.mp4", &format!("{PICTURES} {SOUND} {X264} {fragments} -c:a aac"));
+    let part = cut(310_000, Some(200_000));
+    for (time, name) in [(i64::MIN + 1, "first"), (-(1 << 62), "past"), (1 << 62, "future"), (i64::MAX, "last")] {
+        let input = changed(&film, &format!("damaged-times-{name}.mp4"), |bytes| {
+            // Behind the version, which says that the time has 64 bits.
+            let place = bytes.windows(5).rposition(|bytes| bytes == b"tfdt\x01").expect("a time") + 8;
+            bytes[place..place + 8].copy_from_slice(&time.to_be_bytes());
+        });
+        for wanted in [
+            compress(Format::Mp4),
+            wanted(Recipe::Transcode, Format::Mp4),
+            wanted(Recipe::Trim(Trim { cut: part }), Format::Mp4),
+            wanted(Recipe::ExtractAudio(ExtractAudio { cut: part }), Format::Mp3),
+            wanted(Recipe::Concat, Format::Mp4),
+            thumbnail(300_000),
+        ] {
+            let shown = format!("{name}: {wanted:?}");
+            match run_all(&[&input], wanted, LIMITS).messages.pop() {
+                Some(Up::Produced(_) | Up::Failed(JobFailure::Known { .. })) => {}
+                other => panic!("{shown}: {other:?}"),
+            }
+        }
+    }
 }

@@ -99,7 +99,7 @@ pub(super) fn make(input: &Path, wanted: Wanted) -> Made {
 }
 
 /// As the supervisor does: what could not be copied after all is encoded.
-fn run_all(inputs: &[&Path], wanted: Wanted, limits: Limits) -> Told {
+pub(super) fn run_all(inputs: &[&Path], wanted: Wanted, limits: Limits) -> Told {
     let inputs: Vec<_> = inputs.iter().map(|input| fs::read(input).expect("input")).collect();
     let inputs: Vec<_> = inputs.iter().map(Vec::as_slice).collect();
     let told = run_once(&inputs, wanted.clone(), limits.clone(), None);
