@@ -68,7 +68,7 @@ impl Graph {
         if shape.frame_rate.0 > 0 && shape.frame_rate.1 > 0 {
             let _ = write!(arguments, ":frame_rate={}/{}", shape.frame_rate.0, shape.frame_rate.1);
         }
-        Self::build("buffer", "buffersink", &arguments, chain, threads)
+        Self::build(("buffer", &arguments), ("buffersink", None), chain, threads)
     }
 
     /// Builds a graph for sound from a chain in libav's language.
@@ -78,7 +78,8 @@ impl Graph {
             "sample_rate={}:sample_fmt={}:channel_layout={}:time_base={num}/{den}",
             shape.sample_rate, shape.format, shape.layout
         );
-        Self::build("abuffer", "abuffersink", &arguments, chain, 1)
+        // Else what has more channels than any layout with a name would have to be mixed.
+        Self::build(("abuffer", &arguments), ("abuffersink", Some("all_channel_counts=1")), chain, 1)
     }
 
     /// Gives it a frame, which is empty afterwards; `None` ends the stream.
@@ -123,7 +124,8 @@ impl Graph {
         unsafe { ffi::av_buffersink_get_frame_rate(self.sink) }.into()
     }
 
-    fn build(source: &str, sink: &str, arguments: &str, chain: &str, threads: u32) -> Result<Self> {
+    /// The source and the sink each with their arguments.
+    fn build(source: (&str, &str), sink: (&str, Option<&str>), chain: &str, threads: u32) -> Result<Self> {
         // SAFETY: allocates; the result is checked.
         let graph = unsafe { ffi::avfilter_graph_alloc() };
         if graph.is_null() {
@@ -132,8 +134,8 @@ impl Graph {
         let mut built = Self { filters: graph, source: ptr::null_mut(), sink: ptr::null_mut() };
         // SAFETY: fresh and ours.
         unsafe { (*graph).nb_threads = i32::try_from(threads).unwrap_or(1) }
-        built.source = built.create(source, "in", Some(arguments))?;
-        built.sink = built.create(sink, "out", None)?;
+        built.source = built.create(source.0, "in", Some(source.1))?;
+        built.sink = built.create(sink.0, "out", sink.1)?;
         built.parse(chain)?;
         // SAFETY: the graph is complete.
         check(unsafe { ffi::avfilter_graph_config(graph, ptr::null_mut()) }, "configure graph")?;

@@ -284,6 +284,25 @@ fn layouts_that_nobody_names_are_mixed_all_the_same() {
 }
 
 #[test]
+fn more_channels_than_have_names_are_kept_or_refused_and_never_guessed_at() {
+    let channels = |count: usize| vec!["0.1*sin(2764*t)"; count].join("|");
+    let recorded = |name, count| synth(name, &format!("-f lavfi -i aevalsrc={}:d=1:s=48000", channels(count)));
+    let (ten, sixteen) = (recorded("pit-ten.wav", 10), recorded("pit-sixteen.wav", 16));
+    let part = wanted(Recipe::ExtractAudio(ExtractAudio { cut: cut(100_000, Some(300_000)) }), Format::Mp3);
+    for (input, count) in [(&ten, "10"), (&sixteen, "16")] {
+        let made = make(input, part.clone());
+        assert_eq!(entry(&made.file, "a:0", "codec_name,sample_rate,channels"), format!("pcm_s16le,48000,{count}"));
+        assert_eq!(sound_ms(&made.file), 300);
+    }
+    // Sixteen are in an order with a name.
+    for (format, count) in [(Format::Mp4, "2"), (Format::Flac, "8")] {
+        assert_eq!(entry(&transcode(&sixteen, format).file, "a:0", "channels"), count);
+        let (kind, message) = refused(&fs::read(&ten).expect("file"), wanted(Recipe::Transcode, format), LIMITS);
+        assert!(kind == FailureKind::InputUnsupported && message.contains("has 10 channels"), "{message}");
+    }
+}
+
+#[test]
 fn hybrid_log_gamma_is_mapped_to_standard() {
     let tags = "log-level=none:colorprim=bt2020:transfer=arib-std-b67:colormatrix=bt2020nc";
     let options = format!("-c:v libx265 -preset ultrafast -pix_fmt yuv420p10le -x265-params {tags}");

@@ -120,7 +120,8 @@ pub fn decide(inputs: &[Candidate], format: Format, abilities: Abilities) -> Don
     let mut reasons = vec![format!("{} inputs are joined in their order", inputs.len())];
     let pictures =
         wish.filter(|_| !video.is_empty()).map(|wish| pictures(&video, &wish, format, abilities, &mut reasons));
-    let sound = (!audio.is_empty()).then(|| sound(&audio, format, inputs.len(), abilities, &mut reasons));
+    let sound =
+        (!audio.is_empty()).then(|| sound(&audio, format, inputs.len(), abilities, &mut reasons)).transpose()?;
     let clips: Vec<Clip> = (1..=inputs.len()).map(|input| clip(input, &video, &audio)).collect();
     let kind = match (&pictures, &sound) {
         (Some(Way::Copy), _) | (None, Some(Way::Copy)) => StrategyKind::Copy,
@@ -243,7 +244,7 @@ fn sound(
     inputs: usize,
     abilities: Abilities,
     reasons: &mut Vec<String>,
-) -> Way<AudioEncode> {
+) -> Done<Way<AudioEncode>> {
     let first = parts[0];
     if parts.len() < inputs {
         reasons.push("inputs without sound are silent".to_owned());
@@ -262,14 +263,14 @@ fn sound(
     match obstacle {
         Some(None) => {
             reasons.push(format!("sound copied: all is {} alike", first.stream.codec));
-            return Way::Copy;
+            return Ok(Way::Copy);
         }
         Some(Some(obstacle)) => reasons.push(format!("sound encoded: {obstacle}")),
         None => {}
     }
     // What has most channels has most to lose; the first of equals says the rate.
     let richest = parts.iter().rev().max_by_key(|part| part.stream.channels).unwrap_or(&first);
-    Way::Encode(tracks::encode_audio(richest.stream, format))
+    tracks::encode_audio(richest.stream, format).map(Way::Encode).map_err(|fault| fault.of_input(richest.input))
 }
 
 /// Why sound that is copied would be longer than it is, in words. What a codec puts before the first sample is hidden at

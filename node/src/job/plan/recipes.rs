@@ -211,9 +211,10 @@ pub fn film(probe: &Probe, wish: &Wish, abilities: Abilities) -> Done<Plan> {
     let audio_track = audio.map(|stream| {
         let obstacle = audio_obstacle(stream, probe, wish, abilities);
         reasons.extend(in_words("sound", &stream.codec, obstacle.as_deref()));
-        let way = if obstacle.is_some() { Way::Encode(tracks::encode_audio(stream, wish.format)) } else { Way::Copy };
-        Track { stream: stream.index, way }
+        let encode = obstacle.map(|_| tracks::encode_audio(stream, wish.format)).transpose()?;
+        Ok::<_, Fault>(Track { stream: stream.index, way: encode.map_or(Way::Copy, Way::Encode) })
     });
+    let audio_track = audio_track.transpose()?;
     if wish.video.is_some() && pick_video(streams).is_none() {
         reasons.push("the input has no moving pictures that can be read, so the output has sound only".to_owned());
     }

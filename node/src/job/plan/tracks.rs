@@ -5,6 +5,7 @@ use xora_shared::media::{Format, RateControl, Scale, VideoCodec};
 
 use super::{Abilities, AudioEncode, VideoEncode};
 use crate::job::{
+    fault::{Done, Fault},
     probe::Probe,
     shape::{Picture, Pixels, Size},
 };
@@ -227,15 +228,39 @@ fn video_options(wish: &VideoWish, stream: &Stream) -> Vec<(&'static str, String
 }
 
 /// How sound is encoded for a container. In films and lossy files it is stereo at most, because browsers and phones mix
-/// 5.1 down badly or not at all; one channel stays one. Uncompressed and lossless sound keeps what there is.
-pub fn encode_audio(stream: &Stream, format: Format) -> AudioEncode {
-    let lossless = matches!(format, Format::Wav | Format::Flac);
-    let channels = if lossless { stream.channels.clamp(1, 8) } else { stream.channels.clamp(1, 2) };
+/// 5.1 down badly or not at all; one channel stays one. Uncompressed and lossless sound keeps what there is, as far as
+/// FLAC can hold it. Fails where more channels than anyone has a name for would have to be mixed.
+pub fn encode_audio(stream: &Stream, format: Format) -> Done<AudioEncode> {
+    let most = match format {
+        Format::Wav => stream.channels,
+        Format::Flac => 8,
+        Format::Mp4
+        | Format::Mov
+        | Format::Webm
+        | Format::Mp3
+        | Format::M4a
+        | Format::Aac
+        | Format::Opus
+        | Format::Ogg
+        | Format::Gif
+        | Format::Jpg
+        | Format::Png
+        | Format::Webp => 2,
+    };
+    let channels = stream.channels.min(most);
     let layout = match channels {
         1 => "mono".to_owned(),
         2 => "stereo".to_owned(),
-        _ => stream.layout.clone(),
+        _ if channels == stream.channels => stream.layout.clone(),
+        _ => "7.1".to_owned(),
     };
+    if channels < stream.channels && stream.layout.ends_with(" channels") {
+        return Err(Fault::unsupported(format!(
+            "the sound has {} channels, and nothing says how to mix them to {layout}; take it out as wav, which keeps \
+             them all",
+            stream.channels
+        )));
+    }
     let (encoder, sample_format, stereo_rate) = match format {
         Format::Webm | Format::Opus => ("libopus", "flt", Some(112_000)),
         // Its own default of 128 kbit/s is audibly worse than AAC at that rate.
@@ -257,7 +282,7 @@ pub fn encode_audio(stream: &Stream, format: Format) -> AudioEncode {
     };
     let rate = stereo_rate.map(|rate| if channels == 1 { rate * 5 / 8 } else { rate });
     let options = rate.map(|rate| ("b", rate.to_string())).into_iter().collect();
-    AudioEncode { encoder, options, sample_format, sample_rate: sample_rate(stream, format), channels, layout }
+    Ok(AudioEncode { encoder, options, sample_format, sample_rate: sample_rate(stream, format), channels, layout })
 }
 
 fn sample_rate(stream: &Stream, format: Format) -> u32 {
