@@ -31,6 +31,8 @@ use crate::{
     source::{Source, SourceFault},
 };
 
+/// Lines for the log that a sound process may want: libav's last ones, and how it is locked down.
+const LINES: u32 = 50;
 /// Inputs that may all hold bytes in memory. Of more, only the one that is read.
 pub const FEW: usize = 4;
 
@@ -39,6 +41,10 @@ pub struct Conversation {
     from: OwnedReadHalf,
     reads: mpsc::Sender<Wanted>,
     inputs: u32,
+    /// Hardware encoders that it may use.
+    hardware: Vec<String>,
+    /// Lines for the log that it may still want.
+    lines: u32,
     /// The longest frame that is taken now, in bytes.
     longest: usize,
     fault: Arc<OnceLock<SourceFault>>,
@@ -111,7 +117,7 @@ pub enum Breach {
     Read,
     /// A part of an output that there is not, unplanned, out of size, or sent twice; or one is missing at the end.
     Part,
-    /// A message that does not belong here.
+    /// A message that does not belong here, or once too often; or a hardware encoder that is not allowed.
     Message,
 }
 
@@ -130,13 +136,14 @@ impl Conversation {
         held: Arc<Held>,
     ) -> io::Result<Self> {
         let (from, mut to) = stream.into_split();
+        let hardware = assignment.hardware.clone();
         to.write_all(&ToJob::Assignment(Box::new(assignment)).to_frame()?).await?;
         let inputs = u32::try_from(sources.len()).unwrap_or(u32::MAX);
         // One read at a time: a second one while the first waits is a breach.
         let (reads, wanted) = mpsc::channel(1);
         let fault = Arc::new(OnceLock::new());
         let answering = tokio::spawn(answer(wanted, to, sources, held, Arc::clone(&fault))).abort_handle();
-        Ok(Self { from, reads, inputs, longest: MAX_MESSAGE, fault, answering })
+        Ok(Self { from, reads, inputs, hardware, lines: LINES, longest: MAX_MESSAGE, fault, answering })
     }
 
     /// The next thing said.
@@ -194,14 +201,17 @@ impl Conversation {
                 Heard::Planned { strategy, format, expected_bytes, part_size }
             }
             Up::Progress { done_us, total_us } => Heard::Progress { done_us, total_us },
-            Up::InHardware(encoder) => Heard::InHardware(encoder),
-            Up::Log(line) => Heard::Log(line),
+            Up::InHardware(encoder) if self.hardware.contains(&encoder) => Heard::InHardware(encoder),
+            Up::Log(line) if self.lines > 0 => {
+                self.lines -= 1;
+                Heard::Log(line)
+            }
             Up::Produced(report) => Heard::Produced(report),
             Up::Unchanged(report) => Heard::Unchanged(report),
             Up::Verified(report) => Heard::Verified(report),
             Up::Failed(failure) => Heard::Failed(failure),
-            // Nobody asked for these here.
-            Up::Encoders(_) => return Err(Broken::Breach(Breach::Message)),
+            // Nobody asked for these here, or for so many of them.
+            Up::Encoders(_) | Up::InHardware(_) | Up::Log(_) => return Err(Broken::Breach(Breach::Message)),
         })
     }
 }
@@ -379,6 +389,8 @@ mod tests {
             (vec![planned(8 << 20), part(1, 5)], Breach::Part),
             (vec![part(0, MAX_MESSAGE + 1)], Breach::Frame),
             (vec![planned(8 << 20), part(0, (8 << 20) + 1)], Breach::Frame),
+            (vec![FromJob::Message(Up::InHardware("h264_of_theirs".into()))], Breach::Message),
+            ((0..=LINES).map(|_| FromJob::Message(Up::Log("again".into()))).collect(), Breach::Message),
         ];
         for (frames, expected) in table {
             let shown = format!("{:?}", frames.first()).chars().take(60).collect::<String>();
