@@ -198,3 +198,21 @@ fn times_beyond_all_measure_are_refused_or_read_and_overflow_nothing() {
         }
     }
 }
+
+#[test]
+fn a_false_count_of_pictures_keeps_no_room_for_their_index() {
+    let noise = "-f lavfi -i nullsrc=s=640x480:r=25:d=4,geq=random(1)*255:128:128 -c:v mjpeg -q:v 2";
+    let noise = synth("damaged-counting.avi", noise);
+    for (count, name) in [(50_000_000_u32, "many"), (3_000_000_000, "more")] {
+        let input = changed(&noise, &format!("damaged-count-{name}.avi"), |bytes| {
+            // A million in a second.
+            let header = position(bytes, b"strh") + 8;
+            for (place, number) in [(20, 1_u32), (24, 1_000_000), (32, count)] {
+                bytes[header + place..header + place + 4].copy_from_slice(&number.to_le_bytes());
+            }
+        });
+        let made = make(&input, compress(Format::Mp4));
+        assert!((5 << 20..20 << 20).contains(&made.told.output.len()), "{name}: {} bytes", made.told.output.len());
+        assert_eq!(decoded(&made.file, "0:v:0").len(), 100, "{name}");
+    }
+}

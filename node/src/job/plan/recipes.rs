@@ -417,18 +417,21 @@ fn length_us(probe: &Probe, cut: Cut) -> Option<u64> {
     }
 }
 
-/// Packets of the output, about: pictures as the input counts them or from its rate, sound in frames of 1024 samples.
+/// Packets of the output, about: pictures as the input counts them or from its rate, sound in frames of 1024 samples. What
+/// a header says is believed up to what any camera or recorder makes: the place for the index is as long as that.
 pub(super) fn packets(chosen: &[&Stream], duration_us: Option<u64>) -> u64 {
+    const PICTURES_PER_SECOND: u64 = 1000;
+    const SAMPLES_PER_SECOND: u64 = 192_000;
     // Unknown: one hour. If that is too little, the run is repeated with what it needed.
     let seconds = duration_us.map_or(3600, |us| us / 1_000_000 + 1);
     let of = |stream: &&Stream| match stream.kind {
-        Kind::Video if stream.frames > 0 => stream.frames,
+        Kind::Video if (1..=seconds * PICTURES_PER_SECOND).contains(&stream.frames) => stream.frames,
         Kind::Video => {
             let rate = stream.frame_rate;
             let rounded = u64::try_from(rate.0 / rate.1.max(1)).unwrap_or(0) + 1;
             seconds * if (2..=240).contains(&rounded) { rounded } else { 60 }
         }
-        Kind::Audio => seconds * (u64::from(stream.sample_rate) / 1024 + 2).max(52),
+        Kind::Audio => seconds * (u64::from(stream.sample_rate).min(SAMPLES_PER_SECOND) / 1024 + 2).max(52),
         Kind::Subtitle | Kind::Attachment | Kind::Data => 0,
     };
     chosen.iter().map(of).sum()
