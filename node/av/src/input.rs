@@ -32,9 +32,8 @@ pub struct OpenLimits {
     pub pixels: u64,
 }
 
-/// How much is read to find out what a file is, in bytes, and how much media time is looked at, in microseconds.
-const PROBE_BYTES: &str = "10000000";
-const PROBE_TIME: &str = "10000000";
+/// How much libav reads at the end of MPEG streams to find out how long they are, in bytes.
+const LAST_BYTES: u64 = 250_000;
 
 impl Input {
     /// Finds out what `source` is and opens it.
@@ -55,6 +54,9 @@ impl Input {
             opened => opened?,
         };
         let mut input = Self { context, io, streams: Vec::new() };
+        if let Some(size) = input.size().filter(|_| input.format().starts_with("mpeg")) {
+            input.expect(size.saturating_sub(LAST_BYTES)..size);
+        }
         input.find_streams(limits).map_err(|error| input.blame(error))?;
         if input.io.failed() {
             return Err(Error::new(ErrorKind::Source, "probe input"));
@@ -316,8 +318,6 @@ fn open_context(io: &Reader, limits: OpenLimits, flags: i32) -> Result<*mut ffi:
         ("codec_whitelist", DECODERS),
         ("protocol_whitelist", PROTOCOLS),
         ("max_streams", &streams),
-        ("probesize", PROBE_BYTES),
-        ("analyzeduration", PROBE_TIME),
         // For MPEG-TS and others whose packets are built in memory.
         ("max_probe_packets", "5000"),
     ])?;
