@@ -19,7 +19,7 @@ use crate::job::{
     video::{ASTRAY, NO_PICTURE_US, Setup},
 };
 
-/// The most bytes between two places where decoding can begin.
+/// The most bytes that wait for the next place where decoding can begin.
 const MOST_HELD: usize = 64 << 20;
 
 /// See the module.
@@ -49,6 +49,7 @@ pub struct CutPath<'a> {
     head: Vec<Packet>,
     /// Packets since the last place where decoding can begin.
     held: Vec<Packet>,
+    /// Bytes of `head` and `held`.
     held_bytes: usize,
     joints: Vec<i64>,
 }
@@ -182,7 +183,19 @@ impl<'a> CutPath<'a> {
 
     fn encode_into_head(&mut self, frame: Option<&mut Frame>) -> Done<()> {
         let Some(encoder) = &mut self.encoder else { return Ok(()) };
-        self.head.extend(encoded(encoder, frame)?);
+        for packet in encoded(encoder, frame)? {
+            self.keep(packet.size())?;
+            self.head.push(packet);
+        }
+        Ok(())
+    }
+
+    /// Counts what is about to wait.
+    fn keep(&mut self, bytes: usize) -> Done<()> {
+        self.held_bytes += bytes;
+        if self.held_bytes > MOST_HELD {
+            return Err(Fault::uncopyable("the places at which the pictures can be begun are too far apart"));
+        }
         Ok(())
     }
 
@@ -224,6 +237,7 @@ impl<'a> CutPath<'a> {
         let own = self.own.as_ref().ok_or(Fault::Nothing("no picture of the input could be decoded"))?;
         mux.open_with(self.index, &self.header.with(own))?;
         let head = std::mem::take(&mut self.head);
+        self.held_bytes = 0;
         if head.is_empty() {
             return Ok(());
         }
@@ -297,10 +311,7 @@ impl<'a> CutPath<'a> {
         if !self.header.covers(packet.data()) {
             return Err(Fault::uncopyable("the parameters of the pictures change"));
         }
-        self.held_bytes += packet.size();
-        if self.held_bytes > MOST_HELD {
-            return Err(Fault::uncopyable("the places at which the pictures can be begun are too far apart"));
-        }
+        self.keep(packet.size())?;
         self.held.push(std::mem::replace(packet, Packet::new()?));
         Ok(())
     }

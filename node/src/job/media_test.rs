@@ -109,7 +109,7 @@ pub(super) fn run_all(inputs: &[&Path], wanted: Wanted, limits: Limits) -> Told 
     }
 }
 
-fn run_once(inputs: &[&[u8]], wanted: Wanted, limits: Limits, uncopyable: Option<String>) -> Told {
+pub(super) fn run_once(inputs: &[&[u8]], wanted: Wanted, limits: Limits, uncopyable: Option<String>) -> Told {
     let sources = inputs.iter().map(|input| source(input)).collect();
     let work = Work::Run { inputs: sources, wanted, index_bytes: None, uncopyable, has_address: true };
     supervise_all(work, limits, inputs, None)

@@ -12,11 +12,11 @@ use super::{
     copy_test::{decoded, sound_after_pictures, transcode},
     media_test::{
         LIMITS, Made, PICTURES, SOUND, X264, compress, corners, entry, make, make_of_all, picture_times, refused,
-        synth, thumbnail, tool, wanted,
+        run_once, synth, thumbnail, tool, wanted,
     },
     recipe_test::{cut, sound_ms},
 };
-use crate::ipc::Up;
+use crate::ipc::{JobFailure, Up};
 
 fn compressed(input: &std::path::Path) -> Made {
     make(input, compress(Format::Mp4))
@@ -468,6 +468,18 @@ fn a_part_of_pictures_without_whole_ones_in_between_is_exact() {
         let times = picture_times(&trim(&input, 3_000_000, 2_000_000, format).file);
         assert_eq!((times.first(), times.len()), (Some(&0), 50), "{format:?}");
     }
+}
+
+/// A call over the web asks for a picture to begin at when one was lost, and never else.
+#[test]
+fn a_part_behind_which_no_picture_can_be_begun_at_does_not_wait_for_one() {
+    let noise = "-f lavfi -i testsrc2=s=1280x720:r=25:d=7,noise=alls=100:allf=t";
+    let input =
+        synth("pit-endless-group.mp4", &format!("{noise} {X264} -qp 30 -x264-params keyint=infinite:scenecut=0"));
+    let part = Recipe::Trim(Trim { cut: cut(200_000, None) });
+    let told = run_once(&[&fs::read(input).expect("file")], wanted(part, Format::Mp4), LIMITS, None);
+    let Some(Up::Failed(JobFailure::Uncopyable { reason })) = told.messages.last() else { panic!("it waited") };
+    assert!(reason.contains("too far apart"), "{reason}");
 }
 
 /// A recording of a screen stands still for long. What is decoded last is then shown before what is shown last.
