@@ -19,7 +19,8 @@ pub enum Fault {
     Job(JobFailure),
     /// Nothing of what was wanted came out. After a seek it may have led astray, and reading from the start may help.
     Nothing(&'static str),
-    /// The sound track held nothing of what was wanted that could be decoded; nothing was written yet.
+    /// The sound track held nothing of what was wanted that could be decoded, or not for so long that the pictures cannot
+    /// wait any more; nothing was written yet.
     Silent,
     /// The supervisor is gone: there is nobody to tell.
     Gone,

@@ -56,7 +56,11 @@ impl Layout {
     }
 }
 
-/// A container whose tracks open one after the other: packets wait until all are there.
+/// The most bytes of packets that wait for a track that has nothing yet: more than an hour of most films.
+const MOST_WAITING: u64 = 1 << 30;
+
+/// A container whose tracks open one after the other: packets wait until all are there. A track that has nothing for very
+/// long is as good as empty.
 ///
 /// Of an MP4 or MOV, packets wait on until they fill a part. If the output ends before that, it is written twice: once
 /// to learn how long its index is, once for real with exactly that place at its head. A longer one is written as it
@@ -186,6 +190,9 @@ impl Mux {
         let taken = std::mem::replace(packet, Packet::new()?);
         self.waiting_bytes += taken.size() as u64;
         waiting.push((track, time_base, taken));
+        if self.waiting_bytes > MOST_WAITING && self.open.iter().any(|open| !open) {
+            return Err(Fault::Silent);
+        }
         self.begin_if_ready()
     }
 
@@ -353,7 +360,33 @@ impl WriteAt for Kept {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use xora_av::{Frame, VideoEncoding};
+
     use super::*;
+
+    #[test]
+    fn pictures_do_not_wait_for_ever_for_sound_that_does_not_come() {
+        let (_supervisor, ours) = UnixStream::pair().expect("a pair");
+        let layout = Layout::of(Format::Mp4, 1, 1, 0, None);
+        let mut mux = Mux::create(&Link::new(ours), Format::Mp4, 2, layout, u64::MAX).expect("mux");
+        let (time_base, frame_rate) = (Rational(1, 25), Rational(25, 1));
+        let how =
+            VideoEncoding { encoder: "rawvideo", time_base, frame_rate, threads: 1, options: &[], global_header: true };
+        let frame = Frame::blank_picture(8000, 4000).expect("frame");
+        let mut encoder = Encoder::video(&how, &frame).expect("opens");
+        mux.open(0, &encoder, frame_rate, None).expect("described");
+        let mut picture = Packet::new().expect("memory");
+        encoder.send(Some(&frame)).expect("taken");
+        encoder.receive(&mut picture).expect("encoded");
+        // All are the same bytes, counted again and again.
+        let taken = (0..1000).take_while(|_| {
+            let mut shared = picture.share().expect("memory");
+            mux.write(0, time_base, &mut shared).is_ok()
+        });
+        assert_eq!(taken.count() as u64, MOST_WAITING / picture.size() as u64);
+    }
 
     #[test]
     fn parts_are_whole_mebibytes_that_a_worker_passes() {
