@@ -63,7 +63,8 @@ impl Encoder {
             (&raw mut (*context).color_primaries).cast::<i32>().write(color.primaries);
             (&raw mut (*context).color_trc).cast::<i32>().write(color.transfer);
             (&raw mut (*context).colorspace).cast::<i32>().write(color.matrix);
-            (*context).chroma_sample_location = (*frame).chroma_location;
+            let chroma = (&raw const (*frame).chroma_location).cast::<i32>().read();
+            (&raw mut (*context).chroma_sample_location).cast::<i32>().write(chroma);
         }
         encoder.open(codec, how.options, Some(how.threads), how.global_header)
     }
