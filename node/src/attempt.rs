@@ -470,9 +470,12 @@ impl Attempt<'_> {
         let mut at = 0;
         while at < bytes {
             let read = stored.read(at, 1 << 20).await?;
+            if read.is_empty() {
+                return Err(SourceFault::Truncated { at, promised: Some(bytes) });
+            }
             self.holding.advance();
             running.take(&read);
-            at += (read.len() as u64).max(1);
+            at += read.len() as u64;
         }
         Ok(running.finish())
     }
