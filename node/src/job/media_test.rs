@@ -384,13 +384,58 @@ fn full_range_becomes_limited_without_changing_the_colours() {
 
 #[test]
 fn high_dynamic_range_is_mapped_to_standard() {
-    let tags = "log-level=none:colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc";
-    let input = synth(
-        "hdr.mp4",
-        &format!("{PICTURES} -c:v libx265 -preset ultrafast -pix_fmt yuv420p10le -x265-params {tags}"),
-    );
-    let made = make(&input, compress(Format::Mp4));
-    assert_eq!(entry(&made.file, "v:0", "color_space,color_transfer,color_primaries"), "bt709,bt709,bt709");
+    // Two colours of BT.2020, at about a hundred candelas: what they are in BT.709, where whites are as bright.
+    let chroma = "cb='if(lt(X,80),400,560)':cr='if(lt(Y,60),400,600)'";
+    let pictures = format!("-f lavfi -i color=s=320x240:r=25:d=1,format=yuv420p10le,geq=lum=500:{chroma}");
+    for (transfer, green, red) in
+        [("smpte2084", [0, 194, 0], [236, 25, 164]), ("arib-std-b67", [0, 150, 38], [178, 83, 139])]
+    {
+        let tags = format!("log-level=none:colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc");
+        let codec = format!("-c:v libx265 -preset ultrafast -x265-params {tags}");
+        let input = synth(&format!("hdr-two-{transfer}.mp4"), &format!("{pictures} {codec}"));
+        let made = make(&input, compress(Format::Mp4));
+        assert_eq!(entry(&made.file, "v:0", "color_space,color_transfer,color_primaries"), "bt709,bt709,bt709");
+        for file in [made.file, make(&input, thumbnail(0)).file] {
+            let found = corners(&file);
+            for (found, meant) in [(found[0], green), (found[3], red)] {
+                let near = found.iter().zip(meant).all(|(found, meant)| found.abs_diff(meant) <= 8);
+                assert!(near, "{}: {found:?} instead of {meant:?}", file.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn colours_are_those_of_the_input_by_whichever_matrix_it_means() {
+    let options = "-c:v libx264 -preset ultrafast -crf 5 -pix_fmt yuv420p";
+    let tags = "-colorspace bt709 -color_primaries bt709 -color_trc bt709";
+    let scale = Scale { width: Some(320), height: Some(180), ..Scale::default() };
+    // Nobody says so of the last two: players go by their size.
+    for (name, size, matrix, tags) in [
+        ("green-hd.mp4", "1280x720", "bt709", tags),
+        ("green-hd-unsaid.mp4", "1280x720", "bt709", ""),
+        ("green-sd-unsaid.mp4", "640x360", "bt601", ""),
+    ] {
+        let picture = format!("-f lavfi -i color=0x20c040:s={size}:r=25:d=0.4,format=gbrp");
+        let input =
+            synth(name, &format!("{picture} -vf scale=out_color_matrix={matrix},format=yuv420p {options} {tags}"));
+        let still = |format| {
+            let thumbnail = Thumbnail { seek_us: 0, width: Some(320), height: Some(180), quality: 100 };
+            wanted(Recipe::Thumbnail(thumbnail), format)
+        };
+        for wanted in [
+            wanted(Recipe::Resize(Resize { scale }), Format::Mp4),
+            still(Format::Jpg),
+            still(Format::Png),
+            still(Format::Webp),
+        ] {
+            let made = make(&input, wanted);
+            for color in corners(&made.file) {
+                let near = color.iter().zip([0x20, 0xc0, 0x40]).all(|(found, meant)| found.abs_diff(meant) <= 8);
+                assert!(near, "{}: {color:02x?}", made.file.display());
+            }
+        }
+    }
 }
 
 #[test]
@@ -437,10 +482,28 @@ fn pictures_without_sound_and_sound_without_pictures_are_kept_as_such() {
 
 #[test]
 fn interlaced_pictures_are_woven_together() {
-    let options = "-vf interlace -flags +ildct+ilme -c:v mpeg2video -b:v 2M";
-    let input = synth("interlaced.ts", &format!("-f lavfi -i testsrc2=s=320x240:r=50:d=2 {options}"));
+    // Upright stripes on their way: every second line shows them elsewhere.
+    let stripes = "color=s=320x240:r=50:d=1,format=yuv420p,geq=lum='16+219*mod(floor((X+8*N)/16),2)':cb=128:cr=128";
+    let options = "-vf interlace=lowpass=0 -flags +ildct+ilme -c:v mpeg2video -q:v 2";
+    let input = synth("interlaced-stripes.ts", &format!("-f lavfi -i {stripes} {options}"));
+    let unlike_lines = |file: &Path| {
+        let output = Command::new("ffmpeg")
+            .args(["-nostdin", "-v", "error", "-i"])
+            .arg(file)
+            .args(["-frames:v", "1", "-f", "rawvideo", "-pix_fmt", "gray", "-"])
+            .output()
+            .expect("ffmpeg");
+        let lines: Vec<&[u8]> = output.stdout.chunks_exact(320).collect();
+        let unlike = |pair: &[&[u8]]| pair[0].iter().zip(pair[1]).filter(|(one, two)| one.abs_diff(**two) > 64).count();
+        lines.windows(2).map(unlike).sum::<usize>()
+    };
+    assert!(unlike_lines(&input) > 30_000, "{}", unlike_lines(&input));
     let made = make(&input, compress(Format::Mp4));
     assert_eq!(entry(&made.file, "v:0", "field_order"), "progressive");
+    assert_eq!(picture_times(&made.file).len(), 25);
+    for file in [made.file].into_iter().chain([0, 400_000, 9_000_000].map(|at| make(&input, thumbnail(at)).file)) {
+        assert!(unlike_lines(&file) < 3_000, "{}: {}", file.display(), unlike_lines(&file));
+    }
 }
 
 #[test]

@@ -302,14 +302,6 @@ fn more_channels_than_have_names_are_kept_or_refused_and_never_guessed_at() {
     }
 }
 
-#[test]
-fn hybrid_log_gamma_is_mapped_to_standard() {
-    let tags = "log-level=none:colorprim=bt2020:transfer=arib-std-b67:colormatrix=bt2020nc";
-    let options = format!("-c:v libx265 -preset ultrafast -pix_fmt yuv420p10le -x265-params {tags}");
-    let made = compressed(&synth("pit-hlg.mp4", &format!("{PICTURES} {options}")));
-    assert_eq!(entry(&made.file, "v:0", "color_space,color_transfer,color_primaries"), "bt709,bt709,bt709");
-}
-
 /// Milliseconds from the start to the end, as the container says.
 fn length_ms(file: &std::path::Path) -> i64 {
     let text = tool("ffprobe", &["-v", "error", "-show_entries", "format=duration", "-of", "csv=p=0"], file);

@@ -42,8 +42,8 @@ pub fn make(
 ) -> Done<(Vec<u8>, RunReport)> {
     let stream = &probe.streams[still.stream];
     let mut decoder = Decoder::open(input, still.stream, threads, limits.pixels)?;
-    let mut frame = if still.is_cover {
-        decode_cover(input, &mut decoder, still.stream)?
+    let found = if still.is_cover {
+        Scan { shown: Some(decode_cover(input, &mut decoder, still.stream)?), ..Scan::default() }
     } else {
         want_only(input, still.stream);
         // Decoding on the way to the picture is work, too.
@@ -51,7 +51,7 @@ pub fn make(
         let found = find(input, &mut decoder, stream, still.seek_us, &mut way)?;
         found.map_or_else(|| find_from_start(link, source, stream, still.seek_us, (limits, &mut way)), Ok)?
     };
-    let mut picture = fit(&mut frame, &decoder, &still.picture, limits)?;
+    let mut picture = fit(found, &decoder, &still.picture, limits)?;
     let bytes = encode(&mut picture, still)?;
     let length = bytes.len() as u64;
     if length > limits.output_bytes {
@@ -97,7 +97,7 @@ fn find(
     stream: &Stream,
     seek_us: u64,
     on_the_way: &mut OnTheWay,
-) -> Done<Option<Frame>> {
+) -> Done<Option<Scan>> {
     let (start, target) = (stream.start.unwrap_or(0), target(stream, seek_us));
     for back_us in [least_back_us(input), STEP_BACK_US, i64::MAX] {
         let from = target.saturating_sub(rescale(back_us, MICROSECONDS, stream.time_base)).max(start);
@@ -115,7 +115,7 @@ fn find(
                 continue;
             }
             if found.shown.is_some() {
-                return Ok(found.shown);
+                return Ok(Some(found));
             }
             break;
         }
@@ -140,13 +140,13 @@ fn find_from_start(
     stream: &Stream,
     seek_us: u64,
     (limits, on_the_way): (&Limits, &mut OnTheWay),
-) -> Done<Frame> {
+) -> Done<Scan> {
     let (mut input, _) = probe::open(link, 0, source, limits)?;
     want_only(&mut input, stream.index);
     let mut decoder = Decoder::open(&input, stream.index, 1, limits.pixels)?;
-    let Scan { shown, later, .. } =
-        scan(&mut input, &mut decoder, stream, target(stream, seek_us), (Way::Whole, false), on_the_way)?;
-    shown.or(later).ok_or_else(|| Fault::transcode("no picture of the input could be decoded"))
+    let mut found = scan(&mut input, &mut decoder, stream, target(stream, seek_us), (Way::Whole, false), on_the_way)?;
+    found.shown = found.shown.or_else(|| found.later.take());
+    Ok(found)
 }
 
 /// Who hears of what is decoded on the way to a picture, and how many pictures that may be.
@@ -165,7 +165,10 @@ enum Way {
 }
 
 /// What decoding from one place on found.
+#[derive(Default)]
 struct Scan {
+    /// The picture before that.
+    before: Option<Frame>,
     /// The last picture at or before the time.
     shown: Option<Frame>,
     /// The first one after it.
@@ -196,7 +199,7 @@ fn scan(
     // Where the next picture begins if it does not say.
     let mut next = stream.start.unwrap_or(0);
     let near = target.saturating_sub(usual.saturating_mul(NEAR));
-    let mut found = Scan { shown: None, later: None, left_out: None };
+    let mut found = Scan::default();
     let mut damage = Damage::within(*pictures);
     let mut packet = Packet::new()?;
     loop {
@@ -224,7 +227,7 @@ fn scan(
             let begins = frame.best_effort_pts().unwrap_or(next);
             next = begins.saturating_add(frame.duration().max(usual));
             if begins <= target && found.later.is_none() {
-                found.shown = Some(frame.take()?);
+                found.before = found.shown.replace(frame.take()?);
             } else if found.later.is_none() {
                 found.later = Some(frame.take()?);
             }
@@ -237,18 +240,29 @@ fn scan(
     }
 }
 
-fn fit(frame: &mut Frame, decoder: &Decoder, want: &Picture, limits: &Limits) -> Done<Frame> {
-    let shape = frame.picture_shape(decoder.time_base(), Rational(0, 1));
-    let deinterlace = want.deinterlace || frame.field_order() != FieldOrder::Progressive;
+fn fit(found: Scan, decoder: &Decoder, want: &Picture, limits: &Limits) -> Done<Frame> {
+    let Scan { before, shown: Some(shown), later, .. } = found else {
+        return Err(Fault::transcode("no picture of the input could be decoded"));
+    };
+    let shape_of = |frame: &Frame| frame.picture_shape(decoder.time_base(), Rational(0, 1));
+    let shape = shape_of(&shown);
+    let deinterlace = want.deinterlace || shown.field_order() != FieldOrder::Progressive;
     let chain = chain(&shape, &Picture { deinterlace, ..want.clone() }).within(limits.pixels)?;
     let mut graph = Graph::pictures(&shape, &chain.text, 1)?;
+    // What moves between two fields is seen from the pictures around them.
+    let [before, later] = [before, later].map(|frame| frame.filter(|frame| deinterlace && shape_of(frame) == shape));
+    let place = usize::from(before.is_some());
     // Some filters wait for a time.
-    frame.set_pts(Some(0));
-    graph.push(Some(frame))?;
+    for (pts, mut frame) in (0..).zip([before, Some(shown), later].into_iter().flatten()) {
+        frame.set_pts(Some(pts));
+        graph.push(Some(&mut frame))?;
+    }
     graph.push(None)?;
     let mut fitted = Frame::new()?;
-    if graph.pull(&mut fitted)? != Poll::Ready {
-        return Err(Fault::transcode("the picture could not be filtered"));
+    for _ in 0..=place {
+        if graph.pull(&mut fitted)? != Poll::Ready {
+            return Err(Fault::transcode("the picture could not be filtered"));
+        }
     }
     fitted.set_color(chain.color);
     Ok(fitted)
