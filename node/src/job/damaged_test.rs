@@ -163,12 +163,16 @@ fn a_broadcast_that_loses_some_of_its_packets_goes_on_in_step() {
 
 #[test]
 fn one_picture_whose_time_is_wrong_costs_no_other() {
-    let wrong = "-bsf:v setts=pts=if(eq(N\\,40)\\,PTS+2/TB\\,PTS)";
     let pictures = "-f lavfi -i testsrc2=s=320x240:r=25:d=6";
-    let input = synth("damaged-early.mkv", &format!("{pictures} -c:v mpeg4 -g 10 {wrong}"));
-    let times = picture_times(&make(&input, compress(Format::Mp4)).file);
-    assert_eq!(times.len(), 150);
-    assert!(times.windows(2).all(|pair| pair[1] - pair[0] <= 100), "{times:?}");
+    for seconds in [2, 2000] {
+        let wrong = format!("-bsf:v setts=pts=if(eq(N\\,40)\\,PTS+{seconds}/TB\\,PTS)");
+        let input = synth(&format!("damaged-early-{seconds}.mkv"), &format!("{pictures} -c:v mpeg4 -g 10 {wrong}"));
+        let made = make(&input, compress(Format::Mp4));
+        assert_eq!(made.receipt.duration_us, Some(6_000_000));
+        let times = picture_times(&made.file);
+        assert_eq!(times.len(), 150);
+        assert!(times.windows(2).all(|pair| pair[1] - pair[0] <= 100), "{times:?}");
+    }
 }
 
 #[test]

@@ -413,8 +413,13 @@ impl<'a> VideoSink<'a> {
     fn correct_held(&mut self, late: i64) -> bool {
         let Some(previous) = self.encoded_at.filter(|encoded| late > encoded + 1) else { return false };
         let usual = frame_length(self.frame_rate, self.time_base).unwrap_or(self.last_length);
+        let corrected = (previous + usual).min(late - 1);
         if let Some(held) = &mut self.held {
-            held.set_pts(Some((previous + usual).min(late - 1)));
+            held.set_pts(Some(corrected));
+        }
+        // It has told how long the one before it is shown.
+        if let Some((_, length)) = self.inside.iter_mut().find(|(start, _)| *start == previous) {
+            *length = corrected - previous;
         }
         self.nudged += 1;
         self.next_key_us = i64::MIN;
