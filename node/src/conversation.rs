@@ -40,7 +40,7 @@ pub const FEW: usize = 4;
 pub struct Conversation {
     from: OwnedReadHalf,
     reads: mpsc::Sender<Wanted>,
-    inputs: u32,
+    sources: Arc<Vec<Source>>,
     /// Hardware encoders that it may use.
     hardware: Vec<String>,
     /// Lines for the log that it may still want.
@@ -138,12 +138,11 @@ impl Conversation {
         let (from, mut to) = stream.into_split();
         let hardware = assignment.hardware.clone();
         to.write_all(&ToJob::Assignment(Box::new(assignment)).to_frame()?).await?;
-        let inputs = u32::try_from(sources.len()).unwrap_or(u32::MAX);
         // One read at a time: a second one while the first waits is a breach.
         let (reads, wanted) = mpsc::channel(1);
         let fault = Arc::new(OnceLock::new());
-        let answering = tokio::spawn(answer(wanted, to, sources, held, Arc::clone(&fault))).abort_handle();
-        Ok(Self { from, reads, inputs, hardware, lines: LINES, longest: MAX_MESSAGE, fault, answering })
+        let answering = tokio::spawn(answer(wanted, to, Arc::clone(&sources), held, Arc::clone(&fault))).abort_handle();
+        Ok(Self { from, reads, sources, hardware, lines: LINES, longest: MAX_MESSAGE, fault, answering })
     }
 
     /// The next thing said.
@@ -153,6 +152,10 @@ impl Conversation {
                 FromJob::Read { input, offset, length } => self.read(input, offset, length)?,
                 FromJob::Part { output: 0, number, bytes } => return Ok(Heard::Part { number, bytes }),
                 FromJob::Part { .. } => return Err(Broken::Breach(Breach::Part)),
+                FromJob::Message(Up::ReadsOnly { input, places }) => {
+                    let source = self.sources.get(input as usize).ok_or(Broken::Breach(Breach::Read))?;
+                    source.read_only(places);
+                }
                 FromJob::Message(up) => return self.heard(up),
             }
         }
@@ -181,7 +184,7 @@ impl Conversation {
     }
 
     fn read(&self, input: u32, offset: u64, length: u32) -> Result<(), Broken> {
-        if input >= self.inputs || length > MAX_READ {
+        if input as usize >= self.sources.len() || length > MAX_READ {
             return Err(Broken::Breach(Breach::Read));
         }
         match self.reads.try_send(Wanted { input: input as usize, offset, length }) {
@@ -210,8 +213,10 @@ impl Conversation {
             Up::Unchanged(report) => Heard::Unchanged(report),
             Up::Verified(report) => Heard::Verified(report),
             Up::Failed(failure) => Heard::Failed(failure),
-            // Nobody asked for these here, or for so many of them.
-            Up::Encoders(_) | Up::InHardware(_) | Up::Log(_) => return Err(Broken::Breach(Breach::Message)),
+            // Nobody asked for these here, or for so many of them; or they are taken before.
+            Up::Encoders(_) | Up::InHardware(_) | Up::Log(_) | Up::ReadsOnly { .. } => {
+                return Err(Broken::Breach(Breach::Message));
+            }
         })
     }
 }

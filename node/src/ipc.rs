@@ -4,7 +4,10 @@
 //! else as JSON. Inputs and outputs are indices, never names or paths; the supervisor checks every bound, because the
 //! job process runs decoders on hostile bytes and may be anyone's.
 
-use std::io::{self, Read, Write};
+use std::{
+    io::{self, Read, Write},
+    ops::Range,
+};
 
 use serde::{Deserialize, Serialize};
 use xora_shared::{
@@ -132,6 +135,13 @@ pub enum Up {
         expected_bytes: u64,
         /// Size of every part but the last.
         part_size: u64,
+    },
+    /// Of an input, only these bytes will be read from now on, in this order: what can be fetched ahead.
+    ReadsOnly {
+        /// Index of the input.
+        input: u32,
+        /// The places, in bytes.
+        places: Vec<Range<u64>>,
     },
     /// How far, by media time. Never goes back.
     Progress {

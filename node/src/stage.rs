@@ -89,6 +89,10 @@ async fn read(source: &Source, start: u64, length: u64) -> Result<Bytes, ()> {
         let at = start + part.len() as u64;
         let wanted = BLOCK.min(length - part.len() as u64);
         while at + wanted > source.followed().saturating_add(AHEAD) {
+            // The rest of it is not needed.
+            if source.is_read_in_places() {
+                return Err(());
+            }
             sleep(LOOK).await;
         }
         let read = source.read_after(at, wanted).await.map_err(drop)?;

@@ -146,6 +146,35 @@ impl Input {
         }
     }
 
+    /// Where the index has all packets of a stream between two times (of decoding, in the stream's time base) and one behind
+    /// them, in bytes, in their order. Places less than `gap` bytes apart are one. None where the index has no lengths.
+    pub fn places(&self, stream: usize, times: Range<i64>, gap: u64) -> Option<Vec<Range<u64>>> {
+        let ticks = self.time_bases(stream).2;
+        let stream = self.stream(stream)?;
+        let mut places: Vec<Range<u64>> = Vec::new();
+        // SAFETY: the stream is of this context; entries are valid until the context is used again.
+        unsafe {
+            let count = ffi::avformat_index_get_entries_count(stream);
+            let first =
+                ffi::av_index_search_timestamp(stream, times.start.div_euclid(ticks), ffi::AVSEEK_FLAG_BACKWARD);
+            for number in first.max(0)..count {
+                let entry = ffi::avformat_index_get_entry(stream, number).as_ref()?;
+                let (start, size) = (u64::try_from(entry.pos).ok()?, u64::try_from(entry.size()).ok()?);
+                let end = start.checked_add(size).filter(|end| *end > start)?;
+                match places.last_mut() {
+                    Some(last) if last.start <= start && start < last.end.saturating_add(gap) => {
+                        last.end = last.end.max(end);
+                    }
+                    _ => places.push(start..end),
+                }
+                if entry.timestamp >= times.end.div_euclid(ticks) {
+                    break;
+                }
+            }
+        }
+        Some(places)
+    }
+
     /// Where the index has a packet of a stream, in bytes, and when (of decoding, in the stream's time base): the last one
     /// at or before a time where decoding can begin, or the first one at or after it.
     pub fn entry(&self, stream: usize, time: i64, before: bool) -> Option<(u64, i64)> {
@@ -161,6 +190,11 @@ impl Input {
     /// Tells the source what will be read next, so that it need not guess.
     pub fn expect(&mut self, range: Range<u64>) {
         self.io.expect(range);
+    }
+
+    /// Tells the source what alone will be read from now on.
+    pub fn expect_only(&mut self, places: Vec<Range<u64>>) {
+        self.io.expect_only(places);
     }
 
     /// A tag of the file or of one of its streams, by libav's name of it.

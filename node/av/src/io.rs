@@ -16,6 +16,9 @@ pub trait ReadAt {
 
     /// Hears that these bytes will be read next, and those behind them hardly.
     fn expect(&mut self, _range: Range<u64>) {}
+
+    /// Hears that of all that follows these bytes alone will be read, in this order.
+    fn expect_only(&mut self, _places: Vec<Range<u64>>) {}
 }
 
 /// A place for bytes. Muxers write forward, and seek back to patch what they wrote.
@@ -63,6 +66,12 @@ impl Reader {
     pub(crate) fn expect(&mut self, range: Range<u64>) {
         // SAFETY: the state lives as long as `self`, and no callback runs while `self` is borrowed here.
         unsafe { (*self.state).target.expect(range) }
+    }
+
+    /// Tells the source what alone will be read from now on.
+    pub(crate) fn expect_only(&mut self, places: Vec<Range<u64>>) {
+        // SAFETY: as in `expect`.
+        unsafe { (*self.state).target.expect_only(places) }
     }
 }
 

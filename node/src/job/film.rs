@@ -4,6 +4,8 @@
 //! input of upright, progressive 8-bit 4:2:0 pictures with square pixels, `compress` to MP4 makes the same pictures as
 //! [`COMMAND`].
 
+use std::iter::successors;
+
 use xora_av::{ErrorKind, Input, MICROSECONDS, Packet, Rational, Stream, rescale};
 use xora_shared::{
     media::{FileType, Format},
@@ -122,6 +124,7 @@ impl<'a> Pump<'a> {
         if film.part.from_start && job.seeks {
             seek_before(input, film, job.probe)?;
         }
+        expect_sound(input, film, job.probe);
         let video = film.video.as_ref().map(|track| open_video(job, input, film, track, mux)).transpose()?;
         let first = match &video {
             Some(Making::Copy(_)) => film.video.as_ref().map(|track| track.stream),
@@ -362,6 +365,27 @@ fn seek_before(input: &mut Input, film: &Film, probe: &Probe) -> Done<()> {
         let is_ours = error.kind != ErrorKind::Source;
         if is_ours { Fault::Nothing("the input has no place where its part can be begun") } else { error.into() }
     })
+}
+
+/// Says where the sound lies, when it alone is wanted of a film with an index: cameras put half a second of pictures
+/// between its places.
+fn expect_sound(input: &mut Input, film: &Film, probe: &Probe) {
+    /// Bytes between two places from which on they are fetched apart: about what comes in the time that a request takes
+    /// when several are under way.
+    const GAP: u64 = 128 << 10;
+    /// Places that one message may name: of more, those that lie near each other are one.
+    const MOST: usize = 20_000;
+    let has_index = probe.mp4.is_some_and(|mp4| !mp4.is_fragmented);
+    let (None, Some(track), true) = (&film.video, &film.audio, has_index) else { return };
+    let stream = &probe.streams[track.stream];
+    let time = |us: i64| rescale(us, MICROSECONDS, stream.time_base);
+    let start = if film.part.from_start { time(film.start_us) } else { i64::MIN };
+    let end = film.part.end_us.map_or(i64::MAX, |end| time(film.start_us.saturating_add(end)));
+    let gaps = successors(Some(GAP), |gap| gap.checked_mul(2));
+    let mut places = gaps.map_while(|gap| input.places(stream.index, start..end.max(start), gap));
+    if let Some(places) = places.find(|places| places.len() <= MOST) {
+        input.expect_only(places);
+    }
 }
 
 /// Whether the next packet that decoding can begin at is shown at or before a time. Where it tells only when it is

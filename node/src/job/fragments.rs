@@ -71,6 +71,10 @@ impl<R: ReadAt> ReadAt for Sparse<R> {
     fn expect(&mut self, range: Range<u64>) {
         self.source.expect(range);
     }
+
+    fn expect_only(&mut self, places: Vec<Range<u64>>) {
+        self.source.expect_only(places);
+    }
 }
 
 /// What is read of a film.

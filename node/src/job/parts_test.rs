@@ -7,6 +7,8 @@ use xora_shared::{
     report::StrategyKind,
 };
 
+use crate::ipc::Up;
+
 use super::{
     media_test::{Made, PICTURES, SOUND, X264, entry, make, picture_times, synth, thumbnail, wanted},
     recipe_test::{assert_numbered, clicks, cut, numbered, numbers, sound_ms},
@@ -146,4 +148,24 @@ fn sound_that_an_edit_list_hides_is_not_copied_to_where_nothing_can_be_hidden() 
     // One packet primes the decoder, and the first is not cut in its middle.
     let moved = found[0] - hears[0];
     assert!((0..=45).contains(&moved), "{found:?} {hears:?}");
+}
+
+#[test]
+fn of_what_a_camera_recorded_its_sound_alone_is_read() {
+    let pictures = "-f lavfi -i testsrc2=s=1280x720:r=2:d=5,noise=alls=40";
+    let codecs = "-map 0:v -map 1:a -c:v mjpeg -q:v 4 -pix_fmt yuvj420p -c:a aac";
+    let camera = synth("camera.mov", &format!("{pictures} -i {} {codecs} -t 5", numbered().display()));
+    let hears = clicks(&camera);
+    for (cut, begins_ms, count) in [(Cut::default(), 0, hears.len()), (cut(1_500_000, Some(2_000_000)), 1_500, 2)] {
+        let made = make(&camera, wanted(Recipe::ExtractAudio(ExtractAudio { cut }), Format::Wav));
+        let found = clicks(&made.file);
+        assert_eq!(found.len(), count, "{found:?} of {hears:?}");
+        let meant = hears.iter().filter(|at| **at >= begins_ms);
+        assert!(found.iter().zip(meant).all(|(at, meant)| (at + begins_ms - meant).abs() <= 25), "{found:?} {hears:?}");
+        let told = |message: &Up| if let Up::ReadsOnly { places, .. } = message { places.len() } else { 0 };
+        let places: usize = made.told.messages.iter().map(told).sum();
+        assert!((count..=11).contains(&places), "{places} places");
+        // The first two pictures, of half a megabyte each, tell what they are.
+        assert!(made.told.bytes_read < 1_500_000, "{} bytes", made.told.bytes_read);
+    }
 }

@@ -4,7 +4,10 @@ use std::{collections::VecDeque, io, ops::Range};
 
 use xora_av::ReadAt;
 
-use crate::{ipc::MAX_READ, job::link::Link};
+use crate::{
+    ipc::{MAX_READ, Up},
+    job::link::Link,
+};
 
 /// The first read of all, in bytes: the supervisor has as much already.
 const HEAD: u32 = 64 << 10;
@@ -23,6 +26,8 @@ pub struct RemoteInput {
     input: u32,
     size: Option<u64>,
     expected: Range<u64>,
+    /// What alone is read, when that is known.
+    places: Vec<Range<u64>>,
     /// Last used last.
     windows: VecDeque<Window>,
 }
@@ -43,7 +48,7 @@ impl Window {
 impl RemoteInput {
     /// An input by index, and its length in bytes when that is known.
     pub fn new(link: Link, input: u32, size: Option<u64>) -> Self {
-        Self { link, input, size, expected: 0..0, windows: VecDeque::new() }
+        Self { link, input, size, expected: 0..0, places: Vec::new(), windows: VecDeque::new() }
     }
 
     /// Fetches the window that begins at `offset`; empty at the end of the input.
@@ -70,7 +75,9 @@ impl RemoteInput {
 
     /// How much is expected to be read from here on, in bytes.
     fn expected(&self, offset: u64) -> Option<u32> {
-        let rest = self.expected.contains(&offset).then(|| self.expected.end - offset)?;
+        let place = self.places.partition_point(|place| place.end <= offset);
+        let expected = [Some(&self.expected), self.places.get(place)];
+        let rest = expected.into_iter().flatten().find(|range| range.contains(&offset))?.end - offset;
         Some(u32::try_from(rest).unwrap_or(MAX_READ).min(MAX_READ))
     }
 }
@@ -101,5 +108,11 @@ impl ReadAt for RemoteInput {
 
     fn expect(&mut self, range: Range<u64>) {
         self.expected = range;
+    }
+
+    fn expect_only(&mut self, places: Vec<Range<u64>>) {
+        // A supervisor that is gone is noticed by the next read.
+        let _ = self.link.say(Up::ReadsOnly { input: self.input, places: places.clone() });
+        self.places = places;
     }
 }

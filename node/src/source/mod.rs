@@ -97,6 +97,19 @@ impl Source {
         }
     }
 
+    /// Says that of all that follows these bytes alone will be read, in this order.
+    pub fn read_only(&self, places: Vec<Range<u64>>) {
+        match &self.way {
+            Way::Ranges(reader) => reader.read_only(places),
+            Way::Spooled(_) | Way::Empty => {}
+        }
+    }
+
+    /// Whether only places of it will be read, as far as that was said.
+    pub fn is_read_in_places(&self) -> bool {
+        matches!(&self.way, Way::Ranges(reader) if reader.is_read_in_places())
+    }
+
     /// Fetches the last bytes without waiting for them.
     pub fn expect_end(&self, length: u64) {
         match &self.way {

@@ -36,6 +36,8 @@ const AHEAD_MOST: u64 = 8 << 20;
 /// Skips within one direction: a demuxer leaves streams out. Far away, as many bytes come in the time of one round
 /// trip.
 const SKIP: u64 = 512 << 10;
+/// Places fetched at once where it is known what alone will be read: as many connections as a browser opens to a host.
+const PLACES: usize = 6;
 /// Directions remembered: a badly interleaved file is read at a few places in turn.
 const CURSORS: usize = 4;
 
@@ -63,6 +65,8 @@ struct State {
     next_flight: u64,
     /// Whether reading will go on to the end.
     through: bool,
+    /// What alone will be read, where that is known.
+    places: Vec<Range<u64>>,
 }
 
 struct Flight {
@@ -92,7 +96,7 @@ impl RangeReader {
     pub fn new(origin: Origin, answer: Answer, first: Range<u64>, size: u64, received: Arc<AtomicU64>) -> Self {
         let (cache, flights, cursors) = (Cache::new(CACHE), Vec::new(), Vec::new());
         let version = answer.version.clone();
-        let state = State { version, cache, flights, cursors, next_flight: 0, through: false };
+        let state = State { version, cache, flights, cursors, next_flight: 0, through: false, places: Vec::new() };
         let inner = Inner { origin, size, received, state: Mutex::new(state), moved: Notify::new() };
         let reader = Self { inner: Arc::new(inner) };
         reader.fly(&mut reader.inner.lock(), first, Some(answer));
@@ -107,6 +111,19 @@ impl RangeReader {
     /// From here on reading will go on to the end: no need to wait for a direction.
     pub fn read_through(&self) {
         self.inner.lock().through = true;
+    }
+
+    /// From here on these places alone will be read: they are fetched ahead, several at once, and nothing between.
+    pub fn read_only(&self, places: Vec<Range<u64>>) {
+        let mut state = self.inner.lock();
+        state.places = places;
+        let first = state.places.first().map_or(0, |place| place.start);
+        self.keep_places_ahead(&mut state, first);
+    }
+
+    /// Whether places are all that will be read.
+    pub fn is_read_in_places(&self) -> bool {
+        !self.inner.lock().places.is_empty()
     }
 
     /// Drops what is held for later.
@@ -131,6 +148,9 @@ impl RangeReader {
                 let mut state = self.inner.lock();
                 let look = state.look(&range);
                 match &look {
+                    Look::Ready(_) | Look::Wait if leads && !state.places.is_empty() => {
+                        self.keep_places_ahead(&mut state, offset);
+                    }
                     Look::Ready(_) => self.keep_ahead(&mut state, end, ahead),
                     Look::Fetch(gap) => {
                         let to = if gap.end == end { end.saturating_add(ahead).min(self.inner.size) } else { gap.end };
@@ -162,6 +182,25 @@ impl RangeReader {
         let reach = state.reach(from);
         if ahead > 0 && reach < self.inner.size && reach - from < ahead / 2 {
             self.fly(state, reach..reach.saturating_add(ahead).min(self.inner.size), None);
+        }
+    }
+
+    /// Sends off flights to the next places from `from` on, until enough of them are on their way.
+    fn keep_places_ahead(&self, state: &mut State, from: u64) {
+        let mut ahead = 0;
+        let mut next = state.places.partition_point(|place| place.end <= from);
+        while let Some(place) = state.places.get(next).cloned() {
+            let start = state.reach(place.start.max(from)).min(place.end);
+            ahead += start - place.start.max(from);
+            if ahead >= AHEAD_MOST / 2 || state.flights.len() >= PLACES {
+                return;
+            }
+            let end = place.end.min(start + (AHEAD_MOST - ahead)).min(self.inner.size);
+            if start < end {
+                self.fly(state, start..end, None);
+                ahead += end - start;
+            }
+            next += 1;
         }
     }
 
@@ -200,12 +239,12 @@ impl State {
         };
         cursor.run += range.end.saturating_sub(cursor.next);
         cursor.next = range.end.max(cursor.next);
-        let run = cursor.run;
+        let run = if self.places.is_empty() { cursor.run } else { 0 };
         self.cursors.push(cursor);
         if self.cursors.len() > CURSORS {
             self.cursors.remove(0);
         }
-        let least = if self.through && known.is_some() { AHEAD } else { 0 };
+        let least = if self.through && self.places.is_empty() && known.is_some() { AHEAD } else { 0 };
         if run > AHEAD_AFTER { run.clamp(least, AHEAD_MOST) } else { least }
     }
 

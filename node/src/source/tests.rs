@@ -234,6 +234,44 @@ async fn what_is_left_out_on_the_way_does_not_end_a_direction_unless_it_is_much(
 }
 
 #[tokio::test]
+async fn places_that_alone_are_read_are_fetched_several_at_once_and_nothing_between_them() {
+    let film = file(40_000_000);
+    let served = film.clone();
+    let mut server = serve(move |ask| Reply::part(&served, ask.range().expect("a range"), "")).await;
+    let source = open(&server.url).await.expect("opens");
+    source.read_through();
+    server.asked.recv().await.expect("the first bytes");
+    let starts = (1..38).map(|number| number * 1_000_000);
+    source.read_only(starts.clone().map(|start| start as u64..start as u64 + 20_000).collect());
+    // Nobody has read yet.
+    for number in 1..=6 {
+        assert_eq!(within(server.asked.recv()).await, Some(format!("/ bytes={number}000000-{number}019999")));
+    }
+    for start in starts.clone() {
+        assert_eq!(within(source.read(start as u64, 20_000)).await.expect("reads"), film[start..start + 20_000]);
+    }
+    assert_eq!(source.received(), HEAD + starts.len() as u64 * 20_000);
+    // What was said is a hint.
+    assert_eq!(within(source.read(500_000, 100)).await.expect("reads"), film[500_000..500_100]);
+}
+
+#[tokio::test]
+async fn a_long_place_is_fetched_ahead_to_its_end_and_not_behind_it() {
+    let film = file(40_000_000);
+    let served = film.clone();
+    let mut server = serve(move |ask| Reply::part(&served, ask.range().expect("a range"), "")).await;
+    let source = open(&server.url).await.expect("opens");
+    source.read_only(std::iter::once(10_000_000..30_000_000).collect());
+    for at in (10_000_000..30_000_000_usize).step_by(1_000_000) {
+        let read = within(source.read(at as u64, 1_000_000)).await.expect("reads");
+        assert!(read == film[at..at + 1_000_000], "other bytes at {at}");
+    }
+    assert_eq!(source.received(), HEAD + 20_000_000);
+    let asked: Vec<String> = std::iter::from_fn(|| server.asked.try_recv().ok()).collect();
+    assert!(asked.len() <= 8, "{asked:?}");
+}
+
+#[tokio::test]
 async fn the_end_of_the_file_gives_fewer_bytes_and_then_none() {
     let served = file(1000);
     let server = serve(move |ask| Reply::part(&served, ask.range().expect("a range"), "")).await;
