@@ -187,15 +187,17 @@ impl RangeReader {
 
     /// Sends off flights to the next places from `from` on, until enough of them are on their way.
     fn keep_places_ahead(&self, state: &mut State, from: u64) {
-        let mut ahead = 0;
+        // The places are what a job process says: any numbers.
+        let mut ahead = 0_u64;
         let mut next = state.places.partition_point(|place| place.end <= from);
         while let Some(place) = state.places.get(next).cloned() {
-            let start = state.reach(place.start.max(from)).min(place.end);
-            ahead += start - place.start.max(from);
+            let begin = place.start.max(from);
+            let start = state.reach(begin).min(place.end);
+            ahead = ahead.saturating_add(start.saturating_sub(begin));
             if ahead >= AHEAD_MOST / 2 || state.flights.len() >= PLACES {
                 return;
             }
-            let end = place.end.min(start + (AHEAD_MOST - ahead)).min(self.inner.size);
+            let end = place.end.min(start.saturating_add(AHEAD_MOST - ahead)).min(self.inner.size);
             if start < end {
                 self.fly(state, start..end, None);
                 ahead += end - start;

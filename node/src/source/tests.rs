@@ -256,6 +256,20 @@ async fn places_that_alone_are_read_are_fetched_several_at_once_and_nothing_betw
 }
 
 #[tokio::test]
+async fn places_that_make_no_sense_are_not_fetched() {
+    let all = file(1_000_000);
+    let served = all.clone();
+    let server = serve(move |ask| Reply::part(&served, ask.range().expect("a range"), "")).await;
+    let source = open(&server.url).await.expect("opens");
+    let places = [(900_000, 100), (u64::MAX, u64::MAX), (0, 0), (5, u64::MAX), (u64::MAX - 1, 3), (400_000, 400_010)];
+    source.read_only(places.map(|(start, end)| start..end).into());
+    for at in [0, 900_000, 300_000] {
+        assert_eq!(within(source.read(at as u64, 100)).await.expect("reads"), all[at..at + 100]);
+    }
+    assert!(source.received() <= all.len() as u64, "{} bytes", source.received());
+}
+
+#[tokio::test]
 async fn a_long_place_is_fetched_ahead_to_its_end_and_not_behind_it() {
     let film = file(40_000_000);
     let served = film.clone();
