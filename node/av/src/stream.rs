@@ -6,7 +6,7 @@ use crate::{
     frame::Color,
     names::{layout_name, pixel_format_depth, pixel_format_name, text},
     orientation::Orientation,
-    time::{Rational, bounded, fine, known},
+    time::{MICROSECONDS, Rational, bounded, fine, known, rescale},
 };
 
 /// What a stream carries.
@@ -95,6 +95,16 @@ pub struct Index {
 }
 
 impl Stream {
+    /// First time, in microseconds.
+    pub fn start_us(&self) -> Option<i64> {
+        self.start.map(|start| rescale(start, self.time_base, MICROSECONDS))
+    }
+
+    /// Length, in microseconds.
+    pub fn duration_us(&self) -> Option<i64> {
+        self.duration.map(|duration| rescale(duration, self.time_base, MICROSECONDS))
+    }
+
     /// # Safety
     ///
     /// Both pointers are valid, and `stream` belongs to `context`.

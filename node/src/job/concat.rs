@@ -202,7 +202,7 @@ impl Tape<'_> {
             let reached = self.take(known, clip, index, &mut packet, mux)?;
             self.progress.reach(reached)?;
         }
-        self.warnings.extend(probe.check_complete(declared_us(clip, probe), read_us)?);
+        self.warnings.extend(probe.check_complete(probe.declared_us(|stream| clip.uses(stream)), read_us)?);
         self.jumps += timeline.jumps();
         self.end(sound_us(clip, probe), mux)
     }
@@ -345,15 +345,6 @@ fn joint(pictures: Option<i64>, sound: Option<i64>) -> Option<i64> {
         (Some(pictures), _) => Some(pictures),
         (None, sound) => sound,
     }
-}
-
-/// What the container of an input says of its length, in microseconds; 0 where it says nothing reliable.
-fn declared_us(clip: Clip, probe: &Probe) -> i64 {
-    let used = probe.streams.iter().filter(|stream| clip.uses(stream.index) && probe.declares_duration);
-    let declared = used.filter_map(|stream| Some(rescale(stream.duration?, stream.time_base, MICROSECONDS)));
-    // Where tracks have no length of their own, the file's counts only if no other track can be the longest.
-    let whole = probe.duration_us.filter(|_| probe.declares_duration && clip.tracks() == probe.streams.len());
-    declared.max().or(whole.and_then(|us| us.try_into().ok())).unwrap_or(0)
 }
 
 impl Copied {

@@ -229,7 +229,7 @@ impl<'a> Pump<'a> {
 
     /// Refuses an input that is much shorter than its container says, if it was cut; else says so.
     fn check_complete(&self) -> Done<Option<String>> {
-        let declared = self.declared_us().saturating_sub(self.skipped_us());
+        let declared = self.probe.declared_us(|stream| self.film.uses(stream)).saturating_sub(self.skipped_us());
         let declared = self.film.part.end_us.map_or(declared, |end| declared.min(end));
         // That nothing came at all has another reason, which is found next.
         if self.read_us <= 0 { Ok(None) } else { self.probe.check_complete(declared, self.read_us) }
@@ -238,23 +238,8 @@ impl<'a> Pump<'a> {
     /// What is left out at the start, in microseconds.
     fn skipped_us(&self) -> i64 {
         let used = self.probe.streams.iter().filter(|stream| self.film.uses(stream.index));
-        let begins = used.filter_map(|stream| Some(rescale(stream.start?, stream.time_base, MICROSECONDS))).min();
+        let begins = used.filter_map(Stream::start_us).min();
         self.film.start_us.saturating_sub(begins.unwrap_or(0)).max(0)
-    }
-
-    /// What the container says of the tracks that are used; 0 where it says nothing reliable.
-    fn declared_us(&self) -> i64 {
-        if !self.probe.declares_duration {
-            return 0;
-        }
-        let used = self.probe.streams.iter().filter(|stream| self.film.uses(stream.index));
-        let own = used.clone().map(|stream| {
-            let length = stream.duration?;
-            Some(rescale(length, stream.time_base, MICROSECONDS))
-        });
-        // Where tracks have no length of their own, the file's counts only if no other track can be the longest.
-        let whole = self.probe.duration_us.filter(|_| used.count() == self.probe.streams.len());
-        own.max().flatten().or(whole.and_then(|us| us.try_into().ok())).unwrap_or(0)
     }
 }
 
@@ -325,7 +310,7 @@ fn window(film: &Film) -> Window {
 
 /// Whether the part begins behind the end of the input, by what that says of its length.
 fn seems_behind(film: &Film, probe: &Probe) -> bool {
-    let starts = probe.streams.iter().filter_map(|stream| Some(rescale(stream.start?, stream.time_base, MICROSECONDS)));
+    let starts = probe.streams.iter().filter_map(Stream::start_us);
     let end = probe.duration_us.map(|length| starts.min().unwrap_or(0).saturating_add_unsigned(length));
     film.part.from_start && end.is_some_and(|end| film.start_us >= end)
 }
@@ -487,7 +472,7 @@ fn check_header(copied: &ExpectedAudio, film: &Film, probe: &Probe) -> Done<()> 
 fn copied_sound(facts: CopyFacts, film: &Film, probe: &Probe) -> ExpectedAudio {
     let stream = &probe.streams[film.audio.as_ref().map_or(0, |track| track.stream)];
     // The first packet may begin earlier than the track: what only primes the decoder is left out inside of it.
-    let begins = stream.start.map(|start| rescale(start, stream.time_base, MICROSECONDS) - film.start_us);
+    let begins = stream.start_us().map(|start| start - film.start_us);
     let start_us = begins.filter(|_| !film.part.from_start).map_or(facts.start_us, |begins| facts.start_us.max(begins));
     let duration_us = (facts.start_us.saturating_add_unsigned(facts.duration_us) - start_us).max(0).unsigned_abs();
     let duration_us = if has_times(film.format) { duration_us } else { facts.length_us };

@@ -62,7 +62,6 @@ mod recipe_test;
 
 use std::os::unix::net::UnixStream;
 
-use xora_av::{MICROSECONDS, Stream, rescale};
 use xora_shared::{
     failure::Stage,
     media::{Format, Recipe, Wanted},
@@ -222,9 +221,8 @@ fn dropped(fate: &StreamFate, why: &str) -> StreamFate {
 
 /// The receipt of an input that is the result: what opening it has shown.
 fn seen(probe: &Probe) -> VerifyReport {
-    let start = |stream: &Stream| Some(rescale(stream.start?, stream.time_base, MICROSECONDS));
     let (video, audio) = (streams::pick_video(&probe.streams), streams::pick_audio(&probe.streams));
-    let offset = || Some(start(audio?)? - start(video?)?);
+    let offset = || Some(audio?.start_us()? - video?.start_us()?);
     VerifyReport {
         problems: Vec::new(),
         coverage: Coverage::Edges,

@@ -184,6 +184,19 @@ impl Probe {
         self.streams[stream].is_dolby_only.then(|| wrong.to_owned())
     }
 
+    /// What the container says of the length of the tracks that are used, in microseconds; 0 where it says nothing
+    /// reliable.
+    pub fn declared_us(&self, uses: impl Fn(usize) -> bool) -> i64 {
+        if !self.declares_duration {
+            return 0;
+        }
+        let used = self.streams.iter().filter(|stream| uses(stream.index));
+        let own = used.clone().filter_map(Stream::duration_us).max();
+        // Where tracks have no length of their own, the file's counts only if no other track can be the longest.
+        let whole = self.duration_us.filter(|_| used.count() == self.streams.len());
+        own.or(whole.and_then(|us| us.try_into().ok())).unwrap_or(0)
+    }
+
     /// Judges an input of which less came than its container declares, in microseconds. One that was cut is refused.
     /// One that has all of its bytes never had more: the caller is told.
     pub fn check_complete(&self, declared_us: i64, read_us: i64) -> Done<Option<String>> {

@@ -112,8 +112,7 @@ impl Found {
 
     /// Start of sound minus start of pictures, in microseconds.
     fn av_offset_us(&self) -> Option<i64> {
-        let start = |stream: &Stream| stream.start.map(|start| rescale(start, stream.time_base, MICROSECONDS));
-        Some(start(self.audio.as_ref()?)? - start(self.video.as_ref()?)?)
+        Some(self.audio.as_ref()?.start_us()? - self.video.as_ref()?.start_us()?)
     }
 
     fn compare(&self, expect: &Expectation, problems: &mut Vec<String>) {
@@ -183,7 +182,7 @@ impl Scan {
         let Some(stream) = &found.video else { return Ok(()) };
         let mut bytes = RemoteInput::new(link.clone(), 0, source.size);
         let ends = track_ends(&mut bytes).map_err(|_| Fault::Job(JobFailure::Unreadable))?;
-        let start = stream.start.map_or(0, |start| rescale(start, stream.time_base, MICROSECONDS));
+        let start = stream.start_us().unwrap_or(0);
         if let Some(end) = ends.get(stream.index) {
             let length = end.saturating_add_signed(-start);
             self.video_us = Some(length);
@@ -242,10 +241,7 @@ fn scan(
     if !indexed && size <= FULL_SCAN {
         return Ok((scan_packets(input, found)?, Coverage::Full));
     }
-    let length = |stream: &Option<Stream>| {
-        let stream = stream.as_ref()?;
-        u64::try_from(rescale(stream.duration?, stream.time_base, MICROSECONDS)).ok()
-    };
+    let length = |stream: &Option<Stream>| u64::try_from(stream.as_ref()?.duration_us()?).ok();
     let (video_us, audio_us) = (length(&found.video), length(&found.audio));
     // Matroska tells the length of the file only, and counts nothing; the muxer's own count stands in.
     let whole = || input.duration_us();

@@ -8,7 +8,7 @@ use xora_shared::{
 
 use super::{
     Abilities, AudioEncode, VideoEncode, Way, describe_all,
-    recipes::{packets, start_us, video_in},
+    recipes::{packets, video_in},
     tracks::{self, VideoWish},
 };
 use crate::job::{
@@ -80,11 +80,6 @@ impl Clip {
     /// Whether a stream of the input is used.
     pub fn uses(&self, stream: usize) -> bool {
         self.video == Some(stream) || self.audio == Some(stream)
-    }
-
-    /// How many streams of the input are used.
-    pub fn tracks(&self) -> usize {
-        usize::from(self.video.is_some()) + usize::from(self.audio.is_some())
     }
 }
 
@@ -302,7 +297,7 @@ fn unlike_sound(first: Part, other: Part) -> Option<String> {
 fn clip(input: usize, video: &[Part], audio: &[Part]) -> Clip {
     let of = |parts: &[Part]| parts.iter().find(|part| part.input == input).map(|part| part.stream.clone());
     let (video, audio) = (of(video), of(audio));
-    let starts = video.iter().chain(&audio).filter_map(start_us);
+    let starts = video.iter().chain(&audio).filter_map(Stream::start_us);
     Clip {
         start_us: starts.min().unwrap_or(0),
         video: video.map(|stream| stream.index),

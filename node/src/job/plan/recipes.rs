@@ -1,6 +1,6 @@
 //! What each recipe wishes for, and the plan that follows from it.
 
-use xora_av::{Kind, MICROSECONDS, Orientation, Stream, rescale};
+use xora_av::{Kind, Orientation, Stream};
 use xora_shared::{
     media::{Compress, Cut, ExtractAudio, FileType, Format, Gop, Proxy, RateControl, Resize, Scale, Trim, VideoCodec},
     report::{Fate, Strategy, StrategyKind},
@@ -193,7 +193,7 @@ pub fn film(probe: &Probe, wish: &Wish, abilities: Abilities) -> Done<Plan> {
     let audio = (wish.sound)(streams);
     check_there(probe, wish, video, audio)?;
     let candidates: Vec<&Stream> = video.into_iter().chain(audio).collect();
-    let first = candidates.iter().filter_map(|stream| start_us(stream)).min();
+    let first = candidates.iter().filter_map(|stream| stream.start_us()).min();
     // A part is a part of the file, whichever of its tracks are used; all of a track begins where it does.
     let begins_us = if wish.cut.is_whole() { first } else { begins_us(streams).or(first) }.unwrap_or(0);
     let is_outside = |stream: &&&Stream| is_outside(stream, begins_us, wish.cut, probe.declares_duration);
@@ -386,24 +386,19 @@ fn reason_of(stream: &Stream, film: &Film) -> Option<String> {
     }
 }
 
-pub(super) fn start_us(stream: &Stream) -> Option<i64> {
-    stream.start.map(|start| rescale(start, stream.time_base, MICROSECONDS))
-}
-
 /// When the first of all tracks that play begins, in microseconds.
 pub(super) fn begins_us(streams: &[Stream]) -> Option<i64> {
     let plays = |stream: &&Stream| matches!(stream.kind, Kind::Video | Kind::Audio) && !stream.is_attached_picture;
-    streams.iter().filter(plays).filter_map(start_us).min()
+    streams.iter().filter(plays).filter_map(Stream::start_us).min()
 }
 
 /// Whether a track begins after the wanted part, or is sound that ends before it, where its length is more than an
 /// estimate. The last picture stays.
 fn is_outside(stream: &Stream, begins_us: i64, cut: Cut, declares_length: bool) -> bool {
-    let Some(start_us) = start_us(stream).map(|start| start - begins_us) else { return false };
+    let Some(start_us) = stream.start_us().map(|start| start - begins_us) else { return false };
     let from_us = i64::try_from(cut.start_us).unwrap_or(i64::MAX);
     let end_us = cut.duration_us.map(|us| from_us.saturating_add_unsigned(us));
-    let length = stream.duration.filter(|_| declares_length);
-    let length_us = length.map(|length| rescale(length, stream.time_base, MICROSECONDS));
+    let length_us = stream.duration_us().filter(|_| declares_length);
     let ends_before = stream.kind == Kind::Audio && length_us.is_some_and(|length| start_us + length <= from_us);
     ends_before || end_us.is_some_and(|end| start_us >= end)
 }
