@@ -3,11 +3,13 @@
 use xora_av::{
     AudioEncoding, AudioShape, Decoder, Encoder, Frame, Graph, Input, MICROSECONDS, Packet, Poll, Rational, rescale,
 };
+use xora_shared::report::ExpectedAudio;
 
 use crate::job::{
     copy::Window,
     damage::Damage,
     decode::decode,
+    encoders,
     fault::{Done, Fault},
     mux::Mux,
     plan::AudioEncode,
@@ -85,19 +87,6 @@ impl SoundDecoder {
     }
 }
 
-/// What a finished track tells.
-#[derive(Clone, Debug)]
-pub struct AudioFacts {
-    /// Samples per second.
-    pub sample_rate: u32,
-    /// Channels.
-    pub channels: u32,
-    /// Samples (per channel) that went into the encoder.
-    pub samples: u64,
-    /// First time, in microseconds.
-    pub start_us: i64,
-}
-
 impl<'a> AudioPath<'a> {
     /// Opens the decoder; everything behind it waits for the first sound.
     pub fn open(input: &Input, stream: usize, encode: &'a AudioEncode, index: usize, window: Window) -> Done<Self> {
@@ -125,8 +114,8 @@ impl<'a> AudioPath<'a> {
         Ok(sink.reached_us())
     }
 
-    /// Flushes everything.
-    pub fn finish(mut self, mux: &mut Mux, damage: &mut Damage) -> Done<AudioFacts> {
+    /// Flushes everything, and tells what the track must be.
+    pub fn finish(mut self, mux: &mut Mux, damage: &mut Damage) -> Done<ExpectedAudio> {
         self.take(None, mux, damage)?;
         if let Some((_, mut graph)) = self.convert.take() {
             drain(&mut graph, None, &mut self.sink, mux)?;
@@ -290,8 +279,8 @@ impl<'a> AudioSink<'a> {
         }
     }
 
-    /// Flushes everything.
-    pub fn finish(mut self, mux: &mut Mux) -> Done<AudioFacts> {
+    /// Flushes everything, and tells what the track must be.
+    pub fn finish(mut self, mux: &mut Mux) -> Done<ExpectedAudio> {
         let time_base = self.time_base();
         self.take(None, time_base, mux)?;
         if self.first.is_none() {
@@ -302,7 +291,8 @@ impl<'a> AudioSink<'a> {
         // MP4 cuts the encoder's priming off at zero only; where sound begins later, the priming is part of it.
         let priming = self.encoder.as_ref().map_or(0, |encoder| i64::from(encoder.priming()));
         let start = if first > 0 && self.encode.encoder == "aac" { (first - priming).max(0) } else { first };
-        Ok(AudioFacts {
+        Ok(ExpectedAudio {
+            codec: encoders::makes(self.encode.encoder).to_owned(),
             sample_rate: self.encode.sample_rate,
             channels: self.encode.channels,
             samples: self.samples,

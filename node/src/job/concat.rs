@@ -15,11 +15,10 @@ use crate::{
     ipc::{Limits, Source},
     job::{
         Tried, abilities,
-        audio::AudioFacts,
-        copy::{CopyFacts, CopyPath, Window},
+        copy::{self, CopyFacts, CopyPath, Window},
         damage::Damage,
         fault::{Done, Fault},
-        film::{SILENCE_US, codec_name, facts},
+        film::{SILENCE_US, facts},
         first::FirstPictures,
         link::Link,
         mux::{Layout, Mux},
@@ -31,7 +30,7 @@ use crate::{
         progress::Progress,
         sounds::Sounds,
         timeline::Timeline,
-        video::{Alike, Setup, VideoFacts, VideoPath},
+        video::{Alike, Setup, VideoPath},
     },
 };
 
@@ -372,27 +371,8 @@ impl Pictures<'_> {
         warnings: &mut Vec<String>,
     ) -> Done<ExpectedVideo> {
         match self {
-            Self::Copy(copied) => {
-                let CopyFacts { packets, start_us, duration_us, mended, .. } = copied.path.finish(mux)?;
-                warnings.extend((mended > 0).then(|| format!("{mended} pictures had their decoding time mended")));
-                let (codec, width, height) = (like.codec.clone(), like.width, like.height);
-                Ok(ExpectedVideo {
-                    codec,
-                    width,
-                    height,
-                    frames: packets,
-                    start_us,
-                    duration_us,
-                    joints_us: Vec::new(),
-                })
-            }
-            Self::Encode(path) => {
-                let codec = codec_name(path.encoder()).to_owned();
-                let VideoFacts { width, height, frames, start_us, duration_us, warnings: more } =
-                    path.finish(mux, damage)?;
-                warnings.extend(more);
-                Ok(ExpectedVideo { codec, width, height, frames, start_us, duration_us, joints_us: Vec::new() })
-            }
+            Self::Copy(copied) => Ok(copied.path.finish(mux)?.pictures(like, Vec::new(), warnings)),
+            Self::Encode(path) => path.finish(mux, damage, warnings),
         }
     }
 }
@@ -404,15 +384,9 @@ impl Sound<'_> {
                 let has_times = mux.has_times();
                 let CopyFacts { start_us, duration_us, length_us, .. } = copied.path.finish(mux)?;
                 let duration_us = if has_times { duration_us } else { length_us };
-                let (codec, sample_rate, channels) = (like.codec.clone(), like.sample_rate, like.channels);
-                let samples = duration_us.saturating_mul(sample_rate.into()) / 1_000_000;
-                Ok(ExpectedAudio { codec, sample_rate, channels, samples, start_us })
+                Ok(copy::sound(like, start_us, duration_us))
             }
-            Self::Encode(sounds) => {
-                let codec = codec_name(sounds.encoder()).to_owned();
-                let AudioFacts { sample_rate, channels, samples, start_us } = sounds.finish(mux)?;
-                Ok(ExpectedAudio { codec, sample_rate, channels, samples, start_us })
-            }
+            Self::Encode(sounds) => sounds.finish(mux),
         }
     }
 }

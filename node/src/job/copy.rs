@@ -1,6 +1,7 @@
 //! A track that is copied: packets of the input are packets of the output, undecoded.
 
 use xora_av::{Input, Kind, MICROSECONDS, Packet, Rational, Stream, rescale};
+use xora_shared::report::{ExpectedAudio, ExpectedVideo};
 
 use crate::job::{
     fault::{Done, Fault},
@@ -134,6 +135,24 @@ pub struct CopyFacts {
     pub length_us: u64,
     /// Packets whose decoding time was mended.
     pub mended: u64,
+}
+
+impl CopyFacts {
+    /// What a track must be that has these pictures of a stream, and joints at these times in microseconds. `warnings`
+    /// get what a caller should know.
+    pub fn pictures(self, stream: &Stream, joints_us: Vec<i64>, warnings: &mut Vec<String>) -> ExpectedVideo {
+        let Self { packets: frames, start_us, duration_us, length_us: _, mended } = self;
+        warnings.extend((mended > 0).then(|| format!("{mended} pictures had their decoding time mended")));
+        let (codec, width, height) = (stream.codec.clone(), stream.width, stream.height);
+        ExpectedVideo { codec, width, height, frames, start_us, duration_us, joints_us }
+    }
+}
+
+/// What a track must be that has this much of the sound of a stream, in microseconds.
+pub fn sound(stream: &Stream, start_us: i64, duration_us: u64) -> ExpectedAudio {
+    let (codec, sample_rate, channels) = (stream.codec.clone(), stream.sample_rate, stream.channels);
+    let samples = duration_us.saturating_mul(sample_rate.into()) / 1_000_000;
+    ExpectedAudio { codec, sample_rate, channels, samples, start_us }
 }
 
 impl CopyPath {

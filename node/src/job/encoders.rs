@@ -30,6 +30,18 @@ pub fn is_hardware(name: &str) -> bool {
     HARDWARE.contains(&name)
 }
 
+/// libav's name of what an encoder of recipes makes.
+pub fn makes(encoder: &'static str) -> &'static str {
+    match encoder {
+        "libx264" => "h264",
+        "libx265" => "hevc",
+        "libvpx-vp9" => "vp9",
+        "libopus" => "opus",
+        "libmp3lame" => "mp3",
+        other => other,
+    }
+}
+
 /// Those of `names` that this libav has and that encode.
 pub fn working(names: Vec<String>) -> Vec<String> {
     names.into_iter().filter(|name| has_encoder(name) && encodes(name).is_ok_and(|bytes| bytes > 0)).collect()

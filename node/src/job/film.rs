@@ -16,8 +16,8 @@ use crate::{
     ipc::Limits,
     job::{
         about::About,
-        audio::{AudioFacts, AudioPath},
-        copy::{CopyFacts, CopyPath, Window},
+        audio::AudioPath,
+        copy::{self, CopyFacts, CopyPath, Window},
         cut::{CutFacts, CutPath},
         damage::Damage,
         fault::{Done, Fault},
@@ -30,7 +30,7 @@ use crate::{
         still::{STEP_BACK_US, least_back_us},
         streams::pick_video,
         timeline::Timeline,
-        video::{Setup, VideoFacts, VideoPath},
+        video::{Setup, VideoPath},
     },
 };
 
@@ -78,8 +78,10 @@ pub fn make(job: &Job, input: &mut Input, film: &Film, layout: Layout, fates: Ve
     let mut warnings = job.probe.warnings.clone();
     warnings.extend(shorter);
     warnings.extend(film.video.as_ref().and_then(|track| job.probe.warning_of(track.stream)));
+    let pictures = film.video.as_ref().map(|track| &job.probe.streams[track.stream]);
+    let video = video.zip(pictures);
     let video =
-        video.map(|way| finish_video(way, film, job.probe, &mut mux, &mut damage, &mut warnings)).transpose()?;
+        video.map(|(way, stream)| finish_video(way, stream, &mut mux, &mut damage, &mut warnings)).transpose()?;
     let audio = audio.map(|way| finish_audio(way, film, job.probe, &mut mux, &mut damage)).transpose()?;
     damage.check()?;
     let bytes = mux.finish()?;
@@ -92,16 +94,22 @@ pub fn make(job: &Job, input: &mut Input, film: &Film, layout: Layout, fates: Ve
     Ok(RunReport { facts: facts(film.format, &expect), expect, streams: fates, warnings })
 }
 
-/// A track on its way.
-enum Making<'a, E> {
+/// The picture track on its way.
+enum Pictures<'a> {
     Copy(Box<CopyPath>),
     Cut(Box<CutPath<'a>>),
-    Encode(E),
+    Encode(Box<VideoPath<'a>>),
+}
+
+/// The sound track on its way.
+enum Sound<'a> {
+    Copy(Box<CopyPath>),
+    Encode(Box<AudioPath<'a>>),
 }
 
 struct Pump<'a> {
-    video: Option<Making<'a, VideoPath<'a>>>,
-    audio: Option<Making<'a, AudioPath<'a>>>,
+    video: Option<Pictures<'a>>,
+    audio: Option<Sound<'a>>,
     /// Until enough was seen of pictures that are copied.
     first: Option<FirstPictures>,
     film: &'a Film,
@@ -127,8 +135,8 @@ impl<'a> Pump<'a> {
         expect_sound(input, film, job.probe);
         let video = film.video.as_ref().map(|track| open_video(job, input, film, track, mux)).transpose()?;
         let first = match &video {
-            Some(Making::Copy(_)) => film.video.as_ref().map(|track| track.stream),
-            Some(Making::Cut(_) | Making::Encode(_)) | None => None,
+            Some(Pictures::Copy(_)) => film.video.as_ref().map(|track| track.stream),
+            Some(Pictures::Cut(_) | Pictures::Encode(_)) | None => None,
         };
         let first = first.map(|stream| FirstPictures::open(input, stream, job.limits.pixels)).transpose()?;
         let index = usize::from(video.is_some());
@@ -186,18 +194,17 @@ impl<'a> Pump<'a> {
     fn take_video(&mut self, packet: &mut Packet, mux: &mut Mux) -> Done<i64> {
         FirstPictures::look_on(&mut self.first, Some(packet))?;
         match &mut self.video {
-            Some(Making::Copy(path)) => path.take(packet, mux),
-            Some(Making::Cut(path)) => path.take(packet, mux, &mut self.damage),
-            Some(Making::Encode(path)) => path.take(Some(packet), mux, &mut self.damage),
+            Some(Pictures::Copy(path)) => path.take(packet, mux),
+            Some(Pictures::Cut(path)) => path.take(packet, mux, &mut self.damage),
+            Some(Pictures::Encode(path)) => path.take(Some(packet), mux, &mut self.damage),
             None => Ok(0),
         }
     }
 
     fn take_audio(&mut self, packet: &mut Packet, mux: &mut Mux) -> Done<i64> {
         match &mut self.audio {
-            Some(Making::Copy(path)) => path.take(packet, mux),
-            Some(Making::Cut(path)) => path.take(packet, mux, &mut self.damage),
-            Some(Making::Encode(path)) => path.take(Some(packet), mux, &mut self.damage),
+            Some(Sound::Copy(path)) => path.take(packet, mux),
+            Some(Sound::Encode(path)) => path.take(Some(packet), mux, &mut self.damage),
             None => Ok(0),
         }
     }
@@ -249,7 +256,7 @@ fn open_video<'a>(
     film: &Film,
     track: &'a Track<VideoEncode>,
     mux: &mut Mux,
-) -> Done<Making<'a, VideoPath<'a>>> {
+) -> Done<Pictures<'a>> {
     let stream = &job.probe.streams[track.stream];
     let setup = |encode| Setup {
         link: job.link,
@@ -266,9 +273,9 @@ fn open_video<'a>(
         alike: None,
     };
     Ok(match &track.way {
-        Way::Copy => Making::Copy(Box::new(CopyPath::open(input, stream, 0, window(film), mux)?)),
-        Way::Cut(encode) => Making::Cut(Box::new(CutPath::open(input, stream, &setup(encode), mux)?)),
-        Way::Encode(encode) => Making::Encode(VideoPath::open(input, setup(encode))?),
+        Way::Copy => Pictures::Copy(Box::new(CopyPath::open(input, stream, 0, window(film), mux)?)),
+        Way::Cut(encode) => Pictures::Cut(Box::new(CutPath::open(input, stream, &setup(encode), mux)?)),
+        Way::Encode(encode) => Pictures::Encode(Box::new(VideoPath::open(input, setup(encode))?)),
     })
 }
 
@@ -278,17 +285,17 @@ fn open_audio<'a>(
     film: &Film,
     (track, index): (&'a Track<AudioEncode>, usize),
     mux: &mut Mux,
-) -> Done<Making<'a, AudioPath<'a>>> {
+) -> Done<Sound<'a>> {
     let stream = &job.probe.streams[track.stream];
     Ok(match &track.way {
         Way::Copy => {
             let window =
                 Window { from_us: window(film).from_us.map(|from| from - preroll_us(film, stream)), ..window(film) };
-            Making::Copy(Box::new(CopyPath::open(input, stream, index, window, mux)?))
+            Sound::Copy(Box::new(CopyPath::open(input, stream, index, window, mux)?))
         }
         // What is cut of sound is cut to the sample, which needs no joints.
         Way::Cut(encode) | Way::Encode(encode) => {
-            Making::Encode(AudioPath::open(input, track.stream, encode, index, window(film))?)
+            Sound::Encode(Box::new(AudioPath::open(input, track.stream, encode, index, window(film))?))
         }
     })
 }
@@ -403,58 +410,30 @@ fn begins_before(input: &mut Input, stream: &Stream, time: i64) -> Done<bool> {
 }
 
 fn finish_video(
-    way: Making<VideoPath>,
-    film: &Film,
-    probe: &Probe,
+    way: Pictures,
+    stream: &Stream,
     mux: &mut Mux,
     damage: &mut Damage,
     warnings: &mut Vec<String>,
 ) -> Done<ExpectedVideo> {
-    let track = film.video.as_ref();
     match way {
-        Making::Encode(path) => {
-            let VideoFacts { width, height, frames, start_us, duration_us, warnings: more } =
-                path.finish(mux, damage)?;
-            warnings.extend(more);
-            let codec = track.and_then(Track::encode).map_or("", |encode| codec_name(encode.encoder)).to_owned();
-            Ok(ExpectedVideo { codec, width, height, frames, start_us, duration_us, joints_us: Vec::new() })
+        Pictures::Copy(path) => Ok(path.finish(mux)?.pictures(stream, Vec::new(), warnings)),
+        Pictures::Cut(path) => {
+            let CutFacts { copy, joints_us } = path.finish(mux, damage)?;
+            Ok(copy.pictures(stream, joints_us, warnings))
         }
-        Making::Copy(path) => {
-            let facts = CutFacts { copy: path.finish(mux)?, joints_us: Vec::new() };
-            Ok(copied_pictures(facts, film, probe, warnings))
-        }
-        Making::Cut(path) => Ok(copied_pictures(path.finish(mux, damage)?, film, probe, warnings)),
+        Pictures::Encode(path) => path.finish(mux, damage, warnings),
     }
 }
 
-fn copied_pictures(facts: CutFacts, film: &Film, probe: &Probe, warnings: &mut Vec<String>) -> ExpectedVideo {
-    let CutFacts { copy: CopyFacts { packets, start_us, duration_us, length_us: _, mended }, joints_us } = facts;
-    warnings.extend((mended > 0).then(|| format!("{mended} pictures had their decoding time mended")));
-    let stream = &probe.streams[film.video.as_ref().map_or(0, |track| track.stream)];
-    let (codec, width, height) = (stream.codec.clone(), stream.width, stream.height);
-    ExpectedVideo { codec, width, height, frames: packets, start_us, duration_us, joints_us }
-}
-
-fn finish_audio(
-    way: Making<AudioPath>,
-    film: &Film,
-    probe: &Probe,
-    mux: &mut Mux,
-    damage: &mut Damage,
-) -> Done<ExpectedAudio> {
-    let track = film.audio.as_ref();
+fn finish_audio(way: Sound, film: &Film, probe: &Probe, mux: &mut Mux, damage: &mut Damage) -> Done<ExpectedAudio> {
     match way {
-        Making::Encode(path) => {
-            let AudioFacts { sample_rate, channels, samples, start_us } = path.finish(mux, damage)?;
-            let codec = track.and_then(Track::encode).map_or("", |encode| codec_name(encode.encoder)).to_owned();
-            Ok(ExpectedAudio { codec, sample_rate, channels, samples, start_us })
-        }
-        Making::Copy(path) => {
+        Sound::Copy(path) => {
             let copied = copied_sound(path.finish(mux)?, film, probe);
             check_header(&copied, film, probe)?;
             Ok(copied)
         }
-        Making::Cut(path) => Ok(copied_sound(path.finish(mux, damage)?.copy, film, probe)),
+        Sound::Encode(path) => path.finish(mux, damage),
     }
 }
 
@@ -476,9 +455,7 @@ fn copied_sound(facts: CopyFacts, film: &Film, probe: &Probe) -> ExpectedAudio {
     let start_us = begins.filter(|_| !film.part.from_start).map_or(facts.start_us, |begins| facts.start_us.max(begins));
     let duration_us = (facts.start_us.saturating_add_unsigned(facts.duration_us) - start_us).max(0).unsigned_abs();
     let duration_us = if has_times(film.format) { duration_us } else { facts.length_us };
-    let (codec, sample_rate, channels) = (stream.codec.clone(), stream.sample_rate, stream.channels);
-    let samples = duration_us.saturating_mul(sample_rate.into()) / 1_000_000;
-    ExpectedAudio { codec, sample_rate, channels, samples, start_us }
+    copy::sound(stream, start_us, duration_us)
 }
 
 /// What is said of a file that is what was meant.
@@ -496,17 +473,5 @@ pub fn facts(format: Format, expect: &Expectation) -> OutputFacts {
         duration_us: audio_us.max(video_us),
         width: expect.video.as_ref().map(|video| video.width),
         height: expect.video.as_ref().map(|video| video.height),
-    }
-}
-
-/// libav's name of what an encoder makes.
-pub fn codec_name(encoder: &'static str) -> &'static str {
-    match encoder {
-        "libx264" => "h264",
-        "libx265" => "hevc",
-        "libvpx-vp9" => "vp9",
-        "libopus" => "opus",
-        "libmp3lame" => "mp3",
-        other => other,
     }
 }

@@ -7,9 +7,10 @@
 use std::collections::VecDeque;
 
 use xora_av::{AudioShape, Frame, Graph, Input, MICROSECONDS, Packet, Poll, rescale};
+use xora_shared::report::ExpectedAudio;
 
 use crate::job::{
-    audio::{AudioFacts, AudioSink, STEADY, SoundDecoder, conversion},
+    audio::{AudioSink, STEADY, SoundDecoder, conversion},
     copy::Window,
     damage::Damage,
     fault::Done,
@@ -119,13 +120,8 @@ impl<'a> Sounds<'a> {
         Ok(())
     }
 
-    /// libav's name of the encoder.
-    pub fn encoder(&self) -> &'static str {
-        self.encode.encoder
-    }
-
-    /// Flushes everything.
-    pub fn finish(self, mux: &mut Mux) -> Done<AudioFacts> {
+    /// Flushes everything, and tells what the track must be.
+    pub fn finish(self, mux: &mut Mux) -> Done<ExpectedAudio> {
         self.sink.finish(mux)
     }
 

@@ -6,6 +6,7 @@ use xora_av::{
     Color, Decoder, Encoder, FieldOrder, Frame, Graph, Input, Packet, PictureShape, Poll, Rational, Stream,
     VideoEncoding, rescale,
 };
+use xora_shared::report::ExpectedVideo;
 
 use crate::{
     ipc::{JobFailure, Up},
@@ -98,23 +99,6 @@ struct Filter {
     end: i64,
 }
 
-/// What a finished track tells.
-#[derive(Clone, Debug)]
-pub struct VideoFacts {
-    /// Width in pixels.
-    pub width: u32,
-    /// Height in pixels.
-    pub height: u32,
-    /// Pictures that went into the encoder.
-    pub frames: u64,
-    /// First time, in microseconds.
-    pub start_us: i64,
-    /// From the first picture's start to the last one's end, in microseconds.
-    pub duration_us: u64,
-    /// What a caller should know.
-    pub warnings: Vec<String>,
-}
-
 impl<'a> VideoPath<'a> {
     /// Opens the decoder; everything behind it waits for the first picture.
     pub fn open(input: &Input, setup: Setup<'a>) -> Done<Self> {
@@ -122,11 +106,6 @@ impl<'a> VideoPath<'a> {
         let sink = VideoSink::new(&setup);
         let (picture, next) = (setup.encode.picture.clone(), setup.begins);
         Ok(Self { setup, decoder, filter: None, sink, picture, next, before: None })
-    }
-
-    /// libav's name of the encoder.
-    pub fn encoder(&self) -> &'static str {
-        self.setup.encode.encoder
     }
 
     /// Goes on with the pictures of another input, at a time of the output that is not before the end of the last one;
@@ -206,10 +185,10 @@ impl<'a> VideoPath<'a> {
         show(setup, filter, sink, picture, (&mut shown, shape), mux)
     }
 
-    /// Flushes everything.
-    pub fn finish(mut self, mux: &mut Mux, damage: &mut Damage) -> Done<VideoFacts> {
+    /// Flushes everything, and tells what the track must be. `warnings` get what a caller should know.
+    pub fn finish(mut self, mux: &mut Mux, damage: &mut Damage, warnings: &mut Vec<String>) -> Done<ExpectedVideo> {
         self.end_input(mux, damage)?;
-        self.sink.finish(mux)
+        self.sink.finish(mux, warnings)
     }
 }
 
@@ -501,7 +480,7 @@ impl<'a> VideoSink<'a> {
         }
     }
 
-    fn finish(mut self, mux: &mut Mux) -> Done<VideoFacts> {
+    fn finish(mut self, mux: &mut Mux, warnings: &mut Vec<String>) -> Done<ExpectedVideo> {
         let Some(last) = self.held.take() else {
             return Err(Fault::Nothing("no picture of the input could be decoded"));
         };
@@ -510,13 +489,15 @@ impl<'a> VideoSink<'a> {
         self.encode(&last, length, mux)?;
         self.pump(None, mux)?;
         let us = |time| rescale(time, self.time_base, xora_av::MICROSECONDS);
-        Ok(VideoFacts {
+        warnings.extend(self.warnings());
+        Ok(ExpectedVideo {
+            codec: encoders::makes(self.encode.encoder).to_owned(),
             width: self.size.0,
             height: self.size.1,
             frames: self.frames,
             start_us: us(first),
             duration_us: u64::try_from(us(start + length - first)).unwrap_or(0),
-            warnings: self.warnings(),
+            joints_us: Vec::new(),
         })
     }
 
