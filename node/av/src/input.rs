@@ -12,7 +12,7 @@ use crate::{
     packet::Packet,
     stream::{Index, Stream},
     tags::{self, Chapter},
-    time::{Rational, bounded, fine, known},
+    time::{MICROSECONDS, Rational, bounded, fine, known, rescale},
 };
 
 /// An open container. Reads only through the [`ReadAt`] it was given.
@@ -185,6 +185,24 @@ impl Input {
         let entry =
             unsafe { ffi::avformat_index_get_entry_from_timestamp(stream, time.div_euclid(ticks), flags).as_ref()? };
         Some((u64::try_from(entry.pos).ok()?, bounded(entry.timestamp.saturating_mul(ticks))))
+    }
+
+    /// Adds to the index that all streams have something from a place on, in bytes, and when, in microseconds: seeking to
+    /// that time or a later one goes there, and to where decoding can begin from there on.
+    pub fn note(&mut self, (place, time_us): (u64, i64)) {
+        let Ok(place) = i64::try_from(place) else { return };
+        for number in 0..self.streams.len() {
+            let time = rescale(time_us, MICROSECONDS, self.time_bases(number).0);
+            if let Some(stream) = self.stream(number) {
+                // SAFETY: the stream is of this context. Without memory the index stays as it is.
+                unsafe { ffi::av_add_index_entry(stream, place, time, 0, 0, ffi::AVINDEX_KEYFRAME) };
+            }
+        }
+    }
+
+    /// The time base that the container counts in, where it is the same for all streams.
+    pub fn ticks(&self) -> Rational {
+        self.time_bases(0).0
     }
 
     /// Tells the source what will be read next, so that it need not guess.

@@ -8,28 +8,22 @@ use std::{io, ops::Range};
 
 use xora_av::ReadAt;
 
-use crate::job::look::{self, behind_segments, box_at, find, number, read_full};
+use crate::job::{
+    look::{self, behind_segments, box_at, find, number},
+    places::{self, Begins, HEAD, MOST_AT_ONCE, NEAR, bytes, scan},
+};
 
 /// The first fragments, which are kept: they tell what the tracks are, and when they begin. So many, of so many bytes.
 const FIRST: usize = 4;
 const FIRST_BYTES: u64 = 256 << 10;
 /// The most bytes in which the last fragments are looked for.
 const LAST_BYTES: u64 = 4 << 20;
-/// How exactly fragments are looked for at first, in microseconds, and how often.
-const CLOSE_US: i64 = 4_000_000;
-const STEPS: usize = 24;
-/// Where fragments lie less than so many bytes apart, none is looked for between them.
-const NEAR: u64 = 64 << 10;
 /// How much less than in front of the part is kept behind it: there, no picture has to be found to begin at.
 const AROUND_END: i64 = 20;
 /// How many bytes come in the time of one round trip, on a fast line.
 const ROUND_TRIP: u64 = 512 << 10;
 /// About how often a place is guessed, in the midst of a fragment: half of it is read to come to the next one.
 const GUESSES: u64 = 8;
-/// The most bytes that are looked at together.
-const MOST_AT_ONCE: u64 = 512 << 10;
-/// Bytes that every fragment begins with.
-const HEAD: usize = 16;
 
 /// A source of which some ranges, in order, are shown as empty boxes.
 pub struct Sparse<R> {
@@ -119,6 +113,12 @@ struct Fragment {
     tracks: Vec<u64>,
 }
 
+impl Begins for Fragment {
+    fn begins(&self) -> (u64, i64) {
+        (self.start, self.time_us)
+    }
+}
+
 struct Film<'a> {
     source: &'a mut dyn ReadAt,
     size: u64,
@@ -176,7 +176,7 @@ impl<'a> Film<'a> {
         let mut found: Option<Fragment> = None;
         while end > after && self.size - end < LAST_BYTES {
             let start = end.saturating_sub(length).max(after);
-            let mut bytes = self.bytes(start..end.saturating_add(HEAD as u64))?;
+            let mut bytes = bytes(self.source, start..end.saturating_add(HEAD as u64))?;
             while let Some(place) = bytes.windows(HEAD).rposition(is_fragment) {
                 bytes.truncate(place + HEAD - 1);
                 let Some(fragment) = self.next(start + place as u64)? else { return Ok(None) };
@@ -193,44 +193,19 @@ impl<'a> Film<'a> {
     }
 
     /// The last fragment that begins at or before a time, or one shortly before it.
-    fn search(&mut self, mut before: Fragment, last: &Fragment, time_us: i64) -> io::Result<Fragment> {
+    fn search(&mut self, before: Fragment, last: &Fragment, time_us: i64) -> io::Result<Fragment> {
         if time_us >= last.time_us {
             return Ok(last.clone());
         }
-        let (mut end, mut end_us, mut close_us) = (last.start, last.time_us, CLOSE_US);
-        for _ in 0..STEPS {
-            let (room, time) = (end - before.start, time_us.saturating_sub(before.time_us));
-            if time <= 2 * close_us || room <= NEAR {
-                break;
-            }
-            // Bytes follow time, more or less: what was missed is aimed at less closely.
-            let share = u128::from(room) * u128::from((time - close_us).unsigned_abs());
-            let share = share / u128::from(end_us.saturating_sub(before.time_us).max(1).unsigned_abs());
-            let guess = before.start + u64::try_from(share).unwrap_or(room).min(room - 1);
-            match self.fragment_behind(guess, end)? {
-                Some(found) if found.time_us <= time_us => before = found,
-                found => {
-                    (end, end_us) = (guess, found.map_or(end_us, |found| found.time_us));
-                    close_us = close_us.saturating_mul(2);
-                }
-            }
-        }
-        Ok(before)
+        places::search(before, (last.start, Some(last.time_us)), time_us, |range| self.fragment_behind(range))
     }
 
-    /// The second fragment that begins behind a place, because only then is it known where its boxes begin.
-    fn fragment_behind(&mut self, place: u64, end: u64) -> io::Result<Option<Fragment>> {
-        let mut at = place;
-        while at < end {
-            let bytes = self.bytes(at..end.min(at + self.step))?;
-            if let Some(found) = bytes.windows(HEAD).position(is_fragment) {
-                let Some(fragment) = self.next(at + found as u64)? else { return Ok(None) };
-                let behind = self.behind(fragment.end)?;
-                return Ok(self.next(behind)?.filter(|fragment| fragment.start < end));
-            }
-            at += self.step - HEAD as u64;
-        }
-        Ok(None)
+    /// The second fragment that begins in a range, because only then is it known where its boxes begin.
+    fn fragment_behind(&mut self, range: Range<u64>) -> io::Result<Option<Fragment>> {
+        let Some(found) = scan(self.source, range.clone(), self.step, is_fragment)? else { return Ok(None) };
+        let Some(fragment) = self.next(found)? else { return Ok(None) };
+        let behind = self.behind(fragment.end)?;
+        Ok(self.next(behind)?.filter(|fragment| fragment.start < range.end))
     }
 
     /// The first fragment of those whose boxes begin here.
@@ -271,15 +246,6 @@ impl<'a> Film<'a> {
             fragment.tracks.push(track);
         }
         Ok(Some(fragment).filter(|fragment| !fragment.tracks.is_empty()))
-    }
-
-    fn bytes(&mut self, range: Range<u64>) -> io::Result<Vec<u8>> {
-        let end = range.end.min(self.size);
-        let mut bytes = vec![0; usize::try_from(end.saturating_sub(range.start)).unwrap_or(0)];
-        self.source.expect(range.clone());
-        let length = read_full(self.source, range.start, &mut bytes)?;
-        bytes.truncate(length);
-        Ok(bytes)
     }
 }
 

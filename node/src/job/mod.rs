@@ -23,6 +23,7 @@ pub mod lockdown;
 mod look;
 mod mux;
 mod parts;
+mod places;
 mod plan;
 mod probe;
 mod progress;
@@ -55,6 +56,8 @@ mod media_test;
 mod parts_test;
 #[cfg(test)]
 mod pitfalls_test;
+#[cfg(test)]
+mod places_test;
 #[cfg(test)]
 mod plan_test;
 #[cfg(test)]

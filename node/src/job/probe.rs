@@ -12,6 +12,7 @@ use crate::{
         fragments::{self, Around, Sparse},
         link::Link,
         look::{Boxes, Look, Mp4, canvas, is_whole, look},
+        places,
         source::RemoteInput,
         still::STEP_BACK_US,
     },
@@ -79,7 +80,10 @@ fn open_for(
         _ => None,
     };
     let goes_forward = sparse.is_some() && part.is_none();
-    let input = sparse.map_or_else(|| open(Box::new(remote)), Ok)?;
+    let mut input = sparse.map_or_else(|| open(Box::new(remote)), Ok)?;
+    if let Some(part) = part {
+        places::note(&mut again(), &mut input, part.time.start).map_err(unreadable)?;
+    }
     let probe = Probe {
         size: input.size(),
         container: input.format(),
