@@ -14,13 +14,12 @@ use xora_shared::{
 use crate::{
     ipc::{Limits, Source},
     job::{
-        Tried, abilities,
+        Means, Tried, abilities,
         copy::{self, CopyFacts, CopyPath, Window},
         damage::Damage,
         fault::{Done, Fault},
         film::{SILENCE_US, facts},
         first::FirstPictures,
-        link::Link,
         mux::{Layout, Mux},
         plan::{
             Way,
@@ -38,14 +37,8 @@ use crate::{
 const PADDING_US: i64 = 100_000;
 
 /// Opens all inputs, plans, and joins them.
-pub fn run(
-    link: &Link,
-    sources: &[Source],
-    format: Format,
-    tried: &Tried,
-    limits: &Limits,
-    (threads, hardware): (u32, &[String]),
-) -> Done<RunReport> {
+pub fn run(means: Means, sources: &[Source], format: Format, tried: &Tried) -> Done<RunReport> {
+    let Means { link, limits, .. } = means;
     link.stage(Stage::Probe);
     let mut inputs = Vec::new();
     for (source, index) in sources.iter().zip(0..) {
@@ -64,7 +57,7 @@ pub fn run(
     let layout = Layout::of(format, join.expected_bytes, join.packets, 0, tried.index_bytes);
     link.planned(strategy, format, join.expected_bytes, layout.part_size)?;
     link.stage(Stage::Transcode);
-    make(link, &mut inputs, &join, layout, fates, (limits, threads, hardware))
+    make(means, &mut inputs, &join, layout, fates)
 }
 
 /// The limit is for the inputs together.
@@ -82,21 +75,18 @@ fn check_length(inputs: &[(Input, Probe)], limits: &Limits) -> Done<()> {
 }
 
 fn make(
-    link: &Link,
+    means: Means,
     inputs: &mut [(Input, Probe)],
     join: &Join,
     layout: Layout,
     fates: Vec<StreamFate>,
-    (limits, threads, hardware): (&Limits, u32, &[String]),
 ) -> Done<RunReport> {
+    let Means { link, limits, .. } = means;
     let tracks = usize::from(join.video.is_some()) + usize::from(join.audio.is_some());
     let mut mux = Mux::create(link, join.format, tracks, layout, limits.output_bytes)?;
     let mut tape = Tape {
-        link,
+        means,
         join,
-        limits,
-        threads,
-        hardware,
         video: None,
         first: None,
         audio: None,
@@ -132,12 +122,8 @@ fn make(
 
 /// The output, as far as it is made.
 struct Tape<'a> {
-    link: &'a Link,
+    means: Means<'a>,
     join: &'a Join,
-    limits: &'a Limits,
-    threads: u32,
-    /// Hardware encoders that may be used.
-    hardware: &'a [String],
     video: Option<Pictures<'a>>,
     /// Until enough was seen of pictures of the input at hand that are copied.
     first: Option<FirstPictures>,
@@ -217,13 +203,10 @@ impl Tape<'_> {
             // Joining cuts nothing.
             (None, Way::Cut(pictures) | Way::Encode(pictures)) => {
                 let setup = Setup {
-                    link: self.link,
+                    means: self.means,
                     stream: stream.index,
                     encode: &pictures.encode,
                     index: 0,
-                    threads: self.threads,
-                    hardware: self.hardware,
-                    max_pixels: self.limits.pixels,
                     frame_rate: stream.frame_rate,
                     window: Window::default(),
                     begins: 0,
@@ -234,7 +217,7 @@ impl Tape<'_> {
             }
         }
         if let Some(Pictures::Copy(_)) = &self.video {
-            self.first = Some(FirstPictures::open(input, stream.index, self.limits.pixels)?);
+            self.first = Some(FirstPictures::open(input, stream.index, self.means.limits.pixels)?);
         }
         Ok(())
     }
@@ -319,7 +302,7 @@ impl Tape<'_> {
 
     /// The containers may have been silent about their lengths, or wrong.
     fn check_length(&self, read_us: i64) -> Done<()> {
-        let limit = self.limits.duration_seconds;
+        let limit = self.means.limits.duration_seconds;
         if (self.at_us + read_us) / 1_000_000 <= i64::try_from(limit).unwrap_or(i64::MAX) {
             return Ok(());
         }

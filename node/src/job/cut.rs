@@ -75,7 +75,7 @@ impl<'a> CutPath<'a> {
     /// Describes track 0 of the output, as far as it is known.
     pub fn open(input: &Input, stream: &Stream, setup: &Setup<'a>, mux: &mut Mux) -> Done<Self> {
         const INDEX: usize = 0;
-        let Setup { encode, window, begins, has_sought, threads, max_pixels, .. } = *setup;
+        let Setup { means, encode, window, begins, has_sought, .. } = *setup;
         let header = Header::parse(&input.header(stream.index))
             .ok_or_else(|| Fault::uncopyable("the header of the pictures is not understood"))?;
         mux.describe_copy(INDEX, input, stream.index)?;
@@ -88,7 +88,7 @@ impl<'a> CutPath<'a> {
             begins,
             has_sought,
             copy: CopyPath::described(stream, INDEX, Window { from_us: None, ..window }, mux),
-            decoder: Decoder::open(input, stream.index, threads, max_pixels)?,
+            decoder: Decoder::open(input, stream.index, means.threads, means.limits.pixels)?,
             header,
             phase: Phase::Head,
             encoder: None,

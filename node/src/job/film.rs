@@ -15,6 +15,7 @@ use xora_shared::{
 use crate::{
     ipc::Limits,
     job::{
+        Means,
         about::About,
         audio::AudioPath,
         copy::{self, CopyFacts, CopyPath, Window},
@@ -22,7 +23,6 @@ use crate::{
         damage::Damage,
         fault::{Done, Fault},
         first::FirstPictures,
-        link::Link,
         mux::{Layout, Mux},
         plan::{AudioEncode, Film, Track, VideoEncode, Way, has_times, hides_start},
         probe::Probe,
@@ -46,18 +46,12 @@ pub const SILENCE_US: i64 = 10_000_000;
 
 /// What the work of one film needs beside its plan.
 pub struct Job<'a> {
-    /// The supervisor.
-    pub link: &'a Link,
+    /// What it is made with.
+    pub means: Means<'a>,
     /// What the input is.
     pub probe: &'a Probe,
     /// What the output says of itself.
     pub about: &'a About,
-    /// Caps to hold.
-    pub limits: &'a Limits,
-    /// Threads that decoder and encoder may use, each.
-    pub threads: u32,
-    /// Hardware encoders that may be used.
-    pub hardware: &'a [String],
     /// Whether to go to the wanted part at once, instead of reading all that is before it.
     pub seeks: bool,
 }
@@ -65,7 +59,7 @@ pub struct Job<'a> {
 /// Makes it.
 pub fn make(job: &Job, input: &mut Input, film: &Film, layout: Layout, fates: Vec<StreamFate>) -> Done<RunReport> {
     let tracks = usize::from(film.video.is_some()) + usize::from(film.audio.is_some());
-    let mut mux = Mux::create(job.link, film.format, tracks, layout, job.limits.output_bytes)?;
+    let mut mux = Mux::create(job.means.link, film.format, tracks, layout, job.means.limits.output_bytes)?;
     mux.tell(job.about, input)?;
     let mut pump = Pump::open(job, input, film, &mut mux)?;
     pump.run(input, &mut mux)?;
@@ -138,7 +132,7 @@ impl<'a> Pump<'a> {
             Some(Pictures::Copy(_)) => film.video.as_ref().map(|track| track.stream),
             Some(Pictures::Cut(_) | Pictures::Encode(_)) | None => None,
         };
-        let first = first.map(|stream| FirstPictures::open(input, stream, job.limits.pixels)).transpose()?;
+        let first = first.map(|stream| FirstPictures::open(input, stream, job.means.limits.pixels)).transpose()?;
         let index = usize::from(video.is_some());
         let audio = film.audio.as_ref().map(|track| open_audio(job, input, film, (track, index), mux)).transpose()?;
         Ok(Self {
@@ -148,15 +142,15 @@ impl<'a> Pump<'a> {
             first,
             film,
             probe: job.probe,
-            limits: job.limits,
-            damage: Damage::within(job.limits.pictures),
+            limits: job.means.limits,
+            damage: Damage::within(job.means.limits.pictures),
             timeline: Timeline::new(
                 film.start_us,
                 input.may_jump(),
                 film.video.is_none() && job.probe.mp4.is_none(),
                 job.probe.streams.len(),
             ),
-            progress: Progress::new(job.link.clone(), film.duration_us.unwrap_or(0)),
+            progress: Progress::new(job.means.link.clone(), film.duration_us.unwrap_or(0)),
             read_us: 0,
         })
     }
@@ -259,13 +253,10 @@ fn open_video<'a>(
 ) -> Done<Pictures<'a>> {
     let stream = &job.probe.streams[track.stream];
     let setup = |encode| Setup {
-        link: job.link,
+        means: job.means,
         stream: track.stream,
         encode,
         index: 0,
-        threads: job.threads,
-        hardware: job.hardware,
-        max_pixels: job.limits.pixels,
         frame_rate: stream.frame_rate,
         window: window(film),
         begins: stream.start.unwrap_or(0) - rescale(film.start_us, MICROSECONDS, stream.time_base),

@@ -1,9 +1,9 @@
 //! The job process: one piece of work on media, then the end.
 //!
 //! It has no network, no files and no credentials; it reads and writes through the supervisor, over its one socket.
-//! `probe` says what the input is, `plan` decides (a pure function), `film` and `still` make the output, `parts` cuts
-//! it into equal parts, and in a second process `verify` reads it back. Only `lockdown` touches the process itself, so
-//! tests call `serve` on a thread.
+//! `probe` says what the input is, `plan` decides (a pure function), `film`, `concat` and `still` make the output,
+//! `parts` cuts it into equal parts, and in a second process `verify` reads it back. Only `lockdown` touches the process
+//! itself, so tests call `serve` on a thread.
 
 mod about;
 mod audio;
@@ -65,10 +65,12 @@ mod recipe_test;
 
 use std::os::unix::net::UnixStream;
 
+use xora_av::Input;
+
 use xora_shared::{
     failure::Stage,
     media::{Format, Recipe, Wanted},
-    report::{Coverage, Fate, StreamFate, Unchanged, VerifyReport},
+    report::{Coverage, Fate, RunReport, StreamFate, Unchanged, VerifyReport},
 };
 
 use crate::{
@@ -79,7 +81,7 @@ use crate::{
         link::Link,
         lockdown::Sandbox,
         mux::Layout,
-        plan::{Abilities, Make, Plan, Still},
+        plan::{Abilities, Film, Make, Plan, Still},
         probe::Probe,
     },
 };
@@ -106,15 +108,16 @@ fn work(link: &Link, assignment: Assignment) -> Done<Up> {
     xora_av::limit_blocks(xora_av::largest_block(limits.pixels));
     match work {
         Work::Run { inputs, wanted, index_bytes, uncopyable, has_address } => {
+            let means = Means { link, limits: &limits, threads, hardware: &hardware };
             let tried = &Tried { has_address, index_bytes, uncopyable };
             if wanted.recipe == Recipe::Concat {
-                let joined = concat::run(link, &inputs, wanted.format, tried, &limits, (threads, &hardware));
+                let joined = concat::run(means, &inputs, wanted.format, tried);
                 return joined.map(|report| Up::Produced(Box::new(report)));
             }
             let [input] = inputs.as_slice() else {
                 return Err(Fault::unsupported("the recipe takes exactly one input"));
             };
-            run_one(link, input, &wanted, tried, &limits, (threads, &hardware))
+            run_one(means, input, &wanted, tried)
         }
         Work::TryEncoders { names } => Ok(Up::Encoders(encoders::working(names))),
         Work::Verify { input, expect } => {
@@ -122,6 +125,19 @@ fn work(link: &Link, assignment: Assignment) -> Done<Up> {
             verify::verify(link, &input, &expect, &limits).map(|report| Up::Verified(Box::new(report)))
         }
     }
+}
+
+/// What any output is made with.
+#[derive(Clone, Copy)]
+struct Means<'a> {
+    /// The supervisor.
+    link: &'a Link,
+    /// Caps to hold.
+    limits: &'a Limits,
+    /// Threads that decoder, filters and encoder may use, each.
+    threads: u32,
+    /// Hardware encoders that may be used.
+    hardware: &'a [String],
 }
 
 /// What is known of the work beside the input itself, and what an earlier try has shown.
@@ -144,14 +160,8 @@ impl Tried {
     }
 }
 
-fn run_one(
-    link: &Link,
-    source: &Source,
-    wanted: &Wanted,
-    tried: &Tried,
-    limits: &Limits,
-    (threads, hardware): (u32, &[String]),
-) -> Done<Up> {
+fn run_one(means: Means, source: &Source, wanted: &Wanted, tried: &Tried) -> Done<Up> {
+    let Means { link, limits, .. } = means;
     link.stage(Stage::Probe);
     let (mut input, probe) = probe::open_part(link, source, limits, &wanted.recipe)?;
     link.stage(Stage::Plan);
@@ -165,8 +175,8 @@ fn run_one(
             let unchanged = Unchanged { strategy, facts, streams: fates, warnings, verified };
             return Ok(Up::Unchanged(Box::new(unchanged)));
         }
-        Make::Film(mut film) => {
-            let about = &About::of(&input, &probe, &film)?;
+        Make::Film(film) => {
+            let about = About::of(&input, &probe, &film)?;
             if let Some(cover) = film.cover.filter(|_| !about.has_cover()) {
                 fates[cover] = dropped(&fates[cover], "it is empty, or too large");
             }
@@ -174,31 +184,14 @@ fn run_one(
             let layout = Layout::of(film.format, expected_bytes, film.packets, about.bytes(), tried.index_bytes);
             link.planned(strategy, film.format, expected_bytes, layout.part_size)?;
             link.stage(Stage::Transcode);
-            let job = film::Job { link, probe: &probe, about, limits, threads, hardware, seeks: true };
-            let mut made = film::make(&job, &mut input, &film, layout, fates.clone());
-            let job = film::Job { seeks: false, ..job };
-            // A clock that starts again in mid-file leads seeks astray, and some files know no places to seek to.
-            if film.part.from_start && matches!(made, Err(Fault::Nothing(_) | Fault::Silent)) {
-                let (mut input, _) = probe::open(link, 0, source, limits)?;
-                made = film::make(&job, &mut input, &film, layout, fates.clone());
-            }
-            // Some recorders make a sound track and put nothing into it, and some sound ends before the part begins.
-            if let (Err(Fault::Silent), Some(_), Some(sound)) = (&made, &film.video, film.audio.take()) {
-                let (mut input, _) = probe::open(link, 0, source, limits)?;
-                let is_whole = !film.part.from_start && film.part.end_us.is_none();
-                let fates = without(fates, sound.stream, is_whole);
-                let about = &About::of(&input, &probe, &film)?;
-                let job = film::Job { about, ..job };
-                made = film::make(&job, &mut input, &film, layout, fates);
-            }
-            made?
+            make_film(means, (input, source), &probe, (*film, about), layout, fates)?
         }
         Make::Still(still) => {
             let expected = expected_picture(&still, &probe);
             let layout = Layout::of(still.format, expected, 0, 0, None);
             link.planned(strategy, still.format, expected, layout.part_size)?;
             link.stage(Stage::Transcode);
-            let (bytes, report) = still::make(link, (&mut input, source), &probe, &still, fates, (limits, threads))?;
+            let (bytes, report) = still::make(means, (&mut input, source), &probe, &still, fates)?;
             // Whole, they would be larger than a part may be.
             let part_size = usize::try_from(layout.part_size).unwrap_or(usize::MAX);
             for (number, part) in (1..).zip(bytes.chunks(part_size)) {
@@ -208,6 +201,34 @@ fn run_one(
         }
     };
     Ok(Up::Produced(Box::new(report)))
+}
+
+/// Makes a film, from the start of the input and without its sound where it has to be.
+fn make_film(
+    means: Means,
+    (mut input, source): (Input, &Source),
+    probe: &Probe,
+    (mut film, about): (Film, About),
+    layout: Layout,
+    fates: Vec<StreamFate>,
+) -> Done<RunReport> {
+    let again = || probe::open(means.link, 0, source, means.limits).map(|(input, _)| input);
+    let job = film::Job { means, probe, about: &about, seeks: true };
+    let mut made = film::make(&job, &mut input, &film, layout, fates.clone());
+    let job = film::Job { seeks: false, ..job };
+    // A clock that starts again in mid-file leads seeks astray, and some files know no places to seek to.
+    if film.part.from_start && matches!(made, Err(Fault::Nothing(_) | Fault::Silent)) {
+        made = film::make(&job, &mut again()?, &film, layout, fates.clone());
+    }
+    // Some recorders make a sound track and put nothing into it, and some sound ends before the part begins.
+    if let (Err(Fault::Silent), Some(_), Some(sound)) = (&made, &film.video, film.audio.take()) {
+        let mut input = again()?;
+        let is_whole = !film.part.from_start && film.part.end_us.is_none();
+        let fates = without(fates, sound.stream, is_whole);
+        let about = &About::of(&input, probe, &film)?;
+        made = film::make(&film::Job { about, ..job }, &mut input, &film, layout, fates);
+    }
+    made
 }
 
 /// The fates when a sound track turned out to be empty, as a whole or in the part that is wanted.

@@ -1,4 +1,4 @@
-//! Making one picture of a film: to JPEG at quality 75 that of
+//! Making one picture of a film: where pictures are progressive, to JPEG at quality 75 that of
 //! `ffmpeg -threads 1 -ss SECONDS -i INPUT -frames:v 1 -q:v 10 OUTPUT.jpg`, when the time is one of the input's own.
 
 use xora_av::{
@@ -13,10 +13,10 @@ use xora_shared::{
 use crate::{
     ipc::{Limits, Source},
     job::{
+        Means,
         damage::Damage,
         decode::decode,
         fault::{Done, Fault},
-        link::Link,
         plan::Still,
         probe::{self, Probe},
         progress::Progress,
@@ -33,14 +33,13 @@ const NEAR: i64 = 8;
 
 /// Makes it. Answers the file.
 pub fn make(
-    link: &Link,
+    means: Means,
     (input, source): (&mut Input, &Source),
     probe: &Probe,
     still: &Still,
     fates: Vec<StreamFate>,
-    (limits, threads): (&Limits, u32),
 ) -> Done<(Vec<u8>, RunReport)> {
-    let stream = &probe.streams[still.stream];
+    let (stream, Means { link, limits, threads, .. }) = (&probe.streams[still.stream], means);
     let mut decoder = Decoder::open(input, still.stream, threads, limits.pixels)?;
     let found = if still.is_cover {
         Scan { shown: Some(decode_cover(input, &mut decoder, still.stream)?), ..Scan::default() }
@@ -49,7 +48,7 @@ pub fn make(
         // Decoding on the way to the picture is work, too.
         let mut way = OnTheWay { progress: Progress::new(link.clone(), still.seek_us), pictures: limits.pictures };
         let found = find(input, &mut decoder, stream, still.seek_us, &mut way)?;
-        found.map_or_else(|| find_from_start(link, source, stream, still.seek_us, (limits, &mut way)), Ok)?
+        found.map_or_else(|| find_from_start(means, source, stream, still.seek_us, &mut way), Ok)?
     };
     let mut picture = fit(found, &decoder, &still.picture, limits)?;
     let bytes = encode(&mut picture, still)?;
@@ -135,11 +134,11 @@ pub fn least_back_us(input: &Input) -> i64 {
 /// As [`find`], for files in which seeking finds nothing: a clock that starts again in mid-file leads it astray, and
 /// some know no places to seek to.
 fn find_from_start(
-    link: &Link,
+    Means { link, limits, .. }: Means,
     source: &Source,
     stream: &Stream,
     seek_us: u64,
-    (limits, on_the_way): (&Limits, &mut OnTheWay),
+    on_the_way: &mut OnTheWay,
 ) -> Done<Scan> {
     let (mut input, _) = probe::open(link, 0, source, limits)?;
     want_only(&mut input, stream.index);

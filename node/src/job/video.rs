@@ -11,12 +11,12 @@ use xora_shared::report::ExpectedVideo;
 use crate::{
     ipc::{JobFailure, Up},
     job::{
+        Means,
         copy::Window,
         damage::Damage,
         decode::decode,
         encoders::{self, Choice},
         fault::{Done, Fault},
-        link::Link,
         mux::Mux,
         plan::VideoEncode,
         shape::{Chain, Picture, Size, chain, fit_into},
@@ -25,20 +25,14 @@ use crate::{
 
 /// What is fixed for the whole track.
 pub struct Setup<'a> {
-    /// The supervisor.
-    pub link: &'a Link,
+    /// What it is made with.
+    pub means: Means<'a>,
     /// The input's stream.
     pub stream: usize,
     /// How it is encoded.
     pub encode: &'a VideoEncode,
     /// Its index in the output.
     pub index: usize,
-    /// Threads for decoder, filters and encoder, each.
-    pub threads: u32,
-    /// Hardware encoders that may be used.
-    pub hardware: &'a [String],
-    /// Most pixels of one picture.
-    pub max_pixels: u64,
     /// Pictures per second, as the container says; 0 when unknown.
     pub frame_rate: Rational,
     /// Pictures that begin before or after are left out.
@@ -102,7 +96,7 @@ struct Filter {
 impl<'a> VideoPath<'a> {
     /// Opens the decoder; everything behind it waits for the first picture.
     pub fn open(input: &Input, setup: Setup<'a>) -> Done<Self> {
-        let decoder = Decoder::open(input, setup.stream, setup.threads, setup.max_pixels)?;
+        let decoder = Decoder::open(input, setup.stream, setup.means.threads, setup.means.limits.pixels)?;
         let sink = VideoSink::new(&setup);
         let (picture, next) = (setup.encode.picture.clone(), setup.begins);
         Ok(Self { setup, decoder, filter: None, sink, picture, next, before: None })
@@ -111,7 +105,7 @@ impl<'a> VideoPath<'a> {
     /// Goes on with the pictures of another input, at a time of the output that is not before the end of the last one;
     /// in microseconds.
     pub fn go_on(&mut self, input: &Input, stream: &Stream, time_us: i64) -> Done<()> {
-        self.decoder = Decoder::open(input, stream.index, self.setup.threads, self.setup.max_pixels)?;
+        self.decoder = Decoder::open(input, stream.index, self.setup.means.threads, self.setup.means.limits.pixels)?;
         self.setup.frame_rate = stream.frame_rate;
         self.picture.orientation = stream.orientation;
         self.picture.deinterlace = stream.is_interlaced;
@@ -234,8 +228,8 @@ impl Filter {
     }
 
     fn of(shape: PictureShape, chain: Chain, setup: &Setup) -> Done<Self> {
-        let chain = chain.within(setup.max_pixels)?;
-        let graph = Graph::pictures(&shape, &chain.text, setup.threads)?;
+        let chain = chain.within(setup.means.limits.pixels)?;
+        let graph = Graph::pictures(&shape, &chain.text, setup.means.threads)?;
         Ok(Self { graph, shape, chain, end: 0 })
     }
 }
@@ -261,11 +255,9 @@ fn drain(filter: &mut Filter, frame: Option<&mut Frame>, sink: &mut VideoSink, m
 
 /// The encoder's side of the track.
 struct VideoSink<'a> {
-    link: &'a Link,
+    means: Means<'a>,
     encode: &'a VideoEncode,
     index: usize,
-    threads: u32,
-    hardware: &'a [String],
     encoder: Option<Encoder>,
     /// Which encoder it became, where there was a choice.
     choice: Option<Choice>,
@@ -300,11 +292,9 @@ struct VideoSink<'a> {
 impl<'a> VideoSink<'a> {
     fn new(setup: &Setup<'a>) -> Self {
         Self {
-            link: setup.link,
+            means: setup.means,
             encode: setup.encode,
             index: setup.index,
-            threads: setup.threads,
-            hardware: setup.hardware,
             encoder: None,
             choice: None,
             time_base: Rational(0, 1),
@@ -428,15 +418,15 @@ impl<'a> VideoSink<'a> {
                 encoder: self.encode.encoder,
                 time_base: self.time_base,
                 frame_rate: self.frame_rate,
-                threads: self.threads,
+                threads: self.means.threads,
                 options: &self.options(),
                 global_header: mux.wants_global_header(),
             },
             first,
-            self.hardware,
+            self.means.hardware,
         )?;
         if let Some(Choice::Hardware(name)) = &choice {
-            self.link.say(Up::InHardware(name.clone()))?;
+            self.means.link.say(Up::InHardware(name.clone()))?;
         }
         self.choice = choice;
         mux.open(self.index, &encoder, self.frame_rate, self.encode.tag)?;
@@ -547,7 +537,7 @@ mod tests {
     use xora_shared::media::Format;
 
     use super::*;
-    use crate::job::{mux::Layout, shape::Pixels};
+    use crate::job::{link::Link, media_test::LIMITS, mux::Layout, shape::Pixels};
 
     /// An encoder that opens, takes a picture, and refuses the next one: its time has been before.
     #[test]
@@ -577,13 +567,10 @@ mod tests {
             let mut mux =
                 Mux::create(&link, Format::Mp4, 1, Layout::of(Format::Mp4, 1, 1, 0, None), 1 << 20).expect("mux");
             let mut sink = VideoSink::new(&Setup {
-                link: &link,
+                means: Means { link: &link, limits: &LIMITS, threads: 1, hardware: &[] },
                 stream: 0,
                 encode: &encode,
                 index: 0,
-                threads: 1,
-                hardware: &[],
-                max_pixels: 64 * 64,
                 frame_rate,
                 window: Window::default(),
                 begins: 0,
