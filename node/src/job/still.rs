@@ -6,7 +6,7 @@ use xora_av::{
     rescale,
 };
 use xora_shared::{
-    media::{FileType, Format},
+    media::FileType,
     report::{Expectation, ExpectedVideo, OutputFacts, RunReport, StreamFate},
 };
 
@@ -20,7 +20,7 @@ use crate::{
         plan::Still,
         probe::{self, Probe},
         progress::Progress,
-        shape::{Picture, chain},
+        shape::{Picture, Pixels, chain},
     },
 };
 
@@ -269,7 +269,7 @@ fn fit(found: Scan, decoder: &Decoder, want: &Picture, limits: &Limits) -> Done<
 
 fn encode(picture: &mut Frame, still: &Still) -> Done<Vec<u8>> {
     let scale = quantiser(still.quality);
-    let (encoder, options) = match codec(still) {
+    let (encoder, options) = match codec(still.picture.pixels) {
         "webp" => ("libwebp", vec![("quality", still.quality.to_string())]),
         "mjpeg" => ("mjpeg", vec![("flags", "+qscale".to_owned()), ("qmin", "1".to_owned())]),
         other => (other, vec![]),
@@ -302,28 +302,17 @@ fn quantiser(quality: u8) -> i32 {
     31 - (i32::from(quality.clamp(1, 100)) - 1) * 30 / 99
 }
 
-/// libav's name of the codec of a format, which `plan` has found to be one of pictures.
-fn codec(still: &Still) -> &'static str {
-    match still.format {
-        Format::Png => "png",
-        Format::Webp => "webp",
-        Format::Jpg
-        | Format::Mp4
-        | Format::Webm
-        | Format::Mov
-        | Format::Gif
-        | Format::Mp3
-        | Format::Aac
-        | Format::Wav
-        | Format::M4a
-        | Format::Opus
-        | Format::Flac
-        | Format::Ogg => "mjpeg",
+/// libav's name of the codec that takes such pixels.
+fn codec(pixels: Pixels) -> &'static str {
+    match pixels {
+        Pixels::Rgb => "png",
+        Pixels::Webp => "webp",
+        Pixels::Jpeg | Pixels::Film => "mjpeg",
     }
 }
 
 fn report(still: &Still, probe: &Probe, picture: &Frame, bytes: u64, streams: Vec<StreamFate>) -> RunReport {
-    let codec = codec(still);
+    let codec = codec(still.picture.pixels);
     let (width, height) = (picture.width(), picture.height());
     RunReport {
         facts: OutputFacts {
