@@ -302,6 +302,21 @@ fn more_channels_than_have_names_are_kept_or_refused_and_never_guessed_at() {
     }
 }
 
+#[test]
+fn what_is_on_no_list_is_neither_opened_nor_decoded() {
+    for (name, codec, word) in [
+        ("pit-other.nut", "-c:v mpeg4", "not a media format"),
+        ("pit-other.avi", "-c:v magicyuv", "codec or format that is not supported"),
+        ("pit-other.mkv", "-c:v magicyuv", "codec or format that is not supported"),
+    ] {
+        let input = fs::read(synth(name, &format!("{PICTURES} {codec}"))).expect("file");
+        for wanted in [compress(Format::Mp4), thumbnail(0)] {
+            let (kind, message) = refused(&input, wanted, LIMITS);
+            assert!(kind == FailureKind::InputUnsupported && message.contains(word), "{name}: {message}");
+        }
+    }
+}
+
 /// Milliseconds from the start to the end, as the container says.
 fn length_ms(file: &std::path::Path) -> i64 {
     let text = tool("ffprobe", &["-v", "error", "-show_entries", "format=duration", "-of", "csv=p=0"], file);
