@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use xora_shared::{
     failure::FailureKind,
-    media::{ExtractAudio, Format, Recipe, Resize, Scale, Trim},
+    media::{Compress, ExtractAudio, Format, RateControl, Recipe, Resize, Scale, Trim, VideoCodec},
     report::{Fate, StrategyKind},
 };
 
@@ -299,6 +299,23 @@ fn more_channels_than_have_names_are_kept_or_refused_and_never_guessed_at() {
         assert_eq!(entry(&transcode(&sixteen, format).file, "a:0", "channels"), count);
         let (kind, message) = refused(&fs::read(&ten).expect("file"), wanted(Recipe::Transcode, format), LIMITS);
         assert!(kind == FailureKind::InputUnsupported && message.contains("has 10 channels"), "{message}");
+    }
+}
+
+#[test]
+fn pictures_too_small_for_their_codec_are_refused_by_their_size() {
+    let hevc = Compress { rate: RateControl::Crf(28), codec: VideoCodec::Hevc };
+    let hevc = wanted(Recipe::Compress(hevc), Format::Mp4);
+    for (size, fits) in [("40x40", false), ("64x10", false), ("64x16", true)] {
+        let pictures = format!("-f lavfi -i testsrc2=s={size}:r=25:d=0.4 -c:v ffv1");
+        let input = synth(&format!("pit-tiny-{size}.mkv"), &pictures);
+        assert_eq!(picture_times(&compressed(&input).file).len(), 10);
+        if fits {
+            assert_eq!(picture_times(&make(&input, hevc.clone()).file).len(), 10);
+        } else {
+            let (kind, message) = refused(&fs::read(input).expect("file"), hevc.clone(), LIMITS);
+            assert!(kind == FailureKind::InputUnsupported && message.contains(size), "{message}");
+        }
     }
 }
 
