@@ -30,7 +30,13 @@ pub struct OpenLimits {
     pub streams: u32,
     /// Most pixels of one picture that probing may decode.
     pub pixels: u64,
+    /// Whether to look twice as far for streams as libav does by itself: in MPEG streams, sound may begin late.
+    pub looks_far: bool,
 }
+
+/// How much is read to find the streams of a file, in bytes, and how much media time is looked at, in microseconds.
+const NEAR: [&str; 2] = ["5000000", "5000000"];
+const FAR: [&str; 2] = ["10000000", "10000000"];
 
 /// How much libav reads at the end of MPEG streams to find out how long they are, in bytes.
 const LAST_BYTES: u64 = 250_000;
@@ -365,11 +371,14 @@ impl Drop for Input {
 
 fn open_context(io: &Reader, limits: OpenLimits, flags: i32) -> Result<*mut ffi::AVFormatContext> {
     let streams = limits.streams.to_string();
+    let [bytes, time] = if limits.looks_far { FAR } else { NEAR };
     let mut options = Options::new([
         ("format_whitelist", DEMUXERS),
         ("codec_whitelist", DECODERS),
         ("protocol_whitelist", PROTOCOLS),
         ("max_streams", &streams),
+        ("probesize", bytes),
+        ("analyzeduration", time),
         // For MPEG-TS and others whose packets are built in memory.
         ("max_probe_packets", "5000"),
     ])?;

@@ -53,6 +53,20 @@ fn every_usual_container_gives_all_of_its_pictures_and_sound_in_step() {
 }
 
 #[test]
+fn sound_that_begins_long_after_the_pictures_is_found_and_stays_in_step() {
+    let pictures = "-f lavfi -i testsrc2=s=320x240:r=25:d=10 -itsoffset 8 -f lavfi -i sine=d=2:r=48000";
+    for (name, codecs) in [
+        ("pit-late-sound.mpg", "-c:v mpeg2video -b:v 1M -c:a mp2"),
+        ("pit-late-sound.ts", "-c:v mpeg2video -b:v 1M -c:a aac"),
+    ] {
+        let input = synth(name, &format!("{pictures} {codecs}"));
+        let made = compressed(&input);
+        let late = sound_after_pictures(&made.file) - 8_000_000;
+        assert!(late.abs() <= 60_000, "{name}: {late} µs");
+    }
+}
+
+#[test]
 fn sound_alone_and_pictures_alone_come_from_any_container() {
     for (name, codecs) in [
         ("pit-flac.flac", "-c:a flac"),

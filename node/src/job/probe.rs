@@ -73,7 +73,8 @@ fn open_for(
     }
     let is_whole = is_whole(&mut remote, appearance).map_err(unreadable)?;
     let again = || RemoteInput::new(link.clone(), index, source.size);
-    let open = |source| open_as(Input::open, source, appearance, limits);
+    let looks_far = part.is_none_or(|part| part.kinds.contains(&Kind::Audio));
+    let open = |source| open_as(Input::open, source, appearance, limits, looks_far);
     let sparse = match (part, appearance) {
         (Some(part), Look::Mp4(Mp4 { is_fragmented: true, .. })) => open_fragments(again, part, open)?,
         (None, Look::Mp4(Mp4 { is_fragmented: true, .. })) => open_ends(again(), open)?,
@@ -99,7 +100,7 @@ fn open_for(
     check_index(&input, limits)?;
     check_whole(&input, appearance)?;
     if goes_forward {
-        return Ok((open_as(Input::open_forward, Box::new(again()), appearance, limits)?, probe));
+        return Ok((open_as(Input::open_forward, Box::new(again()), appearance, limits, looks_far)?, probe));
     }
     Ok((input, probe))
 }
@@ -231,8 +232,8 @@ fn length_us(input: &Input) -> Option<u64> {
 
 type Open = fn(Box<dyn ReadAt>, OpenLimits) -> xora_av::Result<Input>;
 
-fn open_as(open: Open, source: Box<dyn ReadAt>, appearance: Look, limits: &Limits) -> Done<Input> {
-    let open_limits = OpenLimits { streams: MOST_STREAMS.max(limits.streams), pixels: limits.pixels };
+fn open_as(open: Open, source: Box<dyn ReadAt>, appearance: Look, limits: &Limits, looks_far: bool) -> Done<Input> {
+    let open_limits = OpenLimits { streams: MOST_STREAMS.max(limits.streams), pixels: limits.pixels, looks_far };
     open(source, open_limits).map_err(|error| match error.kind {
         xora_av::ErrorKind::Source => Fault::Av(error),
         xora_av::ErrorKind::Memory => Fault::too_large(
