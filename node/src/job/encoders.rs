@@ -2,6 +2,8 @@
 
 use xora_av::{AudioEncoding, Encoder, Frame, Packet, Poll, Rational, VideoEncoding, has_encoder};
 
+use crate::job::fault::{Done, Fault};
+
 /// Software encoders that recipes use.
 const SOFTWARE: [&str; 6] = ["libx264", "libx265", "libvpx-vp9", "aac", "libopus", "libmp3lame"];
 
@@ -38,8 +40,30 @@ pub fn makes(encoder: &'static str) -> &'static str {
         "libvpx-vp9" => "vp9",
         "libopus" => "opus",
         "libmp3lame" => "mp3",
+        "libwebp" => "webp",
         other => other,
     }
+}
+
+/// Refuses pictures of a size, in pixels, that an encoder cannot make, and says so worse or not at all.
+pub fn check_size(encoder: &'static str, (width, height): (u32, u32)) -> Done<()> {
+    let (least, most) = match encoder {
+        // Version 3.5 writes beyond its memory where pictures are narrower.
+        "libx265" => ((64, 16), u32::MAX),
+        "libx264" | "libvpx-vp9" => ((1, 1), 16_384),
+        "libwebp" => ((1, 1), 16_383),
+        _ => return Ok(()),
+    };
+    if width >= least.0 && height >= least.1 && width.max(height) <= most {
+        return Ok(());
+    }
+    let (codec, (wide, high)) = (makes(encoder), least);
+    let limit = if width.max(height) > most {
+        format!("have at most {most} pixels on a side; choose a smaller size")
+    } else {
+        format!("have at least {wide}x{high}; choose a larger size or the codec h264")
+    };
+    Err(Fault::unsupported(format!("the pictures would be {width}x{height}, and those of {codec} {limit}")))
 }
 
 /// Those of `names` that this libav has and that encode.

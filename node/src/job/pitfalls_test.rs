@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use xora_shared::{
     failure::FailureKind,
-    media::{Compress, ExtractAudio, Format, RateControl, Recipe, Resize, Scale, Trim, VideoCodec},
+    media::{Compress, ExtractAudio, Format, RateControl, Recipe, Resize, Scale, Trim, VideoCodec, Wanted},
     report::{Fate, StrategyKind},
 };
 
@@ -317,17 +317,26 @@ fn more_channels_than_have_names_are_kept_or_refused_and_never_guessed_at() {
 }
 
 #[test]
-fn pictures_too_small_for_their_codec_are_refused_by_their_size() {
+fn pictures_of_a_size_that_their_codec_cannot_have_are_refused_by_it() {
     let hevc = Compress { rate: RateControl::Crf(28), codec: VideoCodec::Hevc };
-    let hevc = wanted(Recipe::Compress(hevc), Format::Mp4);
-    for (size, fits) in [("40x40", false), ("64x10", false), ("64x16", true)] {
+    let hevc = || wanted(Recipe::Compress(hevc.clone()), Format::Mp4);
+    let still = |format| Wanted { format, ..thumbnail(0) };
+    for (size, wanted, fits) in [
+        ("40x40", hevc(), false),
+        ("64x10", hevc(), false),
+        ("64x16", hevc(), true),
+        ("40x40", compress(Format::Mp4), true),
+        ("64x16386", compress(Format::Mp4), false),
+        ("64x16386", compress(Format::Webm), false),
+        ("64x16386", still(Format::Webp), false),
+        ("64x16386", still(Format::Jpg), true),
+    ] {
         let pictures = format!("-f lavfi -i testsrc2=s={size}:r=25:d=0.4 -c:v ffv1");
-        let input = synth(&format!("pit-tiny-{size}.mkv"), &pictures);
-        assert_eq!(picture_times(&compressed(&input).file).len(), 10);
+        let input = synth(&format!("pit-sized-{size}.mkv"), &pictures);
         if fits {
-            assert_eq!(picture_times(&make(&input, hevc.clone()).file).len(), 10);
+            assert_eq!(entry(&make(&input, wanted).file, "v:0", "width,height"), size.replace('x', ","));
         } else {
-            let (kind, message) = refused(&fs::read(input).expect("file"), hevc.clone(), LIMITS);
+            let (kind, message) = refused(&fs::read(input).expect("file"), wanted, LIMITS);
             assert!(kind == FailureKind::InputUnsupported && message.contains(size), "{message}");
         }
     }

@@ -16,6 +16,7 @@ use crate::{
         Means,
         damage::Damage,
         decode::decode,
+        encoders,
         fault::{Done, Fault},
         plan::Still,
         probe::{self, Probe},
@@ -274,6 +275,7 @@ fn encode(picture: &mut Frame, still: &Still) -> Done<Vec<u8>> {
         "mjpeg" => ("mjpeg", vec![("flags", "+qscale".to_owned()), ("qmin", "1".to_owned())]),
         other => (other, vec![]),
     };
+    encoders::check_size(encoder, (picture.width(), picture.height()))?;
     picture.set_pts(Some(0));
     picture.set_quality(scale);
     picture.forget_picture_type();

@@ -413,7 +413,7 @@ impl<'a> VideoSink<'a> {
         self.size = (first.width(), first.height());
         self.color = filter.chain.color;
         self.hdr_left = filter.chain.hdr_left;
-        check_size(self.encode.encoder, self.size)?;
+        encoders::check_size(self.encode.encoder, self.size)?;
         let (encoder, choice) = encoders::open(
             &VideoEncoding {
                 encoder: self.encode.encoder,
@@ -515,18 +515,6 @@ impl<'a> VideoSink<'a> {
             .chain(self.choice.as_ref().map(Choice::note))
             .collect()
     }
-}
-
-/// x265 (3.5) writes beyond its memory where pictures are narrower, and refuses lower ones as if that were full.
-fn check_size(encoder: &str, (width, height): (u32, u32)) -> Done<()> {
-    const LEAST: (u32, u32) = (64, 16);
-    if encoder != "libx265" || (width >= LEAST.0 && height >= LEAST.1) {
-        return Ok(());
-    }
-    let (wide, high) = LEAST;
-    Err(Fault::unsupported(format!(
-        "pictures of {width}x{height} are too small for HEVC, which needs {wide}x{high}; use the codec h264"
-    )))
 }
 
 /// What the failure of an encoder means: software may do what hardware could not.
