@@ -31,7 +31,15 @@ pub async fn measure(bench: &Bench) -> Result<()> {
     let long = Served::Far(Bytes::from(fs::read(&long)?), line());
     bench.remux("500 MB", LONG_PAIRS, &bench.origin.serve("long.mp4", long)).await?;
     bench.trim(&near).await?;
-    bench.extract(&far).await?;
+    bench.extract("50 MB", &far).await?;
+    // As cameras record: half a second of pictures between two places of sound.
+    let camera = made("bench-camera.mov");
+    let _recording = Guard::delete_file(&camera)?;
+    let pictures = "-f lavfi -i testsrc2=s=1280x720:r=2:d=240,noise=alls=40 -f lavfi -i sine=d=240:r=48000";
+    command(format!("{pictures} -c:v mjpeg -q:v 4 -pix_fmt yuvj420p -c:a aac -b:a 128k"), camera.clone()).await?;
+    let recorded = Served::Far(Bytes::from(fs::read(&camera)?), line());
+    let size = format!("{} MB from a camera", fs::metadata(&camera)?.len() / 1_000_000);
+    bench.extract(&size, &bench.origin.serve("camera.mov", recorded)).await?;
     bench.thumbnail(&far).await?;
     bench.thumbnails(&far).await
 }
@@ -154,7 +162,7 @@ impl Bench {
     }
 
     /// The sound as it is, beside the command that copies it.
-    async fn extract(&self, url: &str) -> Result<()> {
+    async fn extract(&self, what: &str, url: &str) -> Result<()> {
         let (mut times, mut bytes) = (Pairs::default(), (0, 0));
         for _ in 0..PAIRS {
             let (begun, sent) = (Instant::now(), self.origin.sent());
@@ -169,7 +177,7 @@ impl Bench {
             times.0.push(since(begun));
             bytes.0 = self.origin.sent() - sent;
         }
-        times.print(&format!("extract audio by copy, {PAIRS} pairs"), "≥ 1.0×");
+        times.print(&format!("extract audio by copy, {what}, {PAIRS} pairs"), "≥ 1.0×");
         let megabytes = |bytes: u64| bytes as f64 / 1e6;
         let read = format!("{:.1} MB; ffmpeg {:.1} MB", megabytes(bytes.0), megabytes(bytes.1));
         row("  read", &read, "no more");
