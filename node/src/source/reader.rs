@@ -31,7 +31,7 @@ const PIECE: usize = 64 << 10;
 const AHEAD_AFTER: u64 = 1 << 20;
 /// Bytes fetched ahead as soon as reading goes on, where it is known that it will go on to the end.
 pub const AHEAD: u64 = 4 << 20;
-/// Most bytes fetched ahead.
+/// Most bytes fetched ahead there; elsewhere [`AHEAD`], since all of it may be more than is read.
 const AHEAD_MOST: u64 = 8 << 20;
 /// Skips within one direction: a demuxer leaves streams out. Far away, as many bytes come in the time of one round
 /// trip.
@@ -247,7 +247,8 @@ impl State {
             self.cursors.remove(0);
         }
         let least = if self.through && self.places.is_empty() && known.is_some() { AHEAD } else { 0 };
-        if run > AHEAD_AFTER { run.clamp(least, AHEAD_MOST) } else { least }
+        let most = if self.through { AHEAD_MOST } else { AHEAD };
+        if run > AHEAD_AFTER { run.clamp(least, most) } else { least }
     }
 
     fn look(&mut self, range: &Range<u64>) -> Look {

@@ -193,6 +193,20 @@ async fn what_will_be_read_whole_is_fetched_ahead_from_the_start() {
 }
 
 #[tokio::test]
+async fn where_reading_may_end_at_any_time_little_is_fetched_ahead() {
+    let film = file(24 << 20);
+    let served = film.clone();
+    let mut server = serve(move |ask| Reply::part(&served, ask.range().expect("a range"), "")).await;
+    let source = open(&server.url).await.expect("opens");
+    for at in (0..12 << 20).step_by(1 << 20) {
+        assert_eq!(within(source.read(at, 1 << 20)).await.expect("reads").len(), 1 << 20);
+    }
+    let asked: Vec<String> = std::iter::from_fn(|| server.asked.try_recv().ok()).collect();
+    let ends = asked.iter().filter_map(|range| range.rsplit('-').next()?.parse::<u64>().ok());
+    assert!(ends.max().is_some_and(|end| end < 18 << 20), "{asked:?}");
+}
+
+#[tokio::test]
 async fn a_long_file_is_fetched_once_however_fast_it_comes_and_however_it_is_copied_meanwhile() {
     let film = file(48 << 20);
     let served = film.clone();
