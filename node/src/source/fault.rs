@@ -43,7 +43,7 @@ pub enum SourceFault {
 /// What was the matter with one request. Worth another try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// A status that may pass: 5xx. Every 4xx is final, by the contract.
+    /// A status that may pass: 5xx, and 429 to one of several requests. Every other 4xx is final, by the contract.
     Status(u16),
     /// The name does not resolve.
     Name,

@@ -191,7 +191,7 @@ fn answer(response: Response) -> Result<Answer, SourceFault> {
         (200, _) => Extent::Whole { length: response.content_length() },
         (416, said) => Extent::Past { total: said.and_then(|(_, total)| total) },
         (206, _) => return Err(SourceFault::Unavailable(Trouble::Odd)),
-        (status @ 500.., _) => return Err(SourceFault::Unavailable(Trouble::Status(status))),
+        (status @ (429 | 500..), _) => return Err(SourceFault::Unavailable(Trouble::Status(status))),
         (status, _) => return Err(SourceFault::Status(status)),
     };
     if ["gzip", "x-gzip", "deflate", "br", "zstd", "compress"].iter().any(|name| coding.contains(name)) {

@@ -270,6 +270,23 @@ async fn places_that_alone_are_read_are_fetched_several_at_once_and_nothing_betw
 }
 
 #[tokio::test]
+async fn an_origin_that_allows_no_more_requests_just_now_is_asked_again() {
+    let film = file(40_000_000);
+    let served = film.clone();
+    let server = serve(move |ask| match ask.number % 3 {
+        1 => Reply::status(429),
+        _ => Reply::part(&served, ask.range().expect("a range"), ""),
+    })
+    .await;
+    let source = open(&server.url).await.expect("opens");
+    let starts = (1..20).map(|number| number * 1_000_000);
+    source.read_only(starts.clone().map(|start| start as u64..start as u64 + 20_000).collect());
+    for start in starts {
+        assert_eq!(within(source.read(start as u64, 20_000)).await.expect("reads"), film[start..start + 20_000]);
+    }
+}
+
+#[tokio::test]
 async fn places_that_make_no_sense_are_not_fetched() {
     let all = file(1_000_000);
     let served = all.clone();

@@ -10,6 +10,8 @@ const WAITS: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(1)
 const BREAKS: u32 = 20;
 /// Bytes between two breaks with which an origin goes on well enough to have all its tries again.
 const ENOUGH: u64 = 16 << 10;
+/// The origin allows no more requests just now. If it stays so, it is final as every 4xx.
+const BUSY: Trouble = Trouble::Status(429);
 
 /// Counts the tries of one stretch of bytes. Progress earns new ones.
 #[derive(Default)]
@@ -43,6 +45,7 @@ impl Tries {
         match wait {
             Some(wait) => Ok(wait.mul_f64(0.75 + fastrand::f64() / 2.0)),
             None if self.ended == self.fruitless => Err(SourceFault::Truncated { at, promised }),
+            None if trouble == BUSY => Err(SourceFault::Status(429)),
             None => Err(fault),
         }
     }
@@ -64,6 +67,7 @@ mod tests {
         assert_eq!(last([ENDED, ENDED, ENDED, ENDED]), Some(SourceFault::Truncated { at: 7, promised: Some(9) }));
         assert_eq!(last([ENDED, ENDED, RESET, ENDED]), Some(ENDED));
         assert_eq!(last([RESET, RESET, RESET, RESET]), Some(RESET));
+        assert_eq!(last([RESET, RESET, RESET, SourceFault::Unavailable(BUSY)]), Some(SourceFault::Status(429)));
     }
 
     #[test]
