@@ -291,12 +291,14 @@ impl<'a> AudioSink<'a> {
         // MP4 cuts the encoder's priming off at zero only; where sound begins later, the priming is part of it.
         let priming = self.encoder.as_ref().map_or(0, |encoder| i64::from(encoder.priming()));
         let start = if first > 0 && self.encode.encoder == "aac" { (first - priming).max(0) } else { first };
+        // What comes before zero is hidden, too.
+        let hidden = if mux.hides_start() { start.min(0) } else { 0 };
         Ok(ExpectedAudio {
             codec: encoders::makes(self.encode.encoder).to_owned(),
             sample_rate: self.encode.sample_rate,
             channels: self.encode.channels,
-            samples: self.samples,
-            start_us: rescale(start, time_base, MICROSECONDS),
+            samples: self.samples.saturating_add_signed(hidden),
+            start_us: rescale(start - hidden, time_base, MICROSECONDS),
         })
     }
 }

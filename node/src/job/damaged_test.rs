@@ -176,6 +176,16 @@ fn one_picture_whose_time_is_wrong_costs_no_other() {
 }
 
 #[test]
+fn sound_whose_first_packet_lasts_into_the_second_is_whole_from_its_start() {
+    let early = "-bsf:a setts=ts=if(gt(N\\,0)\\,TS-80\\,TS)";
+    let input = synth("damaged-lasts.mkv", &format!("{PICTURES} {SOUND} {X264} -c:a flac {early}"));
+    for format in [Format::Mp4, Format::Webm] {
+        let made = make(&input, compress(format));
+        assert!((sound_ms(&made.file) - 1920).abs() <= 100, "{format:?}: {}", sound_ms(&made.file));
+    }
+}
+
+#[test]
 fn times_beyond_all_measure_are_refused_or_read_and_overflow_nothing() {
     let fragments = "-g 10 -movflags +frag_keyframe+empty_moov+default_base_moof";
     let film = synth("damaged-times.mp4", &format!("{PICTURES} {SOUND} {X264} {fragments} -c:a aac"));
