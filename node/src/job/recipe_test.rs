@@ -17,6 +17,7 @@ use super::{
         tool, wanted,
     },
 };
+use crate::ipc::Up;
 
 fn web_ready(encode: Option<WebEncode>) -> Recipe {
     Recipe::WebReady(WebReady { encode })
@@ -268,15 +269,29 @@ fn sound_alone_is_trimmed_to_the_sample() {
 #[test]
 fn a_picture_of_a_stream_without_an_index_takes_little_of_what_is_around_it() {
     let pictures = "-f lavfi -i testsrc2=s=320x240:r=25:d=100";
-    let broadcast = synth("long.mp4", &format!("{pictures} {X264} -g 50 -bf 2"));
-    let disc = synth("long.mkv", &format!("{pictures} -c:v mpeg2video -b:v 2M -bf 2"));
-    for (name, film) in [("long.ts", &broadcast), ("long.m2ts", &broadcast), ("long.mpg", &disc)] {
+    let broadcast = synth("broadcast.mp4", &format!("{pictures} {X264} -g 50 -bf 2"));
+    let disc = synth("disc.mkv", &format!("{pictures} -c:v mpeg2video -b:v 2M -bf 2"));
+    for (name, film) in [("broadcast.ts", &broadcast), ("broadcast.m2ts", &broadcast), ("disc.mpg", &disc)] {
         let stream = synth(name, &format!("-i {} -c copy", film.display()));
         let (made, expected) = (make(&stream, thumbnail(63_300_000)), make(film, thumbnail(63_300_000)));
         assert_eq!(decoded(&made.file, "0:v"), decoded(&expected.file, "0:v"), "{name}");
         let (read, size) = (made.told.bytes_read, fs::metadata(&stream).expect("stream").len());
         assert!(read < size / 6, "{name}: {read} of {size} bytes");
     }
+}
+
+#[test]
+fn where_the_packets_of_a_picture_lie_is_said_so_that_nothing_behind_them_is_fetched() {
+    let pictures = "-f lavfi -i testsrc2=s=320x240:r=25:d=100";
+    let film = synth("broadcast.mp4", &format!("{pictures} {X264} -g 50 -bf 2"));
+    let size = fs::metadata(&film).expect("film").len();
+    let told = make(&film, thumbnail(63_300_000)).told;
+    let said = |message| if let Up::ReadsOnly { places, .. } = message { Some(places) } else { None };
+    let said: Vec<_> = told.messages.into_iter().filter_map(said).flatten().collect();
+    let [place] = &said[..] else { panic!("{said:?}") };
+    assert!(place.start > size / 2 && place.end < size * 3 / 4, "{place:?} of {size} bytes");
+    // From one place where decoding can begin, of which there is one in two seconds.
+    assert!((1..size / 40).contains(&(place.end - place.start)), "{place:?} of {size} bytes");
 }
 
 #[test]

@@ -106,9 +106,7 @@ fn find(
             if target > start && input.seek(stream.index, from).is_err() {
                 break;
             }
-            if let Some(range) = input.place(stream.index, target, BEHIND) {
-                input.expect(range);
-            }
+            input.expect_only(input.place(stream.index, target, BEHIND).into_iter().collect());
             decoder.reset();
             let found = scan(input, decoder, stream, target, (way, target > start), on_the_way)?;
             if found.is_astray() {
@@ -123,6 +121,7 @@ fn find(
             break;
         }
     }
+    input.expect_only(Vec::new());
     Ok(None)
 }
 
