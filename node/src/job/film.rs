@@ -313,6 +313,10 @@ fn seems_behind(film: &Film, probe: &Probe) -> bool {
     film.part.from_start && end.is_some_and(|end| film.start_us >= end)
 }
 
+/// How long before a place a decoder of sound begins, to be right there: MP3 keeps bits of up to nine earlier packets, Opus
+/// wants 80 ms (RFC 7845, section 4.6), AAC overlaps its packets.
+const LEAD_US: i64 = 250_000;
+
 /// Goes to where decoding can begin at or before the start of the wanted part. Where containers do not know such
 /// places, they are looked for further and further back.
 fn seek_before(input: &mut Input, film: &Film, probe: &Probe) -> Done<()> {
@@ -335,7 +339,8 @@ fn seek_before(input: &mut Input, film: &Film, probe: &Probe) -> Done<()> {
     let notes_pictures = matches!(input.format().as_str(), "matroska,webm" | "flv");
     let pictures = pick_video(&probe.streams).filter(|_| notes_pictures);
     let guide = pictures.map_or(stream, |pictures| pictures.index);
-    for back_us in [least_back_us(input), STEP_BACK_US, FURTHEST_BACK_US] {
+    let lead_us = if film.video.is_none() { LEAD_US } else { 0 };
+    for back_us in [least_back_us(input).max(lead_us), STEP_BACK_US, FURTHEST_BACK_US] {
         let place = rescale(film.start_us.saturating_sub(back_us), MICROSECONDS, probe.streams[guide].time_base);
         let begins = input.seek(guide, place).is_ok() && begins_before(input, &probe.streams[stream], target)?;
         // Looking has moved on.
@@ -362,7 +367,7 @@ fn expect_sound(input: &mut Input, film: &Film, probe: &Probe) {
     let (None, Some(track), true) = (&film.video, &film.audio, has_index) else { return };
     let stream = &probe.streams[track.stream];
     let time = |us: i64| rescale(us, MICROSECONDS, stream.time_base);
-    let start = if film.part.from_start { time(film.start_us) } else { i64::MIN };
+    let start = if film.part.from_start { time(film.start_us.saturating_sub(LEAD_US)) } else { i64::MIN };
     let end = film.part.end_us.map_or(i64::MAX, |end| time(film.start_us.saturating_add(end)));
     let gaps = successors(Some(GAP), |gap| gap.checked_mul(2));
     let mut places = gaps.map_while(|gap| input.places(stream.index, start..end.max(start), gap));

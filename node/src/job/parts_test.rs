@@ -169,3 +169,28 @@ fn of_what_a_camera_recorded_its_sound_alone_is_read() {
         assert!(made.told.bytes_read < 1_500_000, "{} bytes", made.told.bytes_read);
     }
 }
+
+#[test]
+fn the_first_samples_of_a_part_of_sound_are_those_of_the_whole() {
+    let sound = "-f lavfi -i sine=f=1000:d=4:r=48000";
+    let samples = |file: &Path, from: &str| {
+        let input = file.to_str().expect("text");
+        let arguments = ["-nostdin", "-v", "error", "-i", input, "-ac", "1", "-af", from, "-f", "s16le", "-"];
+        let output = std::process::Command::new("ffmpeg").args(arguments).output().expect("ffmpeg");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout.chunks(2).map(|two| i32::from(i16::from_le_bytes([two[0], two[1]]))).collect::<Vec<_>>()
+    };
+    for (name, codec) in [
+        ("steady.m4a", "-c:a aac -b:a 192k"),
+        ("steady.mp3", "-c:a libmp3lame -b:a 192k"),
+        ("steady.ogg", "-c:a libvorbis -ac 2"),
+        ("steady.opus", "-c:a libopus -b:a 128k"),
+    ] {
+        let input = synth(name, &format!("{sound} {codec}"));
+        let part = make(&input, wanted(Recipe::Trim(Trim { cut: cut(1_500_000, Some(500_000)) }), Format::Wav));
+        let (meant, found) = (samples(&input, "atrim=start=1.5:end=2"), samples(&part.file, "anull"));
+        assert!(meant.len().abs_diff(found.len()) <= 1, "{name}: {} instead of {}", found.len(), meant.len());
+        let worst = meant.iter().zip(&found).take(4096).map(|(meant, found)| (meant - found).abs()).max();
+        assert!(worst.is_some_and(|worst| worst < 100), "{name}: {worst:?} {:?} {:?}", &meant[..8], &found[..8]);
+    }
+}
