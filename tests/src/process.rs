@@ -3,11 +3,12 @@
 use std::{
     ffi::OsStr,
     fs::File,
-    io,
+    io, iter,
     net::{Ipv4Addr, TcpListener},
     os::unix::process::{CommandExt, parent_id},
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    process::{self, Child, ChildStdin, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::Duration,
 };
@@ -126,13 +127,22 @@ pub fn end_with_parent() {
         while parent_id() == parent {
             thread::sleep(Duration::from_millis(100));
         }
-        std::process::exit(1);
+        process::exit(1);
     });
 }
 
-/// A loopback port that was free just now.
+/// A loopback port that was free just now, another one each time. None of those from which systems make connections: one
+/// of them could be taken before anybody listens there.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 20_000;
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    // Whoever runs beside us begins far from here.
+    let begin = process::id().wrapping_mul(101);
+    let next = || FIRST + begin.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % COUNT;
+    let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, u16::try_from(port).ok()?)).ok()?.local_addr().ok();
+    let place = iter::repeat_with(next).take(1000).find_map(free).context("a free port")?;
+    Ok(place.port())
 }
 
 fn pid(child: &Child) -> Result<Pid> {
