@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use xora_tests::{Client, Node, NodeOptions, Origin, Receiver, Reply, Served, probe, wait_for};
 
 use crate::{
-    PATIENCE, compress, faint_clip, job, long_clip, own_edge, short_clip, thumbnail,
+    PATIENCE, compress, faint_clip, job, long_clip, own_edge, thumbnail,
     webhooks::{cancelled, delivery, outcomes},
     with,
 };
@@ -99,11 +99,13 @@ async fn a_node_told_to_stop_finishes_what_is_nearly_done() -> Result<()> {
     let edge = own_edge().await?;
     let client = edge.client();
     let origin = Origin::start().await?;
-    let mut node = Node::start(&edge, NodeOptions::default()).await?;
-    let id = client.create(&compress(&origin.file(&short_clip()?)?)).await?;
-    client.when(&id, PATIENCE, |job| job["state"] != "queued").await?;
+    let patient = NodeOptions { flags: vec!["--drain-seconds=90".to_owned()], ..NodeOptions::default() };
+    let mut node = Node::start(&edge, patient).await?;
+    let id = client.create(&compress(&origin.file(&long_clip()?)?)).await?;
+    // Leased it is before the node has heard of it.
+    client.when(&id, PATIENCE, |job| job["state"] == "transcoding").await?;
     node.terminate()?;
-    assert!(node.wait(Duration::from_secs(30)).await?, "it ends well");
+    assert!(node.wait(Duration::from_secs(90)).await?, "it ends well");
     assert_eq!(client.job(&id).await?["state"], "completed");
     Ok(())
 }
