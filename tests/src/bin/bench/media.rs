@@ -177,7 +177,7 @@ impl Bench {
             times.0.push(since(begun));
             bytes.0 = self.origin.sent() - sent;
         }
-        times.print(&format!("extract audio by copy, {what}, {PAIRS} pairs"), "≥ 1.0×");
+        times.print(&format!("extract audio, {what}, {PAIRS} pairs"), "≥ 1.0×");
         let megabytes = |bytes: u64| bytes as f64 / 1e6;
         let read = format!("{:.1} MB; ffmpeg {:.1} MB", megabytes(bytes.0), megabytes(bytes.1));
         row("  read", &read, "no more");
