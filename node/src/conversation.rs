@@ -152,9 +152,9 @@ impl Conversation {
                 FromJob::Read { input, offset, length } => self.read(input, offset, length)?,
                 FromJob::Part { output: 0, number, bytes } => return Ok(Heard::Part { number, bytes }),
                 FromJob::Part { .. } => return Err(Broken::Breach(Breach::Part)),
-                FromJob::Message(Up::ReadsOnly { input, places }) => {
+                FromJob::Message(Up::ExpectOnly { input, places }) => {
                     let source = self.sources.get(input as usize).ok_or(Broken::Breach(Breach::Read))?;
-                    source.read_only(places);
+                    source.expect_only(places);
                 }
                 FromJob::Message(up) => return self.heard(up),
             }
@@ -214,7 +214,7 @@ impl Conversation {
             Up::Verified(report) => Heard::Verified(report),
             Up::Failed(failure) => Heard::Failed(failure),
             // Nobody asked for these here, or for so many of them; or they are taken before.
-            Up::Encoders(_) | Up::InHardware(_) | Up::Log(_) | Up::ReadsOnly { .. } => {
+            Up::Encoders(_) | Up::InHardware(_) | Up::Log(_) | Up::ExpectOnly { .. } => {
                 return Err(Broken::Breach(Breach::Message));
             }
         })

@@ -137,7 +137,7 @@ pub enum Up {
         part_size: u64,
     },
     /// Of an input, only these bytes will be read from now on, in this order: what can be fetched ahead.
-    ReadsOnly {
+    ExpectOnly {
         /// Index of the input.
         input: u32,
         /// The places, in bytes.

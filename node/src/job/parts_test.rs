@@ -162,7 +162,7 @@ fn of_what_a_camera_recorded_its_sound_alone_is_read() {
         assert_eq!(found.len(), count, "{found:?} of {hears:?}");
         let meant = hears.iter().filter(|at| **at >= begins_ms);
         assert!(found.iter().zip(meant).all(|(at, meant)| (at + begins_ms - meant).abs() <= 25), "{found:?} {hears:?}");
-        let told = |message: &Up| if let Up::ReadsOnly { places, .. } = message { places.len() } else { 0 };
+        let told = |message: &Up| if let Up::ExpectOnly { places, .. } = message { places.len() } else { 0 };
         let places: usize = made.told.messages.iter().map(told).sum();
         assert!((count..=11).contains(&places), "{places} places");
         // The first two pictures, of half a megabyte each, tell what they are.

@@ -286,7 +286,7 @@ fn where_the_packets_of_a_picture_lie_is_said_so_that_nothing_behind_them_is_fet
     let film = synth("broadcast.mp4", &format!("{pictures} {X264} -g 50 -bf 2"));
     let size = fs::metadata(&film).expect("film").len();
     let told = make(&film, thumbnail(63_300_000)).told;
-    let said = |message| if let Up::ReadsOnly { places, .. } = message { Some(places) } else { None };
+    let said = |message| if let Up::ExpectOnly { places, .. } = message { Some(places) } else { None };
     let said: Vec<_> = told.messages.into_iter().filter_map(said).flatten().collect();
     let [place] = &said[..] else { panic!("{said:?}") };
     assert!(place.start > size / 2 && place.end < size * 3 / 4, "{place:?} of {size} bytes");

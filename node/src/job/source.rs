@@ -112,7 +112,7 @@ impl ReadAt for RemoteInput {
 
     fn expect_only(&mut self, places: Vec<Range<u64>>) {
         // A supervisor that is gone is noticed by the next read.
-        let _ = self.link.say(Up::ReadsOnly { input: self.input, places: places.clone() });
+        let _ = self.link.say(Up::ExpectOnly { input: self.input, places: places.clone() });
         self.places = places;
     }
 }

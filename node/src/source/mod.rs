@@ -98,9 +98,9 @@ impl Source {
     }
 
     /// Says that of all that follows these bytes alone will be read, in this order.
-    pub fn read_only(&self, places: Vec<Range<u64>>) {
+    pub fn expect_only(&self, places: Vec<Range<u64>>) {
         match &self.way {
-            Way::Ranges(reader) => reader.read_only(places),
+            Way::Ranges(reader) => reader.expect_only(places),
             Way::Spooled(_) | Way::Empty => {}
         }
     }

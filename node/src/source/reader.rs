@@ -114,7 +114,7 @@ impl RangeReader {
     }
 
     /// From here on these places alone will be read: they are fetched ahead, several at once, and nothing between.
-    pub fn read_only(&self, places: Vec<Range<u64>>) {
+    pub fn expect_only(&self, places: Vec<Range<u64>>) {
         let mut state = self.inner.lock();
         state.places = places;
         let first = state.places.first().map_or(0, |place| place.start);
