@@ -46,7 +46,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// Longest line of a job process in the log, in characters.
 const LINE: usize = 500;
 /// Bytes of an output that are read back with the first request, where most of it is read anyway. Of smaller ones every
-/// byte is compared, and of larger ones without an index, which are read whole.
+/// byte is compared, and of larger ones that do not tell their length, which are read whole.
 const AT_ONCE: u64 = 4 << 20;
 /// How long giving a task back may take.
 const RELEASING: Duration = Duration::from_secs(5);
@@ -416,7 +416,7 @@ impl Attempt<'_> {
         let bytes = *bytes;
         let at = InputAt { url: read_url.clone(), headers: Headers::new(), ours: !foreign };
         let origin = self.origin(&at).map_err(Cause::Unreadable)?;
-        let edges = expect.format.has_index() && bytes > AT_ONCE;
+        let edges = expect.format.tells_length() && bytes > AT_ONCE;
         let head = if edges { HEAD } else { bytes.clamp(HEAD, AT_ONCE) };
         let stored = Source::open(origin, &self.node.room, u64::MAX, head).await.map_err(Cause::Unreadable)?;
         if edges {

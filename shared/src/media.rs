@@ -77,6 +77,11 @@ impl Format {
         matches!(self, Self::Mp4 | Self::Mov | Self::M4a)
     }
 
+    /// Whether the headers of files of this format, and their size, tell how long they are: in WAV a sample has a size.
+    pub const fn tells_length(self) -> bool {
+        self.has_index() || matches!(self, Self::Wav)
+    }
+
     /// The name on the wire, which is also the file name's extension.
     pub const fn extension(self) -> &'static str {
         match self {

@@ -174,7 +174,7 @@ pub struct Unchanged {
 pub enum Coverage {
     /// All of it.
     Full,
-    /// The index, the first and the last group of pictures.
+    /// The index or header, and the first and the last pictures and sound.
     Edges,
 }
 

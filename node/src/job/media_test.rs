@@ -638,6 +638,24 @@ fn verification_notices_a_result_that_is_not_what_was_meant() {
 }
 
 #[test]
+fn the_header_of_a_wav_tells_its_length_and_not_all_is_read_for_that() {
+    let input = synth("minute.flac", "-f lavfi -i anoisesrc=d=60:r=48000:seed=3 -c:a flac");
+    let made = make(&input, wanted(Recipe::Transcode, Format::Wav));
+    let (wav, expect) = (&made.told.output, &made.report.expect);
+    let told = supervise(Work::Verify { input: source(wav), expect: expect.clone() }, LIMITS, wav, None);
+    assert!(told.bytes_read < 1 << 20 && wav.len() > 5 << 20, "{} of {}", told.bytes_read, wav.len());
+    let said = wav.windows(4).position(|window| window == b"data").expect("a data chunk") + 4;
+    for damage in [|length: u32| length / 2, |length| length - 50_000] {
+        let mut damaged = wav.clone();
+        let length = u32::from_le_bytes(*damaged[said..].first_chunk().expect("a length"));
+        damaged[said..said + 4].copy_from_slice(&damage(length).to_le_bytes());
+        let problems = problems_of(&damaged, expect);
+        assert!(problems.iter().any(|problem| problem.ends_with("instead of 60000000 µs")), "{problems:?}");
+    }
+    assert!(!problems_of(&wav[..wav.len() / 2], expect).is_empty());
+}
+
+#[test]
 fn a_thumbnail_is_the_picture_shown_at_that_time() {
     // The picture of second n is n * 40 bright.
     let ramp = "color=black:s=64x64:r=5:d=5,format=yuv420p,geq=lum='16+40*floor(T)':cb=128:cr=128";

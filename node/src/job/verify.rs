@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// Where there is no index, every packet is read up to this many bytes; above, the length that the file says is
+/// Where a file does not tell its length for sure, every packet is read up to this many bytes; above, what it says is
 /// believed.
 const FULL_SCAN: u64 = 256 << 20;
 /// The least difference in length that counts, in microseconds; one picture counts if it is longer.
@@ -237,8 +237,7 @@ fn scan(
     problems: &mut Vec<String>,
 ) -> Done<(Scan, Coverage)> {
     // Reading the packets would tell no more of such a file than that their bytes are there.
-    let indexed = expect.format.has_index();
-    if !indexed && size <= FULL_SCAN {
+    if !expect.format.tells_length() && size <= FULL_SCAN {
         return Ok((scan_packets(input, found)?, Coverage::Full));
     }
     let length = |stream: &Option<Stream>| u64::try_from(stream.as_ref()?.duration_us()?).ok();
@@ -246,7 +245,7 @@ fn scan(
     // Matroska tells the length of the file only, and counts nothing; the muxer's own count stands in.
     let whole = || input.duration_us();
     let mut frames = expect.video.as_ref().map_or(0, |video| video.frames);
-    if indexed {
+    if expect.format.has_index() {
         let index = |stream: &Option<Stream>| input.index(stream.as_ref()?.index);
         let (video, audio) = (index(&found.video), index(&found.audio));
         frames = video.as_ref().map_or(0, |index| index.entries);
