@@ -154,7 +154,7 @@ impl Conversation {
                 FromJob::Part { .. } => return Err(Broken::Breach(Breach::Part)),
                 FromJob::Message(Up::ExpectOnly { input, places }) => {
                     let source = self.sources.get(input as usize).ok_or(Broken::Breach(Breach::Read))?;
-                    source.expect_only(places);
+                    source.expect_only(&places);
                 }
                 FromJob::Message(up) => return self.heard(up),
             }

@@ -70,8 +70,12 @@ impl Reader {
 
     /// Tells the source what alone will be read from now on.
     pub(crate) fn expect_only(&mut self, places: Vec<Range<u64>>) {
-        // SAFETY: as in `expect`.
-        unsafe { (*self.state).target.expect_only(places) }
+        // SAFETY: as in `expect`; the context is as old as the state.
+        unsafe {
+            // Else libav reads through what it should skip, up to its buffer's length and more.
+            (*self.context).direct = i32::from(!places.is_empty());
+            (*self.state).target.expect_only(places);
+        }
     }
 }
 

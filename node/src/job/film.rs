@@ -358,9 +358,8 @@ fn seek_before(input: &mut Input, film: &Film, probe: &Probe) -> Done<()> {
 /// Says where the sound lies, when it alone is wanted of a film with an index: cameras put half a second of pictures
 /// between its places.
 fn expect_sound(input: &mut Input, film: &Film, probe: &Probe) {
-    /// Bytes between two places from which on they are fetched apart: about what comes in the time that a request takes
-    /// when several are under way.
-    const GAP: u64 = 128 << 10;
+    /// Bytes between two places that are not left out even where requests are quick.
+    const GAP: u64 = 16 << 10;
     /// Places that one message may name: of more, those that lie near each other are one.
     const MOST: usize = 20_000;
     let has_index = probe.mp4.is_some_and(|mp4| !mp4.is_fragmented);

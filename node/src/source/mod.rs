@@ -4,6 +4,7 @@ mod cache;
 pub mod client;
 mod fault;
 mod index;
+mod join;
 mod origin;
 mod reader;
 mod spool;
@@ -98,7 +99,7 @@ impl Source {
     }
 
     /// Says that of all that follows these bytes alone will be read, in this order.
-    pub fn expect_only(&self, places: Vec<Range<u64>>) {
+    pub fn expect_only(&self, places: &[Range<u64>]) {
         match &self.way {
             Way::Ranges(reader) => reader.expect_only(places),
             Way::Spooled(_) | Way::Empty => {}

@@ -11,6 +11,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -19,6 +20,7 @@ use tokio::{sync::Notify, task::AbortHandle, time::sleep};
 use super::{
     cache::Cache,
     fault::{SourceFault, Trouble},
+    join::joined,
     origin::{Answer, Extent, Origin, Version},
     tries::Tries,
 };
@@ -38,6 +40,8 @@ const AHEAD_MOST: u64 = 8 << 20;
 const SKIP: u64 = 512 << 10;
 /// Places fetched at once where it is known what alone will be read: as many connections as a browser opens to a host.
 const PLACES: usize = 6;
+/// How long a request takes to be answered, as long as none has been watched.
+const REQUEST: Duration = Duration::from_millis(20);
 /// Directions remembered: a badly interleaved file is read at a few places in turn.
 const CURSORS: usize = 4;
 
@@ -67,6 +71,8 @@ struct State {
     through: bool,
     /// What alone will be read, where that is known.
     places: Vec<Range<u64>>,
+    /// How soon a request was answered, at best.
+    soonest: Option<Duration>,
 }
 
 struct Flight {
@@ -96,7 +102,8 @@ impl RangeReader {
     pub fn new(origin: Origin, answer: Answer, first: Range<u64>, size: u64, received: Arc<AtomicU64>) -> Self {
         let (cache, flights, cursors) = (Cache::new(CACHE), Vec::new(), Vec::new());
         let version = answer.version.clone();
-        let state = State { version, cache, flights, cursors, next_flight: 0, through: false, places: Vec::new() };
+        let (through, places, soonest) = (false, Vec::new(), None);
+        let state = State { version, cache, flights, cursors, next_flight: 0, through, places, soonest };
         let inner = Inner { origin, size, received, state: Mutex::new(state), moved: Notify::new() };
         let reader = Self { inner: Arc::new(inner) };
         reader.fly(&mut reader.inner.lock(), first, Some(answer));
@@ -113,10 +120,11 @@ impl RangeReader {
         self.inner.lock().through = true;
     }
 
-    /// From here on these places alone will be read: they are fetched ahead, several at once, and nothing between.
-    pub fn expect_only(&self, places: Vec<Range<u64>>) {
+    /// From here on these places alone will be read: they are fetched ahead, several at once, and what lies between only
+    /// where that is sooner than a request more.
+    pub fn expect_only(&self, places: &[Range<u64>]) {
         let mut state = self.inner.lock();
-        state.places = places;
+        state.places = joined(places, state.soonest.unwrap_or(REQUEST), PLACES);
         let first = state.places.first().map_or(0, |place| place.start);
         self.keep_places_ahead(&mut state, first);
     }
@@ -300,7 +308,7 @@ impl Inner {
     async fn stretch(&self, number: u64, at: &mut u64, end: u64, answer: Option<Answer>) -> Result<(), SourceFault> {
         let mut answer = match answer {
             Some(answer) => answer,
-            None => self.checked(self.origin.get(Some(*at..end)).await?, *at)?,
+            None => self.ask(*at..end).await?,
         };
         let before = *at;
         let mut piece = BytesMut::new();
@@ -322,6 +330,17 @@ impl Inner {
         }
         self.deliver(number, at, &mut piece);
         if *at > before { Ok(()) } else { Err(SourceFault::Unavailable(Trouble::Ended)) }
+    }
+
+    /// Asks for a range, and notes how soon the answer began.
+    async fn ask(&self, range: Range<u64>) -> Result<Answer, SourceFault> {
+        let (at, asked) = (range.start, Instant::now());
+        let answer = self.origin.get(Some(range)).await?;
+        let took = asked.elapsed();
+        let mut state = self.lock();
+        state.soonest = Some(state.soonest.map_or(took, |soonest| soonest.min(took)));
+        drop(state);
+        self.checked(answer, at)
     }
 
     /// Whether an answer belongs to the file that reading began with, and begins where it should.
