@@ -88,6 +88,12 @@ impl Input {
         unsafe { (*(*self.context).iformat).flags & ffi::AVFMT_TS_DISCONT != 0 }
     }
 
+    /// Whether the container tells of a stream only where its first packet comes.
+    pub fn may_find_more(&self) -> bool {
+        // SAFETY: valid while `self` is.
+        unsafe { (*self.context).ctx_flags & ffi::AVFMTCTX_NOHEADER != 0 }
+    }
+
     /// First time of the file, in microseconds.
     pub fn start_us(&self) -> Option<i64> {
         // SAFETY: valid while `self` is.

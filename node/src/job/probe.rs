@@ -73,8 +73,7 @@ fn open_for(
     }
     let is_whole = is_whole(&mut remote, appearance).map_err(unreadable)?;
     let again = || RemoteInput::new(link.clone(), index, source.size);
-    let looks_far = part.is_none_or(|part| part.kinds.contains(&Kind::Audio));
-    let open = |source| open_as(Input::open, source, appearance, limits, looks_far);
+    let open = |source| open_as(Input::open, source, appearance, limits, false);
     let sparse = match (part, appearance) {
         (Some(part), Look::Mp4(Mp4 { is_fragmented: true, .. })) => open_fragments(again, part, open)?,
         (None, Look::Mp4(Mp4 { is_fragmented: true, .. })) => open_ends(again(), open)?,
@@ -82,6 +81,10 @@ fn open_for(
     };
     let goes_forward = sparse.is_some() && part.is_none();
     let mut input = sparse.map_or_else(|| open(Box::new(remote)), Ok)?;
+    let kinds = part.map_or(&[Kind::Video, Kind::Audio][..], |part| part.kinds);
+    if may_come_late(&input, kinds) {
+        input = open_as(Input::open, Box::new(again()), appearance, limits, true)?;
+    }
     if let Some(part) = part {
         places::note(&mut again(), &mut input, part.time.start).map_err(unreadable)?;
     }
@@ -100,9 +103,18 @@ fn open_for(
     check_index(&input, limits)?;
     check_whole(&input, appearance)?;
     if goes_forward {
-        return Ok((open_as(Input::open_forward, Box::new(again()), appearance, limits, looks_far)?, probe));
+        return Ok((open_as(Input::open_forward, Box::new(again()), appearance, limits, false)?, probe));
     }
     Ok((input, probe))
+}
+
+/// Whether a kind of stream has not been found whose packets may come yet.
+fn may_come_late(input: &Input, kinds: &[Kind]) -> bool {
+    let is_known = |stream: &Stream| stream.width > 0 || stream.sample_rate > 0;
+    kinds.iter().any(|kind| {
+        let mut found = input.streams().iter().filter(|stream| stream.kind == *kind).peekable();
+        (input.may_find_more() || found.peek().is_some()) && !found.any(is_known)
+    })
 }
 
 /// The part of an input that a recipe needs, in microseconds from its start.

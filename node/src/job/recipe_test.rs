@@ -281,6 +281,16 @@ fn a_picture_of_a_stream_without_an_index_takes_little_of_what_is_around_it() {
 }
 
 #[test]
+fn no_more_than_five_seconds_are_looked_at_to_find_sound_that_is_there_from_the_start() {
+    let film = "-f lavfi -i testsrc2=s=320x240:r=25:d=100 -f lavfi -i sine=d=100:r=48000";
+    let codecs = "-c:v mpeg2video -b:v 2M -minrate 2M -maxrate 2M -bufsize 1M -c:a mp2";
+    let stream = synth("disc-sound.mpg", &format!("{film} {codecs}"));
+    let part = wanted(Recipe::Trim(Trim { cut: cut(60_000_000, Some(1_000_000)) }), Format::Mp3);
+    let (read, size) = (make(&stream, part).told.bytes_read, fs::metadata(&stream).expect("stream").len());
+    assert!(read < size / 8, "{read} of {size} bytes");
+}
+
+#[test]
 fn where_the_packets_of_a_picture_lie_is_said_so_that_nothing_behind_them_is_fetched() {
     let pictures = "-f lavfi -i testsrc2=s=320x240:r=25:d=100";
     let film = synth("broadcast.mp4", &format!("{pictures} {X264} -g 50 -bf 2"));
