@@ -38,6 +38,9 @@ pub struct OpenLimits {
 const NEAR: [&str; 2] = ["5000000", "5000000"];
 const FAR: [&str; 2] = ["10000000", "10000000"];
 
+/// `SEEK_CUR` of C.
+const SEEK_CUR: i32 = 1;
+
 /// How much libav reads at the end of MPEG streams to find out how long they are, in bytes.
 const LAST_BYTES: u64 = 250_000;
 
@@ -197,6 +200,12 @@ impl Input {
         let entry =
             unsafe { ffi::avformat_index_get_entry_from_timestamp(stream, time.div_euclid(ticks), flags).as_ref()? };
         Some((u64::try_from(entry.pos).ok()?, bounded(entry.timestamp.saturating_mul(ticks))))
+    }
+
+    /// Where the next packets will be read, in bytes, as far as that has been decided.
+    pub fn position(&self) -> Option<u64> {
+        // SAFETY: the I/O context lives as long as `self`; to seek by nothing only tells.
+        u64::try_from(unsafe { ffi::avio_seek((*self.context).pb, 0, SEEK_CUR) }).ok()
     }
 
     /// Adds to the index that all streams have something from a place on, in bytes, and when, in microseconds: seeking to

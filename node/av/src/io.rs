@@ -72,8 +72,8 @@ impl Reader {
     pub(crate) fn expect_only(&mut self, places: Vec<Range<u64>>) {
         // SAFETY: as in `expect`; the context is as old as the state.
         unsafe {
-            // Else libav reads through what it should skip, up to its buffer's length and more.
-            (*self.context).direct = i32::from(!places.is_empty());
+            // Else libav reads through what lies between, where that is not much more than its buffer's length.
+            (*self.context).direct = i32::from(places.len() > 1);
             (*self.state).target.expect_only(places);
         }
     }

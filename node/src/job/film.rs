@@ -125,6 +125,7 @@ impl<'a> Pump<'a> {
         }
         if film.part.from_start && job.seeks {
             seek_before(input, film, job.probe)?;
+            expect_part(input, film, job.probe);
         }
         expect_sound(input, film, job.probe);
         let video = film.video.as_ref().map(|track| open_video(job, input, film, track, mux)).transpose()?;
@@ -353,6 +354,32 @@ fn seek_before(input: &mut Input, film: &Film, probe: &Probe) -> Done<()> {
         let is_ours = error.kind != ErrorKind::Source;
         if is_ours { Fault::Nothing("the input has no place where its part can be begun") } else { error.into() }
     })
+}
+
+/// Says where a part lies that has been gone to, so that it is fetched ahead from its start on and little behind it: by
+/// the index, where there is one, else by how many bytes a second of the input has.
+fn expect_part(input: &mut Input, film: &Film, probe: &Probe) {
+    /// What is read behind the end, in microseconds: pictures are shown later than they are decoded, and sound may lag.
+    const BEHIND_US: i64 = 2_000_000;
+    /// How many times as long as reckoned a place may be.
+    const UNEVEN: u64 = 4;
+    let (Some(track), Some(length_us), Some(size)) = (&film.video, film.part.end_us, probe.size) else { return };
+    let time = |us| rescale(us, MICROSECONDS, probe.streams[track.stream].time_base);
+    let entry = |us: i64, before| input.entry(track.stream, time(us), before).map(|(place, _)| place);
+    // The demuxer of MP4 goes to a place when it reads.
+    let begin = match probe.mp4 {
+        None => input.position(),
+        Some(mp4) => entry(film.start_us, true).filter(|_| !mp4.is_fragmented),
+    };
+    let (Some(begin), Some(whole_us @ 1..)) = (begin, probe.duration_us) else { return };
+    let a_second = size.saturating_mul(1_000_000) / whole_us;
+    let seconds = |us: i64| us.max(0).unsigned_abs().div_ceil(1_000_000);
+    let reckoned = a_second.saturating_mul(seconds(length_us.saturating_add(2 * BEHIND_US)));
+    let most = a_second.saturating_mul(seconds(length_us.saturating_add(STEP_BACK_US))).saturating_mul(UNEVEN);
+    let known = entry(film.start_us.saturating_add(length_us).saturating_add(BEHIND_US), false);
+    let length = known.and_then(|end| end.checked_sub(begin)).filter(|length| (1..=most).contains(length));
+    let end = begin.saturating_add(length.unwrap_or(reckoned)).min(size);
+    input.expect_only(std::iter::once(begin..end).collect());
 }
 
 /// Says where the sound lies, when it alone is wanted of a film with an index: cameras put half a second of pictures

@@ -15,6 +15,8 @@ const HEAD: u32 = 64 << 10;
 const FIRST_READ: u32 = 16 << 10;
 /// What follows it at the least, once it is clear that reading goes on.
 const SECOND_READ: u32 = 64 << 10;
+/// The longest place that is read in one go, in bytes: of a longer one, what has come can be worked on.
+const WHOLE_PLACE: u64 = 512 << 10;
 /// Windows kept: badly interleaved files alternate between a few places.
 const WINDOWS: usize = 6;
 
@@ -66,19 +68,25 @@ impl RemoteInput {
             Some(_) => FIRST_READ,
             None => length.saturating_mul(2).clamp(SECOND_READ, MAX_READ),
         };
-        // Up to the next window at most: what is held is not read twice.
+        // Up to the next window at most: what is held is not read twice. Nor is what follows a place.
         let held = self.windows.iter().map(|window| window.offset).filter(|held| *held > offset).min();
-        let room = held.and_then(|held| u32::try_from(held - offset).ok()).unwrap_or(MAX_READ);
+        let rooms = [held.map(|held| held - offset), self.rest_of_place(offset)].into_iter().flatten();
+        let room = rooms.min().and_then(|room| u32::try_from(room).ok()).unwrap_or(MAX_READ);
         let bytes = self.link.read(self.input, offset, length.min(room))?.ok_or(io::ErrorKind::NotConnected)?;
         Ok(Window { offset, bytes, next })
     }
 
     /// How much is expected to be read from here on, in bytes.
     fn expected(&self, offset: u64) -> Option<u32> {
-        let place = self.places.partition_point(|place| place.end <= offset);
-        let expected = [Some(&self.expected), self.places.get(place)];
-        let rest = expected.into_iter().flatten().find(|range| range.contains(&offset))?.end - offset;
+        let expected = self.expected.contains(&offset).then(|| self.expected.end - offset);
+        let rest = expected.or(self.rest_of_place(offset).filter(|rest| *rest <= WHOLE_PLACE))?;
         Some(u32::try_from(rest).unwrap_or(MAX_READ).min(MAX_READ))
+    }
+
+    /// How much of a place that alone is read lies from here on, in bytes.
+    fn rest_of_place(&self, offset: u64) -> Option<u64> {
+        let place = self.places.get(self.places.partition_point(|place| place.end <= offset))?;
+        place.contains(&offset).then(|| place.end - offset)
     }
 }
 

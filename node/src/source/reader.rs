@@ -156,7 +156,7 @@ impl RangeReader {
                 let mut state = self.inner.lock();
                 let look = state.look(&range);
                 match &look {
-                    Look::Ready(_) | Look::Wait if leads && !state.places.is_empty() => {
+                    Look::Ready(_) | Look::Wait if leads && state.is_in_places(offset) => {
                         self.keep_places_ahead(&mut state, offset);
                     }
                     Look::Ready(_) => self.keep_ahead(&mut state, end, ahead),
@@ -240,6 +240,11 @@ impl Drop for RangeReader {
 }
 
 impl State {
+    /// Whether a place is one of those that alone will be read, or before them. Behind the last one nothing is known.
+    fn is_in_places(&self, at: u64) -> bool {
+        self.places.last().is_some_and(|last| at < last.end)
+    }
+
     /// Notes a read, and says how far ahead of it to fetch.
     fn follow(&mut self, range: &Range<u64>) -> u64 {
         let known = self.cursors.iter().position(|cursor| cursor.next.abs_diff(range.start) <= SKIP);
@@ -249,12 +254,13 @@ impl State {
         };
         cursor.run += range.end.saturating_sub(cursor.next);
         cursor.next = range.end.max(cursor.next);
-        let run = if self.places.is_empty() { cursor.run } else { 0 };
+        let is_in_places = self.is_in_places(range.start);
+        let run = if is_in_places { 0 } else { cursor.run };
         self.cursors.push(cursor);
         if self.cursors.len() > CURSORS {
             self.cursors.remove(0);
         }
-        let least = if self.through && self.places.is_empty() && known.is_some() { AHEAD } else { 0 };
+        let least = if self.through && !is_in_places && known.is_some() { AHEAD } else { 0 };
         let most = if self.through { AHEAD_MOST } else { AHEAD };
         if run > AHEAD_AFTER { run.clamp(least, most) } else { least }
     }
