@@ -322,10 +322,7 @@ const LEAD_US: i64 = 250_000;
 /// places, they are looked for further and further back.
 fn seek_before(input: &mut Input, film: &Film, probe: &Probe) -> Done<()> {
     const FURTHEST_BACK_US: i64 = 60_000_000;
-    let Some(stream) = film.video.as_ref().map(|track| track.stream).or(film.audio.as_ref().map(|track| track.stream))
-    else {
-        return Ok(());
-    };
+    let Some(stream) = film.leader() else { return Ok(()) };
     // Places in ADPCM are reckoned by a rate that headers have wrong; as sound alone it is soon read.
     if film.video.is_none() && probe.streams[stream].codec.starts_with("adpcm") {
         return Ok(());
@@ -361,15 +358,15 @@ fn seek_before(input: &mut Input, film: &Film, probe: &Probe) -> Done<()> {
 fn expect_part(input: &mut Input, film: &Film, probe: &Probe) {
     /// What is read behind the end, in microseconds: pictures are shown later than they are decoded, and sound may lag.
     const BEHIND_US: i64 = 2_000_000;
-    /// How many times as long as reckoned a place may be.
-    const UNEVEN: u64 = 4;
-    let (Some(track), Some(length_us), Some(size)) = (&film.video, film.part.end_us, probe.size) else { return };
-    let time = |us| rescale(us, MICROSECONDS, probe.streams[track.stream].time_base);
-    let entry = |us: i64, before| input.entry(track.stream, time(us), before).map(|(place, _)| place);
-    // The demuxer of MP4 goes to a place when it reads.
+    /// How many times as long as on average a place may be: an index that was made while places were looked for knows few.
+    const UNEVEN: u64 = 2;
+    let (Some(stream), Some(length_us), Some(size)) = (film.leader(), film.part.end_us, probe.size) else { return };
+    let time = |us| rescale(us, MICROSECONDS, probe.streams[stream].time_base);
+    let entry = |us: i64, before| input.entry(stream, time(us), before).map(|(place, _)| place);
+    // The demuxer of MP4 goes to a place when it reads. Of sound alone its index tells more.
     let begin = match probe.mp4 {
         None => input.position(),
-        Some(mp4) => entry(film.start_us, true).filter(|_| !mp4.is_fragmented),
+        Some(mp4) => entry(film.start_us, true).filter(|_| !mp4.is_fragmented && film.video.is_some()),
     };
     let (Some(begin), Some(whole_us @ 1..)) = (begin, probe.duration_us) else { return };
     let a_second = size.saturating_mul(1_000_000) / whole_us;

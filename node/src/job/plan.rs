@@ -179,6 +179,11 @@ impl Film {
         self.video.as_ref().is_some_and(|track| track.stream == stream)
             || self.audio.as_ref().is_some_and(|track| track.stream == stream)
     }
+
+    /// The stream of the input by which a place in it is found: the pictures, or sound alone.
+    pub fn leader(&self) -> Option<usize> {
+        self.video.as_ref().map(|track| track.stream).or(self.audio.as_ref().map(|track| track.stream))
+    }
 }
 
 fn describe_all(streams: &[Stream]) -> String {

@@ -305,6 +305,23 @@ fn where_the_packets_of_a_picture_lie_is_said_so_that_nothing_behind_them_is_fet
 }
 
 #[test]
+fn where_a_part_lies_is_said_so_that_it_is_fetched_ahead_and_little_behind_it() {
+    let film = "-f lavfi -i testsrc2=s=320x240:r=25:d=100 -f lavfi -i sine=d=100:r=48000";
+    let codecs = format!("{X264} -g 50 -bf 2 -c:a aac");
+    let part = || wanted(Recipe::Trim(Trim { cut: cut(63_300_000, Some(2_000_000)) }), Format::Mp4);
+    for name in ["part.mp4", "part.mkv", "part.ts", "part.avi"] {
+        let input = synth(name, &format!("{film} {codecs}"));
+        let size = fs::metadata(&input).expect("film").len();
+        let told = make(&input, part()).told;
+        let said = |message| if let Up::ExpectOnly { places, .. } = message { Some(places) } else { None };
+        let said: Vec<_> = told.messages.into_iter().filter_map(said).flatten().collect();
+        let [place] = &said[..] else { panic!("{name}: {said:?}") };
+        assert!(place.start > size / 2 && place.end < size * 3 / 4, "{name}: {place:?} of {size} bytes");
+        assert!(place.end - place.start > size / 60, "{name}: {place:?} of {size} bytes");
+    }
+}
+
+#[test]
 fn a_part_of_sound_is_found_by_the_pictures_where_only_their_places_are_noted() {
     let sound = "aevalsrc='if(lt(mod(t,1),0.02),sin(2*PI*1000*t),0)':s=48000:d=120";
     let codecs = format!("{X264} -g 50 -c:a pcm_s16le");

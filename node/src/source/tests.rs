@@ -315,6 +315,12 @@ async fn a_long_place_is_fetched_ahead_to_its_end_and_not_behind_it() {
     assert_eq!(source.received(), HEAD + 20_000_000);
     let asked: Vec<String> = std::iter::from_fn(|| server.asked.try_recv().ok()).collect();
     assert!(asked.len() <= 8, "{asked:?}");
+    // Who goes on behind it after all reads as if nothing had been said.
+    for at in (30_000_000..40_000_000_usize).step_by(100_000) {
+        assert!(within(source.read(at as u64, 100_000)).await.expect("reads") == film[at..at + 100_000]);
+    }
+    let asked = std::iter::from_fn(|| server.asked.try_recv().ok()).count();
+    assert!(asked <= 20, "{asked} requests");
 }
 
 #[tokio::test]
