@@ -79,10 +79,11 @@ fn open_for(
         (None, Look::Mp4(Mp4 { is_fragmented: true, .. })) => open_ends(again(), open)?,
         _ => None,
     };
-    let goes_forward = sparse.is_some() && part.is_none();
+    let is_sparse = sparse.is_some();
+    let goes_forward = is_sparse && part.is_none();
     let mut input = sparse.map_or_else(|| open(Box::new(remote)), Ok)?;
     let kinds = part.map_or(&[Kind::Video, Kind::Audio][..], |part| part.kinds);
-    if may_come_late(&input, kinds) {
+    if !is_sparse && may_come_late(&input, kinds) {
         input = open_as(Input::open, Box::new(again()), appearance, limits, true)?;
     }
     if let Some(part) = part {
