@@ -1,19 +1,17 @@
 # What a person types. Everything that a target needs, it installs or fetches itself.
-.PHONY: setup build demo up docs test fuzz check bench clean
+.PHONY: setup build demo up docs test test-more fuzz check bench clean
 
 export PATH := $(CURDIR)/node_modules/.bin:$(CURDIR)/target/tools/bin:$(PATH)
 
 # Installs what is missing; takes no time when nothing is.
 setup:
-	@scripts/setup
+	@scripts/setup system edge
 
-build: setup
-	@scripts/build-edge
-	@cargo build --quiet -p xora-node -p xora-tests
+build:
+	@scripts/build
 
 # Runs the main job on a real file and shows what comes of it. INPUT=path-or-url takes another file.
 demo: build
-	@scripts/media
 	@INPUT="$(INPUT)" PORT="$(PORT)" target/debug/demo
 
 # The edge and NODES nodes on PORT, until interrupted.
@@ -24,18 +22,25 @@ up: build
 docs:
 	@cargo run --quiet -p xora-docs
 
-# All tests, against a real edge and a real node.
-test: build
-	@scripts/setup s3s-fs
-	@scripts/setup fuzzer
-	@scripts/media
-	@cargo test --quiet
+# Two tests a core: those that start processes mostly wait.
+tests = RUST_TEST_THREADS=$$((2 * $$(nproc))) cargo test --quiet
 
-# Ten minutes of requests made from the description of the API; `make test` has one.
-fuzz: build
+# What every change must pass, against a real edge and a real node. About 10 minutes on two cores.
+test:
+	@scripts/build tests
+	@$(tests)
+
+# The slow tests. Who changes what one of them covers runs it: `make test-more ONLY=fuzz` runs those of that name.
+test-more:
+	@scripts/build tests
 	@scripts/setup fuzzer
-	@scripts/media
-	@FUZZ_SECONDS=600 cargo test --quiet -p xora-tests --test e2e fuzz
+	@$(tests) --test more $(ONLY)
+
+# SECONDS of requests (600) made from the description of the API; `make test-more` has 60.
+fuzz:
+	@scripts/build tests
+	@scripts/setup fuzzer
+	@FUZZ_SECONDS=$(or $(SECONDS),600) $(tests) --test more fuzz
 
 check: setup
 	@scripts/check

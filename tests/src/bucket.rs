@@ -16,6 +16,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
+    client::http_client,
     http::{Reply, Request, Server},
     process::{Group, Guard, free_port},
     root, state_dir, wait_for,
@@ -82,7 +83,7 @@ impl Bucket {
         let faults: Arc<Mutex<Vec<Fault>>> = Arc::default();
         let spoils = Arc::<AtomicBool>::default();
         let (log, plan, spoiling) = (Arc::clone(&seen), Arc::clone(&faults), Arc::clone(&spoils));
-        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
+        let http = http_client().timeout(PATIENCE).build()?;
         let front = Server::start(move |mut request| {
             if let Some(byte) = request.body.last_mut().filter(|_| spoiling.load(Ordering::Relaxed)) {
                 *byte ^= u8::from(request.method == "PUT");
@@ -169,7 +170,7 @@ impl Bucket {
 }
 
 async fn answers(url: &str) -> Result<()> {
-    let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
+    let http = http_client().timeout(PATIENCE).build()?;
     let ready =
         wait_for("the S3 server to answer", Duration::from_secs(20), async || Ok(http.get(url).send().await.ok()));
     ready.await.map(drop)

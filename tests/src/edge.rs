@@ -127,6 +127,19 @@ impl Edge {
         read_vars(&self.dir.join("vars")).remove(name)
     }
 
+    /// An API key with the scope `node` for everybody who joins this edge: minted once, then kept beside its state.
+    pub async fn node_token(&self) -> Result<String> {
+        const NAME: &str = "NODE_TOKEN";
+        let path = self.dir.join("nodes");
+        let mut kept = read_vars(&path);
+        if let Some(token) = kept.remove(NAME) {
+            return Ok(token);
+        }
+        let token = self.client().mint("nodes", &["node"]).await?;
+        store_vars(&path, &BTreeMap::from([(NAME.to_owned(), token.clone())]))?;
+        Ok(token)
+    }
+
     /// Where its state and logs are.
     pub fn dir(&self) -> &Path {
         &self.dir

@@ -23,6 +23,8 @@ pub struct NodeOptions {
     pub slots: Option<u32>,
     /// Tasks at a time that encode; the cores are shared out among them. None for what a node takes by itself.
     pub encodes: Option<u32>,
+    /// Its API key. None to mint one.
+    pub token: Option<String>,
     /// Further flags.
     pub flags: Vec<String>,
     /// The release build, for measuring.
@@ -36,6 +38,7 @@ impl Default for NodeOptions {
             allow_loopback: true,
             slots: None,
             encodes: None,
+            token: None,
             flags: Vec::new(),
             release: false,
         }
@@ -53,9 +56,12 @@ pub struct Node {
 }
 
 impl Node {
-    /// Mints a token, starts the node with it, and waits until it has heard from the edge.
+    /// Starts the node, and waits until the edge has answered it.
     pub async fn start(edge: &Edge, options: NodeOptions) -> Result<Self> {
-        let token = edge.client().mint(&options.name, &["node"]).await?;
+        let token = match options.token {
+            Some(token) => token,
+            None => edge.client().mint(&options.name, &["node"]).await?,
+        };
         let listen = format!("127.0.0.1:{}", free_port()?);
         let mut command = Command::new(binary(options.release));
         command

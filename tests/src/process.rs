@@ -91,6 +91,14 @@ impl Guard {
         Self::start(r#"rm -f "$1""#, [file])
     }
 
+    /// Deletes `file` when we end. If `link` leads there, it then leads to the file of the same name of another instance, in a
+    /// directory beside ours, or is deleted if there is none.
+    pub fn delete_linked(file: &Path, link: &Path) -> Result<Self> {
+        const SCRIPT: &str = r#"ours=; [ "$1" -ef "$2" ] && ours=yes; rm -f "$1"; [ "$ours" ] || exit 0; rm -f "$2"
+            for other in "${1%/*/*}"/*/"${1##*/}"; do [ -f "$other" ] && ln -s "$other" "$2" && exit 0; done"#;
+        Self::start(SCRIPT, [file, link])
+    }
+
     /// Deletes directories when we end, once the processes that wrote there are gone.
     pub fn delete_dirs(dirs: &[PathBuf]) -> Result<Self> {
         Self::start(r#"sleep 1; rm -rf "$@""#, dirs)

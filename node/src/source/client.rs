@@ -26,6 +26,8 @@ pub fn trusted() -> reqwest::Result<Client> {
 }
 
 fn plain() -> reqwest::ClientBuilder {
+    // The process's cryptography, for the wake-up socket as well. Only the first call does something.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder()
         .user_agent(USER_AGENT)
         .connect_timeout(CONNECT)

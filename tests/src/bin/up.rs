@@ -1,7 +1,11 @@
 //! `make up`: the edge and some nodes, until interrupted.
 #![allow(clippy::print_stdout, reason = "a command that talks to a person")]
 
-use std::{env, fs, time::Duration};
+use std::{
+    env, fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use tokio::{
@@ -24,25 +28,30 @@ async fn main() -> Result<()> {
 
 /// Runs until cancelled, or until something ends that should not.
 async fn serve() -> Result<()> {
-    let file = root().join(".dev/env");
-    let _ = fs::remove_file(&file);
+    let port = number("PORT", 8787)?;
     println!("starting the edge …");
-    let edge = Edge::start(EdgeOptions { port: Some(number("PORT", 8787)?), ..EdgeOptions::default() }).await?;
+    let edge = Edge::start(EdgeOptions { port: Some(port), ..EdgeOptions::default() }).await?;
+    let token = edge.node_token().await?;
     let mut nodes = Vec::new();
     for number in 1..=number("NODES", 1)? {
-        let options = NodeOptions { name: format!("node-{number}"), ..NodeOptions::default() };
+        let options =
+            NodeOptions { name: format!("node-{number}"), token: Some(token.clone()), ..NodeOptions::default() };
         nodes.push(Node::start(&edge, options).await?);
     }
     // Whoever reads the file may rely on a system that runs.
-    let _published = Guard::delete_file(&file)?;
-    fs::write(&file, format!("XORA_URL={}\nXORA_API_KEY={}\n", edge.url, edge.key))?;
+    let _published = publish(&edge)?;
     println!("\n  XORA_URL      {}", edge.url);
     println!("  XORA_API_KEY  {}", edge.key);
+    println!("  API           {}/docs", edge.url);
     for node in &nodes {
-        println!("  {}        {}/healthz", node.name, node.url);
+        println!("  {:13} {}/healthz", node.name, node.url);
     }
-    println!("\n  logs in {}; the two variables also in {}", edge.dir().display(), file.display());
+    println!("\n  both variables, for every shell and program:   . {}", edge.dir().join("env").display());
+    println!("  logs in {}", edge.dir().display());
     println!("  ALLOW_LOOPBACK is on: http and loopback addresses are accepted. For this machine only.");
+    println!("\n  one more node, which takes the same jobs:");
+    println!("    XORA_EDGE={} XORA_NODE_TOKEN={token} ALLOW_LOOPBACK=true \\", edge.url);
+    println!("      XORA_NODE_LISTEN=127.0.0.1:0 {}", root().join("target/debug/xora-node").display());
     println!("\nready; Ctrl-C stops everything");
     loop {
         // With no node of its own there is nothing to wait for but the end.
@@ -53,6 +62,21 @@ async fn serve() -> Result<()> {
             }
         }
     }
+}
+
+/// Writes URL and key to `.dev/PORT/env`, for shells to read and for programs to inherit, and has `.dev/env` lead there.
+fn publish(edge: &Edge) -> Result<Guard> {
+    let (file, link) = (edge.dir().join("env"), root().join(".dev/env"));
+    let text = format!("XORA_URL={}\nXORA_API_KEY={}\nexport XORA_URL XORA_API_KEY\n", edge.url, edge.key);
+    let published = Guard::delete_linked(&file, &link)?;
+    fs::write(&file, text)?;
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+    // A link is replaced by renaming another over it.
+    let new = edge.dir().join("env.link");
+    let _ = fs::remove_file(&new);
+    symlink(&file, &new)?;
+    fs::rename(&new, &link)?;
+    Ok(published)
 }
 
 /// A number from the environment; an empty variable is none.

@@ -10,7 +10,6 @@ mod description;
 mod events;
 mod fairness;
 mod files;
-mod fuzz;
 mod inputs;
 mod jobs;
 mod keys;
@@ -25,18 +24,17 @@ mod settings;
 mod shards;
 mod signatures;
 mod storage;
+mod up;
 mod uploads;
 mod webhooks;
 
-use std::{path::Path, time::Duration};
-
 use anyhow::Result;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::OnceCell;
-use xora_tests::{Edge, EdgeOptions, Node, NodeOptions, clip, end_with_parent};
-
-/// Longest wait for anything that takes an encode of a short clip, on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(1);
+use xora_tests::{
+    Edge, EdgeOptions, Node, NodeOptions, PATIENCE, bytes, compress, end_with_parent, faint_clip, job, long_clip,
+    short_clip, thumbnail, with,
+};
 
 struct System {
     edge: Edge,
@@ -74,45 +72,4 @@ async fn over_shards(edge: Edge) -> Result<Edge> {
 async fn own_edge() -> Result<Edge> {
     end_with_parent();
     Edge::start(EdgeOptions::default()).await
-}
-
-/// A job of the recipe mode.
-fn job(url: &str, format: &str, recipe: &Value) -> Value {
-    json!({"mode": "recipe", "input": {"url": url}, "output": {"format": format}, "recipe": recipe})
-}
-
-fn compress(url: &str) -> Value {
-    job(url, "mp4", &json!({"name": "compress"}))
-}
-
-fn thumbnail(url: &str) -> Value {
-    job(url, "jpg", &json!({"name": "thumbnail", "seekSeconds": 1}))
-}
-
-/// The same job with one more field.
-fn with(mut job: Value, name: &str, value: impl Into<Value>) -> Value {
-    job[name] = value.into();
-    job
-}
-
-/// Two seconds of picture and tone.
-fn short_clip() -> Result<std::path::PathBuf> {
-    let args = "-f lavfi -i testsrc2=s=320x180:r=25:d=2 -f lavfi -i sine=d=2 -shortest -c:v libx264 -c:a aac";
-    clip("short.mp4", &args.split(' ').collect::<Vec<_>>())
-}
-
-/// A minute that takes this machine several seconds to encode.
-fn long_clip() -> Result<std::path::PathBuf> {
-    let args = "-f lavfi -i testsrc2=s=1280x720:r=30:d=60 -c:v libx264 -preset ultrafast -crf 35";
-    clip("long.mp4", &args.split(' ').collect::<Vec<_>>())
-}
-
-/// Half a minute that is small to read and long to encode.
-fn faint_clip() -> Result<std::path::PathBuf> {
-    let args = "-f lavfi -i testsrc2=s=1280x720:r=30:d=30 -c:v libx264 -preset ultrafast -crf 45";
-    clip("faint.mp4", &args.split(' ').collect::<Vec<_>>())
-}
-
-fn bytes(path: &Path) -> Result<bytes::Bytes> {
-    Ok(std::fs::read(path)?.into())
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use futures_util::stream;
 use reqwest::Method;
 use serde_json::json;
 use xora_tests::{Edge, Origin, Receiver, free_port, root, wait_for};
@@ -76,8 +77,8 @@ async fn every_documented_call_works_as_it_stands() -> Result<()> {
             sample.code = sample.code.replace("https://media.example/talk.mov", &talk);
             sample.code = sample.code.replace("https://app.example/hook", &receiver.url());
             let dir = scratch(&format!("{}-{index}", page.replace('/', "-")))?;
-            // The input of samples that upload one.
-            fs::copy(&clip, dir.join("talk.mov"))?;
+            // The input of samples that upload one: more than one part.
+            fs::write(dir.join("talk.mov"), padded(&clip)?)?;
             let mut command = command(&sample, edge, &dir)?;
             let output = tokio::task::spawn_blocking(move || command.output()).await??;
             let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
@@ -89,6 +90,44 @@ async fn every_documented_call_works_as_it_stands() -> Result<()> {
     for file in ["docs-guide.md-0/talk.mp4", "docs-guide.md-1/talk.jpg", "docs-guide.md-2/talk.webm"] {
         ensure!(made(file)? > 500, "{file} is no result");
     }
+    Ok(())
+}
+
+/// A clip of 17 MiB, most of which is a box that says nothing.
+fn padded(clip: &Path) -> Result<Vec<u8>> {
+    const SIZE: u32 = 17 << 20;
+    let mut bytes = fs::read(clip)?;
+    bytes.extend(SIZE.to_be_bytes());
+    bytes.extend(b"free");
+    bytes.resize(bytes.len() + SIZE as usize - 8, 0);
+    Ok(bytes)
+}
+
+#[tokio::test]
+async fn a_sample_whose_request_is_refused_ends_with_the_reason() -> Result<()> {
+    let edge = edge().await?;
+    let mut tried = 0;
+    for page in ["README.md", "docs/guide.md"] {
+        for (index, mut sample) in
+            samples(page)?.into_iter().filter(|sample| sample.code.contains("XORA_URL")).enumerate()
+        {
+            sample.code = sample.code.replace(r#""output": {"format""#, r#""outptu": {"format""#);
+            sample.code = sample.code.replace("output: { format", "outptu: { format");
+            if !sample.code.contains("outptu") {
+                continue;
+            }
+            let dir = scratch(&format!("refused-{}-{index}", page.replace('/', "-")))?;
+            fs::copy(short_clip()?, dir.join("talk.mov"))?;
+            let mut command = tokio::process::Command::from(command(&sample, edge, &dir)?);
+            let output = tokio::time::timeout(PATIENCE, command.kill_on_drop(true).output()).await;
+            let output = output.with_context(|| format!("{page}, sample {index} did not end"))??;
+            let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+            ensure!(!output.status.success(), "{page}, sample {index} took a refusal for success:\n{said}");
+            ensure!(said.contains("outptu"), "{page}, sample {index} does not give the reason:\n{said}");
+            tried += 1;
+        }
+    }
+    assert_eq!(tried, 7);
     Ok(())
 }
 
@@ -120,6 +159,8 @@ async fn the_documented_receivers_take_our_webhooks_and_refuse_forged_ones() -> 
             Ok(request.send().await.ok().map(|response| response.status().as_u16()))
         };
         assert_eq!(wait_for("the receiver to listen", PATIENCE, forged).await?, 400, "{}", sample.language);
+        let unsigned = client.request(Method::POST, &url).json(&json!({"data": {}})).send().await?;
+        assert_eq!(unsigned.status(), 400, "{}: a request without a signature", sample.language);
 
         let id = client.create(&with(compress(&origin.file(&short_clip()?)?), "webhookUrl", url.as_str())).await?;
         let told = format!("{id} completed");
@@ -127,6 +168,28 @@ async fn the_documented_receivers_take_our_webhooks_and_refuse_forged_ones() -> 
             Ok(fs::read_to_string(&log)?.contains(&told).then_some(()))
         })
         .await?;
+
+        if sample.language == "js" {
+            // As the network may split it: a chunk ends in the middle of a character.
+            let signed = signed_webhook(edge).await?;
+            let middle = signed.body.iter().position(|byte| *byte == 0xc3).context("a letter of two bytes")? + 1;
+            let (first, second) = signed.body.split_at(middle);
+            let chunks = [first.to_vec(), second.to_vec()].map(anyhow::Ok);
+            let mut request = client.request(Method::POST, &url).body(reqwest::Body::wrap_stream(stream::iter(chunks)));
+            for (name, value) in signed.headers.iter().filter(|(name, _)| name.starts_with("webhook-")) {
+                request = request.header(name, value);
+            }
+            assert_eq!(request.send().await?.status(), 204, "a character between two chunks");
+        }
     }
     Ok(())
+}
+
+/// A webhook about a job whose metadata has a letter that is two bytes in UTF-8.
+async fn signed_webhook(edge: &Edge) -> Result<xora_tests::Request> {
+    let (origin, receiver) = (Origin::start().await?, Receiver::start().await?);
+    let job = with(compress(&origin.missing()), "webhookUrl", receiver.url());
+    edge.client().create(&with(job, "metadata", json!({"name": "Zoé"}))).await?;
+    let hooks = receiver.wait(1, PATIENCE).await?;
+    Ok(hooks.into_iter().next().context("a webhook")?.request)
 }

@@ -119,7 +119,7 @@ impl Bench {
             let (fetched, remuxed) = (made("bench-fetched.mp4"), made("bench-remuxed.mov"));
             fs::write(&fetched, self.edge.client().download(url).await?)?;
             command(format!("-i {} -c copy -movflags +faststart", fetched.display()), remuxed.clone()).await?;
-            let put = reqwest::Client::new().put(sink.url()).body(fs::read(&remuxed)?);
+            let put = xora_tests::http_client().build()?.put(sink.url()).body(fs::read(&remuxed)?);
             put.send().await?.error_for_status()?;
             times.1.push(since(begun));
             sink.empty();

@@ -5,13 +5,15 @@ use std::{env, fs, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use xora_tests::{Edge, Node, NodeOptions, Origin, Receiver, root};
-
-use crate::{PATIENCE, compress, own_edge, short_clip, thumbnail, with};
+use xora_tests::{
+    Edge, EdgeOptions, Node, NodeOptions, Origin, PATIENCE, Receiver, compress, end_with_parent, root, short_clip,
+    thumbnail, with,
+};
 
 #[tokio::test]
 async fn no_request_is_answered_with_a_server_error_or_in_a_way_that_is_not_described() -> Result<()> {
-    let edge = own_edge().await?;
+    end_with_parent();
+    let edge = Edge::start(EdgeOptions::default()).await?;
     let (origin, receiver) = (Origin::start().await?, Receiver::start().await?);
     let known = known(&edge, &origin, &receiver).await?;
     let log = root().join("target/fuzz.log");

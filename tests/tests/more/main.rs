@@ -1,0 +1,3 @@
+//! What is too slow for every change: `make test-more`.
+
+mod fuzz;
