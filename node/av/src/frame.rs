@@ -119,7 +119,11 @@ impl Frame {
 
     /// How long its packet said it is shown, in the stream's time base; 0 when unknown.
     pub fn duration(&self) -> i64 {
-        bounded(self.get().pkt_duration)
+        #[cfg(ffmpeg_6_0)]
+        let duration = self.get().duration;
+        #[cfg(not(ffmpeg_6_0))]
+        let duration = self.get().pkt_duration;
+        bounded(duration)
     }
 
     /// Samples per channel; 0 for pictures.
@@ -130,7 +134,11 @@ impl Frame {
     /// Fields, if it is interlaced.
     pub fn field_order(&self) -> FieldOrder {
         let frame = self.get();
-        match (frame.interlaced_frame != 0, frame.top_field_first != 0) {
+        #[cfg(ffmpeg_7_0)]
+        let flags = [ffi::AV_FRAME_FLAG_INTERLACED, ffi::AV_FRAME_FLAG_TOP_FIELD_FIRST].map(|flag| frame.flags & flag);
+        #[cfg(not(ffmpeg_7_0))]
+        let flags = [frame.interlaced_frame, frame.top_field_first];
+        match (flags[0] != 0, flags[1] != 0) {
             (false, _) => FieldOrder::Progressive,
             (true, true) => FieldOrder::TopFirst,
             (true, false) => FieldOrder::BottomFirst,
@@ -231,7 +239,10 @@ impl Frame {
                 let channels = (*layout).nb_channels;
                 ffi::av_channel_layout_uninit(layout);
                 ffi::av_channel_layout_default(layout, channels);
-                (*self.0).channel_layout = (*layout).u.mask;
+                #[cfg(not(ffmpeg_7_0))]
+                {
+                    (*self.0).channel_layout = (*layout).u.mask;
+                }
             }
         }
     }

@@ -11,6 +11,7 @@ use crate::{
     io::{WriteAt, Writer},
     options::Options,
     packet::Packet,
+    stream::side_data,
     tags::{self, Chapter},
     time::Rational,
 };
@@ -214,18 +215,22 @@ impl Drop for Output {
 /// Both streams are valid.
 unsafe fn copy_display_matrix(to: *mut ffi::AVStream, from: *const ffi::AVStream) -> Result<()> {
     let kind = ffi::AVPacketSideDataType::AV_PKT_DATA_DISPLAYMATRIX;
-    let mut size = 0;
     // SAFETY: promised by the caller; the copy is as long as what is copied.
     unsafe {
-        let matrix = ffi::av_stream_get_side_data(from, kind, &raw mut size);
-        if matrix.is_null() {
-            return Ok(());
-        }
-        let copy = ffi::av_stream_new_side_data(to, kind, size);
+        let Some(matrix) = side_data(from, kind) else { return Ok(()) };
+        #[cfg(ffmpeg_7_0)]
+        let copy = {
+            let parameters = (*to).codecpar;
+            let (all, count) = (&raw mut (*parameters).coded_side_data, &raw mut (*parameters).nb_coded_side_data);
+            let new = ffi::av_packet_side_data_new(all, count, kind, matrix.len(), 0);
+            if new.is_null() { ptr::null_mut() } else { (*new).data }
+        };
+        #[cfg(not(ffmpeg_7_0))]
+        let copy = ffi::av_stream_new_side_data(to, kind, matrix.len());
         if copy.is_null() {
             return Err(Error::memory("describe stream"));
         }
-        ptr::copy_nonoverlapping(matrix, copy, size);
+        ptr::copy_nonoverlapping(matrix.as_ptr(), copy, matrix.len());
     }
     Ok(())
 }

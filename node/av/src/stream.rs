@@ -189,29 +189,44 @@ unsafe fn sample_bits(parameters: *const ffi::AVCodecParameters) -> u32 {
 ///
 /// `stream` is valid.
 unsafe fn is_dolby_only(stream: *const ffi::AVStream) -> bool {
-    let mut size = 0;
-    // SAFETY: promised by the caller; the record belongs to the stream and is read before anything else happens to it.
-    unsafe {
-        let kind = ffi::AVPacketSideDataType::AV_PKT_DATA_DOVI_CONF;
-        let record = ffi::av_stream_get_side_data(stream, kind, &raw mut size);
-        let record = record.cast::<[u8; 8]>();
-        !record.is_null() && size >= 8 && (*record)[7] == 0
-    }
+    // SAFETY: promised by the caller.
+    let record = unsafe { side_data(stream, ffi::AVPacketSideDataType::AV_PKT_DATA_DOVI_CONF) };
+    record.and_then(|record| record.get(7)) == Some(&0)
 }
 
 /// # Safety
 ///
 /// `stream` is valid.
 unsafe fn orientation(stream: *const ffi::AVStream) -> Orientation {
-    let mut size = 0;
-    // SAFETY: promised by the caller; the bytes belong to the stream and are read before anything else happens to it.
+    // SAFETY: promised by the caller.
+    let matrix = unsafe { side_data(stream, ffi::AVPacketSideDataType::AV_PKT_DATA_DISPLAYMATRIX) };
+    let Some((matrix, _)) = matrix.and_then(|matrix| matrix.split_first_chunk::<36>()) else {
+        return Orientation::Upright;
+    };
+    let (numbers, _) = matrix.as_chunks::<4>();
+    Orientation::from_matrix(std::array::from_fn(|n| i32::from_ne_bytes(numbers[n])))
+}
+
+/// Side data of a stream. FFmpeg 6.1 moved it from the stream to its codec parameters, 8.0 removed the old calls.
+///
+/// # Safety
+///
+/// `stream` is valid, and nothing changes its side data while the answer lives.
+pub(crate) unsafe fn side_data<'a>(stream: *const ffi::AVStream, kind: ffi::AVPacketSideDataType) -> Option<&'a [u8]> {
+    // SAFETY: promised by the caller; libav always allocates `codecpar`, and data and size belong together.
     unsafe {
-        let kind = ffi::AVPacketSideDataType::AV_PKT_DATA_DISPLAYMATRIX;
-        let matrix = ffi::av_stream_get_side_data(stream, kind, &raw mut size).cast::<[u8; 36]>();
-        if matrix.is_null() || size < 36 {
-            return Orientation::Upright;
-        }
-        let (numbers, _) = (*matrix).as_chunks::<4>();
-        Orientation::from_matrix(std::array::from_fn(|n| i32::from_ne_bytes(numbers[n])))
+        #[cfg(ffmpeg_7_0)]
+        let (data, size) = {
+            let parameters = (*stream).codecpar;
+            let found =
+                ffi::av_packet_side_data_get((*parameters).coded_side_data, (*parameters).nb_coded_side_data, kind);
+            if found.is_null() { (std::ptr::null_mut(), 0) } else { ((*found).data, (*found).size) }
+        };
+        #[cfg(not(ffmpeg_7_0))]
+        let (data, size) = {
+            let mut size = 0;
+            (ffi::av_stream_get_side_data(stream, kind, &raw mut size), size)
+        };
+        (!data.is_null()).then(|| std::slice::from_raw_parts(data, size))
     }
 }
