@@ -117,7 +117,7 @@ async fn ask<T: DeserializeOwned>(env: &Env, op: &str, body: &impl Serialize) ->
 
 async fn ask_for_text(env: &Env, op: &str, body: String) -> Result<String, ApiError> {
     let stub = env.durable_object("ACCOUNT")?.get_by_name("account")?;
-    rpc::ask(&stub, op, body).await
+    rpc::ask(&stub, op, None, body).await
 }
 
 /// See the module.

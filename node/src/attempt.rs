@@ -328,7 +328,7 @@ impl Attempt<'_> {
     ) -> Result<Run, Cause> {
         let inputs = sources.iter().map(|source| About { size: source.size() }).collect();
         let (index_bytes, uncopyable) = (tried.index_bytes, tried.uncopyable.clone());
-        let (wanted, has_address) = (self.lease.wanted.clone(), self.lease.inputs.iter().all(|input| !input.ours));
+        let (wanted, has_address) = (self.lease.wanted.clone(), self.lease.pass_through);
         let work = Work::Run { inputs, wanted, index_bytes, uncopyable, has_address };
         let allowed = tried.no_hardware.is_none();
         let mut talk = match self.begin(stream, (work, allowed), Arc::clone(sources)).await {

@@ -11,8 +11,9 @@ use tokio::time::Instant;
 use url::Url;
 use xora_shared::protocol::{
     COMPLETE, Complete, FAIL, Fail, HEARTBEAT, Heartbeat, HeartbeatAnswer, INPUT_BEGIN, INPUT_FINISH, InputBegin,
-    InputBegun, InputFinish, LEASE, LeaseAnswer, LeaseRequest, NodeInfo, OUTPUT_BEGIN, OUTPUT_FINISH, OUTPUT_TARGETS,
+    InputBegun, InputFinish, LEASE, LeaseAnswer, LeaseRequest, NODE_NAME, NodeInfo, OUTPUT_BEGIN, OUTPUT_FINISH, OUTPUT_TARGETS,
     OutputBegin, OutputBegun, OutputFinish, OutputFinished, OutputTargets, RELEASE, Release,
+    name_for_header,
 };
 
 use crate::config::Secret;
@@ -127,6 +128,7 @@ impl Edge {
     ) -> Result<T, CallError> {
         let (url, authorization) = self.address(path).ok_or(CallError::Unreachable)?;
         let request = self.http.post(url).header(AUTHORIZATION, authorization).timeout(within).json(body);
+        let request = request.header(NODE_NAME, name_for_header(&self.node.name));
         let response = request.send().await.map_err(|_| CallError::Unreachable)?;
         let status = response.status();
         if status.is_success() {

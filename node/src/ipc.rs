@@ -56,7 +56,7 @@ pub enum Work {
         index_bytes: Option<u64>,
         /// Why an earlier try could not copy packets, if one could not: everything is encoded then.
         uncopyable: Option<String>,
-        /// Whether the input is at an address of its caller's, which can be the result as it stands.
+        /// Whether the input's own URL may be the result as it stands: what the lease says.
         has_address: bool,
     },
     /// Open encoders and encode a little with each.

@@ -39,6 +39,15 @@ pub const RELEASE: &str = "/v1/node/release";
 /// `GET /v1/node/wake?shard=…&node=…`, a WebSocket: every text message means "heartbeat now, then look for work".
 pub const WAKE: &str = "/v1/node/wake";
 
+/// Request header with the node's name, encoded by [`name_for_header`]. A message about a lease that another name took is
+/// stale. A message without the header is judged by the node's key alone.
+pub const NODE_NAME: &str = "x-xora-node";
+
+/// A node's name as it stands in [`NODE_NAME`]: URL-encoded, because header values are ASCII.
+pub fn name_for_header(name: &str) -> String {
+    url::form_urlencoded::byte_serialize(name.as_bytes()).collect()
+}
+
 /// Largest part that the edge takes, in bytes.
 pub const MAX_PART: u64 = 90 << 20;
 
@@ -94,6 +103,11 @@ pub struct Lease {
     /// Whether inputs that are read whole are to be kept in storage, for whoever works on the job after this node.
     #[serde(default)]
     pub stage_input: bool,
+    /// Whether the input itself may be the result, by
+    /// [`JobRequest::may_pass_through`](crate::request::JobRequest::may_pass_through). An edge that does not say so gets
+    /// a copy.
+    #[serde(default)]
+    pub pass_through: bool,
 }
 
 /// Where an input is.

@@ -7,7 +7,7 @@ use xora_shared::{
     id::Id,
     json,
     nodes::{NodeSeen, NodeView},
-    protocol::{Beat, Heartbeat, HeartbeatAnswer, LeaseRequest, Word},
+    protocol::{Beat, Heartbeat, HeartbeatAnswer, LeaseRequest, NODE_NAME, Word},
 };
 
 use super::{Ask, Reply, Site};
@@ -15,7 +15,7 @@ use crate::{
     auth::Scope,
     config,
     error::ApiError,
-    shard::{self, Op},
+    shard::{self, Op, Speaker},
 };
 
 /// `GET /v1/nodes`
@@ -35,9 +35,10 @@ pub async fn lease(ask: &mut Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Node)?;
     let site = ask.site.clone();
     let body = ask.text().await?;
+    let by = speaker(ask)?;
     let shards = shard::shard_map(&site.env).await?.reach();
     for shard in with_work(&site, shards, &body).await? {
-        let answer = shard::forward(&site, shard, Op::Lease, body.clone()).await?;
+        let answer = shard::forward_for_node(&site, &by, shard, Op::Lease, body.clone()).await?;
         if answer.status >= 400 {
             return Ok(answer);
         }
@@ -78,11 +79,12 @@ pub async fn heartbeat(ask: &mut Ask) -> Result<Reply, ApiError> {
             None => by_shard.push((shard, vec![(index, beat)])),
         }
     }
-    let (site, node) = (&site, &node);
+    let by = speaker(ask)?;
+    let (site, node, by) = (&site, &node, &by);
     let answers = by_shard.into_iter().map(async |(shard, beats)| {
         let (indices, leases): (Vec<_>, Vec<_>) = beats.into_iter().unzip();
         let heartbeat = Heartbeat { node: node.clone(), leases };
-        let words: Vec<Word> = shard::ask(&site.env, shard, Op::Heartbeat, &heartbeat).await?;
+        let words: Vec<Word> = shard::ask_for_node(&site.env, by, shard, Op::Heartbeat, &heartbeat).await?;
         Ok::<_, ApiError>(indices.into_iter().zip(words).collect::<Vec<_>>())
     });
     for (index, word) in try_join_all(answers).await?.into_iter().flatten() {
@@ -106,7 +108,12 @@ pub async fn about(ask: &mut Ask, op: Op) -> Result<Reply, ApiError> {
     let site: Site = ask.site.clone();
     let body = ask.text().await?;
     let AboutATask { hold } = parse(&body)?;
-    shard::forward(&site, hold.task_id.place().shard(), op, body).await
+    shard::forward_for_node(&site, &speaker(ask)?, hold.task_id.place().shard(), op, body).await
+}
+
+/// The node that sent a request: its key, and its name where it says so.
+fn speaker(ask: &Ask) -> Result<Speaker, ApiError> {
+    Ok(Speaker { key: ask.caller.token_id.clone(), name: ask.request.headers().get(NODE_NAME)? })
 }
 
 fn parse<T: serde::de::DeserializeOwned>(body: &str) -> Result<T, ApiError> {

@@ -1,5 +1,6 @@
 //! Leases: handing out tasks, renewing them, and hearing how they went.
 
+use serde::Deserialize;
 use xora_shared::{
     failure::Stage,
     job::{
@@ -8,7 +9,7 @@ use xora_shared::{
         machine::{self, Conflict, Event},
         view::{Attempt, AttemptEnd, Published},
     },
-    protocol::{Beat, Complete, Fail, Heartbeat, InputAt, Lease, LeaseRequest, Release, Word},
+    protocol::{Beat, Complete, Fail, Heartbeat, InputAt, Lease, LeaseRequest, Release, Word, name_for_header},
     report::StrategyKind,
     request::{Headers, Input},
     sign::hex,
@@ -17,10 +18,16 @@ use xora_shared::{
 use super::{
     JobShard, Live,
     jobs::{Ending, end_attempt},
-    received, staged, stale,
+    received,
+    rpc::{Asked, Speaker},
+    staged, stale,
     store::Phase,
 };
-use crate::{config, error::ApiError, routes::files};
+use crate::{
+    config,
+    error::{ApiError, Code},
+    routes::files,
+};
 
 /// How often the row of a running task is written when nothing but progress changes, in milliseconds.
 const WRITE_MS: i64 = 60_000;
@@ -31,8 +38,8 @@ const WRITE_STATE_MS: i64 = 5_000;
 
 impl JobShard {
     /// Hands out the next task, if there is one.
-    pub(super) async fn lease(&self, request: &LeaseRequest, origin: &str) -> Result<Option<Lease>, ApiError> {
-        let now = config::now();
+    pub(super) async fn lease(&self, request: &LeaseRequest, asked: &Asked) -> Result<Option<Lease>, ApiError> {
+        let (now, origin) = (config::now(), asked.origin.as_str());
         self.note_node(&request.node, now)?;
         let Some(mut task) = self.next_task(now.0, request.light_only)? else { return Ok(None) };
         let job = self.job(task.job_id)?;
@@ -42,7 +49,8 @@ impl JobShard {
         let stage = Stage::Probe;
         task.fence += 1;
         task.state = step.state;
-        task.phase = Phase::Leased { token: token.clone(), expires_ms, stage, progress: 0 };
+        let key = asked.speaker.as_ref().map(|speaker| speaker.key.clone());
+        task.phase = Phase::Leased { token: token.clone(), key, expires_ms, stage, progress: 0 };
         task.started_ms = task.started_ms.or(Some(now.0));
         let node = request.node.name.clone();
         task.attempts.push(Attempt { node, started_ms: now.0, finished_ms: None, stage, end: None });
@@ -53,6 +61,7 @@ impl JobShard {
         self.arm().await?;
         let request = job.record.request;
         let staged = self.staged_of(job.record.id)?;
+        let pass_through = request.may_pass_through() && staged::whole(&staged, 0).is_none();
         let inputs = (0..).zip(request.inputs).map(|(index, input)| match staged::whole(&staged, index) {
             Some(key) => self.ours(key, origin),
             None => self.input_at(input, origin),
@@ -65,6 +74,7 @@ impl JobShard {
             inputs: inputs.collect::<Result<_, _>>()?,
             wanted: request.wanted,
             stage_input: request.stage_input,
+            pass_through,
         }))
     }
 
@@ -90,12 +100,31 @@ impl JobShard {
     }
 
     /// Renews the leases of one node and answers a word for each, in order.
-    pub(super) fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<Vec<Word>, ApiError> {
+    pub(super) fn heartbeat(&self, heartbeat: &Heartbeat, by: Option<&Speaker>) -> Result<Vec<Word>, ApiError> {
         self.note_node(&heartbeat.node, config::now())?;
-        heartbeat.leases.iter().map(|beat| self.beat(beat)).collect()
+        let name = Some(name_for_header(&heartbeat.node.name));
+        let by = by.map(|by| Speaker { key: by.key.clone(), name });
+        heartbeat.leases.iter().map(|beat| self.beat(beat, by.as_ref())).collect()
     }
 
-    fn beat(&self, beat: &Beat) -> Result<Word, ApiError> {
+    /// Refuses the message of a node that another key or another name leased the task to: a stolen hold is worth nothing.
+    pub(super) fn refuse_other_nodes(&self, asked: &Asked) -> Result<(), ApiError> {
+        #[derive(Deserialize)]
+        struct AboutALease {
+            hold: Hold,
+        }
+        let AboutALease { hold } = asked.body()?;
+        match self.task(hold.task_id)? {
+            Some(task) if !task.is_held_by(asked.speaker.as_ref()) => Err(stale(task.state)),
+            // What has ended is judged by its hold alone: it only hears how it ended.
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn beat(&self, beat: &Beat, by: Option<&Speaker>) -> Result<Word, ApiError> {
+        if self.task(beat.hold.task_id)?.is_some_and(|task| !task.is_held_by(by)) {
+            return Ok(Word::Lost);
+        }
         if self.memory.cancelled.borrow_mut().remove(&beat.hold.task_id) {
             return Ok(Word::Cancel);
         }
@@ -134,8 +163,15 @@ impl JobShard {
         let mut task = self.held(&hold)?;
         self.note_live(&mut task);
         let step = machine::step(task.state, Event::Completed, &task.spent).map_err(|Conflict| stale(task.state))?;
+        if !result.verified.problems.is_empty() {
+            let problems = result.verified.problems.join("; ");
+            return Err(unproven(&format!("the output did not verify: {problems}")));
+        }
         let is_input = result.strategy.kind == StrategyKind::Passthrough;
         let (key, own) = if is_input {
+            if !job.record.request.may_pass_through() {
+                return Err(unproven("this job's input cannot be its result; write a copy"));
+            }
             (None, None)
         } else {
             let (key, own) = self.stored(&hold, written, result.bytes)?;
@@ -182,6 +218,11 @@ impl JobShard {
         self.wake_nodes();
         Ok(step.state)
     }
+}
+
+/// A result that the edge does not publish.
+fn unproven(message: &str) -> ApiError {
+    ApiError::new(Code::Conflict, message)
 }
 
 /// 32 hexadecimal digits from the runtime's cryptographic source.

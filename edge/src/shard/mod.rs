@@ -48,6 +48,7 @@ use events::Watchers;
 use nodes::{MAX_TAG, NodeRow};
 pub use received::{NewReceived, ReceivedPart, of_key as received_of_key};
 use rpc::Asked;
+pub use rpc::Speaker;
 pub use uploads::Upload;
 
 use crate::{
@@ -167,6 +168,46 @@ impl Op {
         ("touch", Self::Touch),
     ];
 
+    /// Whether it is the message of one node about one lease, with a `hold` in its body.
+    const fn is_about_a_lease(self) -> bool {
+        match self {
+            Self::OutputBegin
+            | Self::OutputTargets
+            | Self::OutputFinish
+            | Self::InputBegin
+            | Self::InputFinish
+            | Self::Complete
+            | Self::Fail
+            | Self::Release => true,
+            Self::Create
+            | Self::Repeat
+            | Self::Read
+            | Self::List
+            | Self::Events
+            | Self::Cancel
+            | Self::Retry
+            | Self::Delete
+            | Self::Deliveries
+            | Self::Redeliver
+            | Self::Peek
+            | Self::Lease
+            | Self::Heartbeat
+            | Self::Claim
+            | Self::Record
+            | Self::DeadLetter
+            | Self::Receive
+            | Self::ReadReceived
+            | Self::ExpectPart
+            | Self::NotePart
+            | Self::UseReceived
+            | Self::ForgetProvider
+            | Self::Nodes
+            | Self::Wake
+            | Self::HangUp
+            | Self::Touch => false,
+        }
+    }
+
     fn name(self) -> &'static str {
         Self::ALL.iter().find(|(_, op)| *op == self).map_or("", |(name, _)| name)
     }
@@ -205,12 +246,35 @@ pub async fn ask<T: DeserializeOwned>(env: &Env, shard: u16, op: Op, body: &impl
 }
 
 async fn ask_for_text(env: &Env, shard: u16, op: Op, body: String) -> Result<String, ApiError> {
-    rpc::ask(&stub(env, shard)?, op.name(), body).await
+    rpc::ask(&stub(env, shard)?, op.name(), None, body).await
+}
+
+/// As [`ask`], for a node.
+pub async fn ask_for_node<T: DeserializeOwned>(
+    env: &Env,
+    speaker: &Speaker,
+    shard: u16,
+    op: Op,
+    body: &impl Serialize,
+) -> Result<T, ApiError> {
+    let body = serde_json::to_string(body)?;
+    Ok(json::from_str(&rpc::ask(&stub(env, shard)?, op.name(), Some(speaker), body).await?)?)
 }
 
 /// Asks a shard on behalf of a caller, who gets its answer as it stands.
 pub async fn forward(site: &Site, shard: u16, op: Op, body: String) -> Result<Reply, ApiError> {
-    rpc::forward(&stub(&site.env, shard)?, op.name(), &site.origin, body).await
+    rpc::forward(&stub(&site.env, shard)?, op.name(), &site.origin, None, body).await
+}
+
+/// As [`forward`], for a node.
+pub async fn forward_for_node(
+    site: &Site,
+    speaker: &Speaker,
+    shard: u16,
+    op: Op,
+    body: String,
+) -> Result<Reply, ApiError> {
+    rpc::forward(&stub(&site.env, shard)?, op.name(), &site.origin, Some(speaker), body).await
 }
 
 /// Asks a shard for an answer that is a stream, or refused.
@@ -334,7 +398,11 @@ struct Cost {
 impl JobShard {
     async fn perform(&self, asked: &Asked) -> Result<Reply, ApiError> {
         let op = Op::ALL.iter().find(|(name, _)| *name == asked.op).map(|(_, op)| *op);
-        match op.ok_or_else(|| ApiError::not_found("operation"))? {
+        let op = op.ok_or_else(|| ApiError::not_found("operation"))?;
+        if op.is_about_a_lease() {
+            self.refuse_other_nodes(asked)?;
+        }
+        match op {
             Op::Create => rpc::reply(&self.create(asked.body()?).await?),
             Op::Repeat => rpc::reply(&self.repeated(&asked.body()?)?),
             Op::Read => rpc::reply(&self.read(asked.body()?)?),
@@ -347,8 +415,8 @@ impl JobShard {
             Op::Deliveries => rpc::reply(&self.log(asked.body()?)?),
             Op::Redeliver => rpc::reply(&self.redeliver(asked.body()?).await?),
             Op::Peek => rpc::reply(&self.peek(&asked.body()?)?),
-            Op::Lease => rpc::reply(&self.lease(&asked.body()?, &asked.origin).await?),
-            Op::Heartbeat => rpc::reply(&self.heartbeat(&asked.body()?)?),
+            Op::Lease => rpc::reply(&self.lease(&asked.body()?, asked).await?),
+            Op::Heartbeat => rpc::reply(&self.heartbeat(&asked.body()?, asked.speaker.as_ref())?),
             Op::OutputBegin => rpc::reply(&self.begin_upload(asked.body()?, &asked.origin).await?),
             Op::OutputTargets => rpc::reply(&self.targets(&asked.body()?, &asked.origin)?),
             Op::OutputFinish => rpc::reply(&self.finish_upload(asked.body()?, &asked.origin).await?),

@@ -11,11 +11,12 @@ use xora_shared::{
         lease::Hold,
         view::{Attempt, JobRecord},
     },
+    protocol::name_for_header,
     provider::Provider,
     upload::Layout,
 };
 
-use super::{JobShard, Live};
+use super::{JobShard, Live, rpc::Speaker};
 use crate::{config, docs::docs, error::ApiError};
 
 /// Statements that lead from one version of the schema to the next. Never edited, only added to.
@@ -126,13 +127,30 @@ pub(super) enum Phase {
     /// Offered to nodes from this time on, in ms since 1970.
     Waiting { ready_ms: i64 },
     /// A node has it.
-    Leased { token: String, expires_ms: i64, stage: Stage, progress: u8 },
+    Leased {
+        token: String,
+        /// Id of the node's API key. None in rows of before keys were noted.
+        #[serde(default)]
+        key: Option<String>,
+        expires_ms: i64,
+        stage: Stage,
+        progress: u8,
+    },
 }
 
 /// A task that waits longer than this for a node is given up, in milliseconds.
 pub(super) const UNCLAIMED_MS: i64 = 24 * 3600 * 1000;
 
 impl TaskRow {
+    /// Whether this node's key and name are those that the lease was given to. True of a task that nobody has, whose hold
+    /// is refused anyway. The name is that of the running attempt.
+    pub(super) fn is_held_by(&self, by: Option<&Speaker>) -> bool {
+        let Phase::Leased { key: Some(key), .. } = &self.phase else { return true };
+        let Some(by) = by else { return false };
+        let node = self.attempts.last().map(|attempt| name_for_header(&attempt.node));
+        by.key == *key && by.name.as_ref().is_none_or(|name| Some(name) == node.as_ref())
+    }
+
     fn ready_at(&self) -> Option<i64> {
         match self.phase {
             Phase::Waiting { ready_ms } => Some(ready_ms),

@@ -14,7 +14,7 @@ use xora_shared::{
 use super::{JobShard, stale, store::UploadRow};
 use crate::{
     config,
-    error::ApiError,
+    error::{ApiError, Code},
     routes::files,
     s3::Opened,
     storage::{Links, Storage},
@@ -144,7 +144,8 @@ impl JobShard {
     ) -> Result<(String, Option<OwnBucket>), ApiError> {
         let row = self.row_of(hold)?;
         if row.stored.or(written) != Some(bytes) {
-            return Err(wrong_parts("the output is not finished"));
+            let message = "the output does not stand in storage with the size that was named; finish it first";
+            return Err(ApiError::new(Code::Conflict, message));
         }
         Ok((row.key, self.storage(row.provider)?.own()))
     }

@@ -255,6 +255,15 @@ fn web_ready_does_the_least_that_is_right() {
 }
 
 #[test]
+fn web_ready_copies_what_needs_nothing_where_its_own_url_cannot_be_the_result() {
+    let stored = Abilities { pass_through: false, ..ABILITIES };
+    let ready = probe(vec![hd(), stereo()]);
+    let plan = decide(&ready, &Wanted { recipe: WEB_READY, format: Format::Mp4 }, stored).expect("a plan");
+    assert_eq!((plan.strategy.kind, ways(&plan)), (StrategyKind::Remux, ("copy", "copy")));
+    assert!(plan.strategy.reasons[0].contains("its output belongs in storage"), "{:?}", plan.strategy.reasons);
+}
+
+#[test]
 fn web_ready_says_that_it_encodes_where_copying_was_tried_in_vain() {
     let whole = probe(vec![hd(), stereo()]);
     let last = Probe { mp4: whole.mp4.map(|mp4| Mp4 { is_index_first: false, ..mp4 }), ..whole };

@@ -14,7 +14,7 @@ pub use list::ListQuery;
 
 use crate::{
     id::Id,
-    media::{Format, Wanted},
+    media::{Format, Recipe, Wanted, WebReady},
     net::Policy,
 };
 
@@ -101,6 +101,18 @@ impl JobRequest {
         };
         let Config { wanted, stage_input, webhook_url, metadata, priority, storage_provider_id } = config;
         Ok(Self { inputs, wanted, stage_input, webhook_url, metadata, priority, storage_provider_id })
+    }
+
+    /// Whether the input itself may be the result (`passthrough`): for `webReady` without encode settings, of one input at
+    /// a URL that needs no headers, when no storage provider is named. In every other case the output is a copy in
+    /// storage. The edge writes the answer into the lease and checks `complete` by it, so planner and edge agree.
+    pub fn may_pass_through(&self) -> bool {
+        let is_public = |input: &Input| match input {
+            Input::Url { url: _, headers } => headers.is_empty(),
+            Input::Upload { .. } => false,
+        };
+        let is_open = self.wanted.recipe == Recipe::WebReady(WebReady { encode: None });
+        is_open && self.storage_provider_id.is_none() && self.inputs.len() == 1 && self.inputs.iter().all(is_public)
     }
 
     /// Judges the configuration of a preset: a job without its input.
@@ -415,6 +427,34 @@ mod tests {
         let request = JobRequest::parse(&body, STRICT).expect("valid");
         let Recipe::Thumbnail(thumbnail) = request.wanted.recipe else { panic!("a thumbnail") };
         assert_eq!(thumbnail.seek_us, 1_234_568);
+    }
+
+    #[test]
+    fn an_input_is_passed_through_only_where_its_own_url_serves_everyone_and_nobody_named_a_bucket() {
+        let web_ready = with("/recipe", json!({"name": "webReady"}));
+        let id = "01M86XHHP6260EWAT1TBY7T000";
+        let changed = |pointer: &str, value: Value| {
+            let mut body = web_ready.clone();
+            let (parent, name) = pointer.rsplit_once('/').expect("a pointer");
+            body.pointer_mut(parent).and_then(Value::as_object_mut).expect("an object").insert(name.into(), value);
+            body
+        };
+        let table = [
+            (web_ready.clone(), true),
+            (changed("/input/headers", json!({})), true),
+            (changed("/stageInput", json!(false)), true),
+            (changed("/input/headers", json!({"Authorization": "Bearer x"})), false),
+            (changed("/input", json!({"uploadId": id})), false),
+            (changed("/storageProviderId", json!(id)), false),
+            (changed("/recipe/crf", json!(20)), false),
+            (changed("/recipe/width", json!(320)), false),
+            (valid(), false),
+            (with("/recipe", json!({"name": "transcode"})), false),
+        ];
+        for (body, expected) in table {
+            let request = JobRequest::parse(&body, STRICT).expect("valid");
+            assert_eq!(request.may_pass_through(), expected, "{body}");
+        }
     }
 
     fn any_json() -> impl Strategy<Value = Value> {

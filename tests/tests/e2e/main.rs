@@ -15,6 +15,7 @@ mod jobs;
 mod keys;
 mod limits;
 mod list;
+mod nodes;
 mod presets;
 mod recipes;
 mod remote;

@@ -259,7 +259,7 @@ async fn an_output_that_is_begun_again_stands_where_nothing_late_can_reach_it() 
     let read_url = first["readUrl"].as_str().context("where to read it back")?;
     assert_eq!(first["targets"].as_array().map(Vec::len), Some(1), "{first}");
     let refused = node.post("/v1/node/complete", &complete(5)).await?;
-    assert_eq!((refused.status, refused.code()), (400, "VALIDATION_ERROR"), "nothing was written: {}", refused.json);
+    assert_eq!((refused.status, refused.code()), (409, "CONFLICT"), "nothing was written: {}", refused.json);
     put(&client, &first["targets"][0], b"first").await?;
     let read = client.request(Method::GET, read_url).send().await?;
     assert_eq!((read.status().as_u16(), &read.headers()["content-type"]), (200, &"image/jpeg".parse()?));

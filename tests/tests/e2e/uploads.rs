@@ -42,6 +42,15 @@ async fn put(client: &Client, url: &str, body: impl Into<Body>) -> Result<Answer
     Ok(Answer { status, json: serde_json::from_slice(&response.bytes().await?).unwrap_or(Value::Null) })
 }
 
+/// An upload of one part that has arrived.
+pub async fn sent(client: &Client, file: impl Into<Bytes>) -> Result<Value> {
+    let file = file.into();
+    let opened = open(client, file.len()).await?;
+    let (_, url, _) = wanted(&opened)?.remove(0);
+    put(client, &url, file).await?.expect(200)?;
+    Ok(opened)
+}
+
 fn thumbnail_of(upload: &Value) -> Value {
     let recipe = json!({"name": "thumbnail", "seekSeconds": 1});
     json!({"mode": "recipe", "input": {"uploadId": upload["uploadId"]}, "output": {"format": "jpg"}, "recipe": recipe})

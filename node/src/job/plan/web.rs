@@ -24,6 +24,10 @@ const CENTIBITS_PER_PIXEL: u64 = 20;
 const ALWAYS_SENSIBLE: u64 = 2_500_000;
 const NEVER_SENSIBLE: u64 = 40_000_000;
 
+/// Why a web-ready input is copied all the same.
+const OUTPUT_IS_STORED: &str = "it is web-ready, but its output belongs in storage (a storage provider is named, the input \
+                                needs headers, or it is an upload or a kept copy)";
+
 /// Nothing where the input is web-ready, else copied with its index first, else encoded. What a caller chooses of the
 /// encoding forces it.
 pub fn web_ready(probe: &Probe, recipe: &WebReady, abilities: Abilities) -> Done<Plan> {
@@ -35,14 +39,17 @@ pub fn web_ready(probe: &Probe, recipe: &WebReady, abilities: Abilities) -> Done
             .or_else(|| video.and_then(|stream| tracks::video_obstacle(stream, probe, Format::Mp4))),
     };
     let sound_fits = audio.is_none_or(|stream| tracks::audio_obstacle(stream, probe, Format::Mp4).is_none());
-    let may_stand = abilities.pass_through && obstacle.is_none() && sound_fits;
-    if let Some(facts) = may_stand.then(|| as_it_stands(probe, video, audio)).flatten() {
+    let fits = obstacle.is_none() && sound_fits;
+    let standing = fits.then(|| as_it_stands(probe, video, audio)).flatten();
+    let is_ready = standing.is_some();
+    if let Some(facts) = standing.filter(|_| abilities.pass_through) {
         return Ok(nothing(probe, facts));
     }
+    let unready = if is_ready { OUTPUT_IS_STORED } else { unready(probe) };
     let reason = match (&obstacle, abilities.copy) {
         (Some(obstacle), _) => format!("web_encode: {obstacle}"),
-        (None, true) => format!("faststart_remux: {}, so it is copied with its index first", unready(probe)),
-        (None, false) => format!("web_encode: {}", unready(probe)),
+        (None, true) => format!("faststart_remux: {unready}, so it is copied with its index first"),
+        (None, false) => format!("web_encode: {unready}"),
     };
     let wish = Wish {
         format: Format::Mp4,
@@ -110,6 +117,6 @@ fn unready(probe: &Probe) -> &'static str {
         None => "its container is not MP4",
         Some(Mp4 { is_fragmented: true, .. }) => "its index is spread over the file",
         Some(Mp4 { is_index_first: false, .. }) => "its index is not first",
-        Some(_) => "its tracks are not all what a browser plays, or it has no address of its own",
+        Some(_) => "its tracks are not all what a browser plays",
     }
 }
