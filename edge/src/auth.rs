@@ -1,25 +1,21 @@
 //! Who is asking: keys, scopes, and a short memory of verdicts.
 
-use std::{cell::RefCell, collections::HashMap};
+use std::cell::RefCell;
 
 use serde::{Deserialize, Serialize};
 use worker::{Env, Headers};
 pub use xora_shared::token::Scope;
 use xora_shared::{
+    known::{Known, Recalled},
+    net::counted_as,
     sign::{same_secret, sha256_hex},
-    time::UnixMs,
+    token::is_key,
 };
 
 use crate::{
     account, config,
     error::{ApiError, Code},
 };
-
-/// How long a verdict on a key is remembered in one isolate, in milliseconds: a revoked key is refused everywhere within 30 s.
-const REMEMBER_MS: i64 = 25_000;
-
-/// Most verdicts remembered in one isolate.
-const REMEMBER: usize = 1_000;
 
 /// Whoever holds a valid key.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -46,10 +42,11 @@ impl Caller {
 }
 
 thread_local! {
-    static VERDICTS: RefCell<HashMap<String, (UnixMs, Option<Caller>)>> = RefCell::default();
+    static KNOWN: RefCell<Known<Caller>> = RefCell::default();
 }
 
-/// Finds out who sent a request.
+/// Finds out who sent a request. Only a text with the form of a key is looked up, and a key that this isolate does not know
+/// counts against its client first: made-up keys must not keep `Account` from answering for others.
 pub async fn caller(env: &Env, headers: &Headers) -> Result<Caller, ApiError> {
     let key = presented(headers).ok_or_else(|| {
         ApiError::new(Code::Unauthorized, "send your API key as `Authorization: Bearer KEY` or `X-API-KEY: KEY`")
@@ -57,25 +54,50 @@ pub async fn caller(env: &Env, headers: &Headers) -> Result<Caller, ApiError> {
     if config::first_key(env).is_some_and(|first| same_secret(&first, &key)) {
         return Ok(Caller { token_id: "first".to_owned(), scopes: vec![Scope::Admin], hash: None });
     }
+    let invalid = || ApiError::new(Code::Unauthorized, "this API key is not valid");
+    if !is_key(&key) {
+        return Err(invalid());
+    }
     let hash = sha256_hex(key.as_bytes());
-    let verdict = if let Some(verdict) = remembered(&hash) {
-        verdict
-    } else {
-        let verdict = account::verify(env, &hash).await?;
-        remember(hash.clone(), verdict.clone());
-        verdict
+    let caller = match KNOWN.with_borrow(|known| known.recall(&hash, config::now())) {
+        Recalled::Valid(caller) => Some(caller),
+        Recalled::Invalid => None,
+        Recalled::Stale => look_up(env, &hash).await?,
+        Recalled::Unknown => {
+            admit_stranger(env, headers).await?;
+            look_up(env, &hash).await?
+        }
     };
-    let caller = verdict.ok_or_else(|| ApiError::new(Code::Unauthorized, "this API key is not valid"))?;
-    Ok(Caller { hash: Some(hash), ..caller })
+    Ok(Caller { hash: Some(hash), ..caller.ok_or_else(invalid)? })
 }
 
-/// Refuses a key that asks too often. The platform counts, at each of its locations for itself: a brake, not an account.
-/// No more than `ratelimits` of `wrangler.toml` says; without that, no limit.
+async fn look_up(env: &Env, hash: &str) -> Result<Option<Caller>, ApiError> {
+    let verdict = account::verify(env, hash).await?;
+    KNOWN.with_borrow_mut(|known| known.note(hash.to_owned(), verdict.clone(), config::now()));
+    Ok(verdict)
+}
+
+/// Refuses a client that presents many keys which this isolate does not know.
+async fn admit_stranger(env: &Env, headers: &Headers) -> Result<(), ApiError> {
+    // Set by the platform. What comes without it is counted together.
+    let client = counted_as(&headers.get("CF-Connecting-IP")?.unwrap_or_default());
+    if is_within(env, "STRANGERS", client).await {
+        return Ok(());
+    }
+    let message = "too many keys that are not known here came from this address; wait as long as `Retry-After` says, in seconds";
+    Err(ApiError::new(Code::RateLimited, message))
+}
+
+/// Counts one more under a name. The platform counts at each of its locations for itself: a brake, not an account. No more
+/// than `ratelimits` of `wrangler.toml` says; without that, no limit. What cannot be counted is let in.
+async fn is_within(env: &Env, limiter: &str, name: String) -> bool {
+    let Ok(limiter) = env.rate_limiter(limiter) else { return true };
+    limiter.limit(name).await.map_or(true, |outcome| outcome.success)
+}
+
+/// Refuses a key that asks too often.
 pub async fn admit(env: &Env, caller: &Caller) -> Result<(), ApiError> {
-    let Ok(limiter) = env.rate_limiter("REQUESTS") else { return Ok(()) };
-    // What cannot be counted is let in.
-    let admitted = limiter.limit(caller.token_id.clone()).await.map_or(true, |outcome| outcome.success);
-    if admitted {
+    if is_within(env, "REQUESTS", caller.token_id.clone()).await {
         return Ok(());
     }
     Err(ApiError::new(Code::RateLimited, "this key asks too often; wait as long as `Retry-After` says, in seconds"))
@@ -94,25 +116,7 @@ fn presented(headers: &Headers) -> Option<String> {
     bearer.or_else(|| headers.get("X-API-KEY").ok().flatten()).filter(|key| !key.is_empty() && key.len() <= 256)
 }
 
-#[expect(clippy::option_option, reason = "not remembered, remembered as invalid, and a caller are three things")]
-fn remembered(hash: &str) -> Option<Option<Caller>> {
-    let now = config::now();
-    VERDICTS.with_borrow(|verdicts| {
-        verdicts.get(hash).filter(|(at, _)| now.since(*at) < REMEMBER_MS).map(|(_, verdict)| verdict.clone())
-    })
-}
-
 /// Forgets what this isolate remembers of the key with this id: it was revoked.
 pub fn forget(token_id: &str) {
-    let is_other = |caller: &Option<Caller>| caller.as_ref().is_none_or(|caller| caller.token_id != token_id);
-    VERDICTS.with_borrow_mut(|verdicts| verdicts.retain(|_, (_, verdict)| is_other(verdict)));
-}
-
-fn remember(hash: String, verdict: Option<Caller>) {
-    VERDICTS.with_borrow_mut(|verdicts| {
-        if verdicts.len() >= REMEMBER {
-            verdicts.clear();
-        }
-        verdicts.insert(hash, (config::now(), verdict));
-    });
+    KNOWN.with_borrow_mut(|known| known.retain(|caller| caller.token_id != token_id));
 }

@@ -111,7 +111,7 @@ impl Taken {
     async fn take(message: Message, env: &Env) -> Result<Option<Self>, ApiError> {
         let delivery = message.delivery;
         let claim = shard::ask::<Option<Claimed>>(env, delivery.place().shard(), Op::Claim, &message);
-        let (claimed, secrets) = join(claim, account::secrets(env)).await;
+        let (claimed, secrets) = join(claim, account::secrets_for_signing(env)).await;
         Ok(claimed?.map(|claimed| Self { delivery, claimed, secrets }))
     }
 }

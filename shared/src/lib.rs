@@ -9,6 +9,7 @@ pub mod failure;
 pub mod id;
 pub mod job;
 pub mod json;
+pub mod known;
 pub mod media;
 pub mod net;
 pub mod nodes;

@@ -73,6 +73,16 @@ pub fn is_public(address: IpAddr) -> bool {
     }
 }
 
+/// The name under which requests of one client are counted: an IPv4 address, or the /64 of an IPv6 address, because a
+/// client usually has all of it. A text that is no address stands for itself.
+pub fn counted_as(address: &str) -> String {
+    match address.trim().parse::<IpAddr>().map(|address| address.to_canonical()) {
+        Ok(IpAddr::V4(address)) => address.to_string(),
+        Ok(IpAddr::V6(address)) => Ipv6Net::new_assert(address, 64).trunc().to_string(),
+        Err(_) => address.to_owned(),
+    }
+}
+
 /// Whether a literal is an allowed loopback address; every other literal is refused.
 fn check_literal(address: IpAddr, policy: Policy) -> Result<bool, Refused> {
     if policy.allow_loopback && address.is_loopback() {
@@ -145,6 +155,22 @@ mod tests {
 
     const STRICT: Policy = Policy { allow_loopback: false };
     const LOOPBACK: Policy = Policy { allow_loopback: true };
+
+    #[test]
+    fn clients_are_counted_by_address_and_those_of_ipv6_by_network() {
+        let table = [
+            ("192.0.2.7", "192.0.2.7"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+            ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
+            ("2001:db8:1:3::9", "2001:db8:1:3::/64"),
+            ("nobody", "nobody"),
+            ("", ""),
+        ];
+        for (address, expected) in table {
+            assert_eq!(counted_as(address), expected, "{address}");
+        }
+    }
 
     #[test]
     fn urls_are_judged_as_the_table_says() {

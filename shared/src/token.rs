@@ -4,6 +4,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::request::{Field, Fields, Invalid};
 
+/// What every key begins with.
+const KEY_PREFIX: &str = "nte_";
+/// Letters and digits behind it.
+const KEY_LENGTH: usize = 48;
+
+/// What a key is made of, and in which order [`new_key`] uses it.
+const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+
+/// Whether a text has the form of a key: `nte_` and 48 letters or digits. No other text needs to be looked up.
+pub fn is_key(text: &str) -> bool {
+    let rest = text.strip_prefix(KEY_PREFIX);
+    rest.is_some_and(|rest| rest.len() == KEY_LENGTH && rest.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+}
+
+/// A new key of random bytes, 285 bits of them: asks `random` for more until there are enough.
+pub fn new_key<E>(mut random: impl FnMut() -> Result<[u8; 64], E>) -> Result<String, E> {
+    let mut key = KEY_PREFIX.to_owned();
+    while key.len() < KEY_PREFIX.len() + KEY_LENGTH {
+        // Bytes of 248 and more would favour the first letters.
+        let fresh = random()?;
+        let letters = fresh.iter().filter(|byte| **byte < 248).map(|byte| char::from(ALPHABET[usize::from(byte % 62)]));
+        key.extend(letters.take(KEY_PREFIX.len() + KEY_LENGTH - key.len()));
+    }
+    Ok(key)
+}
+
 /// What a key may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
@@ -91,6 +117,36 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn only_what_has_the_form_of_a_key_is_one() {
+        let letters = "aB3".repeat(16);
+        assert!(is_key(&format!("nte_{letters}")));
+        for other in ["", "nte_", "nonsense", &letters, &format!("NTE_{letters}"), &format!("nte_{letters}x")] {
+            assert!(!is_key(other), "{other}");
+        }
+        for other in ["-", "é", " ", "_"] {
+            assert!(!is_key(&format!("nte_{}{other}", &letters[other.len()..])), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_new_key_has_the_form_of_one_whatever_the_random_bytes_are() {
+        for byte in [0, 61, 62, 247] {
+            let key = new_key(|| Ok::<_, ()>([byte; 64])).expect("bytes");
+            assert!(is_key(&key), "{key}");
+        }
+        // Most of these bytes are not used: it asks again.
+        let mut asked = 0;
+        let key = new_key(|| {
+            asked += 1;
+            let mut bytes = [255; 64];
+            bytes[0] = 5;
+            Ok::<_, ()>(bytes)
+        });
+        assert_eq!((key.map(|key| is_key(&key)), asked), (Ok(true), 48));
+        assert_eq!(new_key(|| Err("no randomness")), Err("no randomness"));
+    }
 
     #[test]
     fn a_key_needs_a_name_and_scopes_that_there_are() {

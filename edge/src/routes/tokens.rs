@@ -4,7 +4,7 @@ use xora_shared::{
     answer::{NewToken, TokenList},
     id::Place,
     sign::sha256_hex,
-    token::{Token, TokenRequest},
+    token::{Token, TokenRequest, new_key},
 };
 
 use super::{Ask, Reply};
@@ -24,7 +24,7 @@ pub async fn create(ask: &mut Ask) -> Result<Reply, ApiError> {
     let TokenRequest { name, scopes } = TokenRequest::parse(&body)?;
     let id = config::new_id(Place::FIRST)?.to_string();
     let created_at = config::now().to_iso();
-    let (listed, token) = (Token { id, name, scopes, created_at, last_used_at: None }, new_key()?);
+    let (listed, token) = (Token { id, name, scopes, created_at, last_used_at: None }, new_key(config::random)?);
     account::create_token(&env, &listed, &sha256_hex(token.as_bytes())).await?;
     Reply::of(201, &NewToken { listed, token })
 }
@@ -44,17 +44,4 @@ pub async fn revoke(ask: &Ask) -> Result<Reply, ApiError> {
     let hash = revoked.ok_or_else(|| ApiError::not_found("token"))?;
     shard::tell_all(env, Op::HangUp, &hash).await?;
     Ok(Reply::no_content())
-}
-
-/// `nte_` and 48 letters and digits: 285 bits of the runtime's randomness.
-fn new_key() -> Result<String, ApiError> {
-    const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-    let mut key = String::from("nte_");
-    while key.len() < 52 {
-        // Bytes of 248 and more would favour the first letters.
-        let fresh = config::random::<64>()?;
-        let letters = fresh.iter().filter(|byte| **byte < 248).map(|byte| char::from(ALPHABET[usize::from(byte % 62)]));
-        key.extend(letters.take(52 - key.len()));
-    }
-    Ok(key)
 }

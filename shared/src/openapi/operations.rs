@@ -112,7 +112,10 @@ pub(super) fn of(route: Route) -> Option<Operation> {
         }
         Route::RotateSecret => {
             Operation::keyed(Scope::Settings, "Settings", "rotateWebhookSecret", "Make a new webhook secret")
-                .says("The old one signs beside the new one for 24 hours.")
+                .says(
+                    "The old one signs beside the new one for 24 hours. In the first minute some webhooks are signed with \
+                    the old one alone, so accept both.",
+                )
                 .answers::<answer::WebhookSecret>(200, "The new secret.", secret())
         }
         Route::CreateProvider => {

@@ -1,15 +1,15 @@
 //! What keys and web pages may do, and how often.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use futures_util::future::join;
+use futures_util::future::{join, join_all};
 use reqwest::{Method, Response, Upgraded, header::HeaderMap};
 use serde_json::{Value, json};
 use tokio::{io::AsyncReadExt, time::timeout};
-use xora_tests::{Client, Edge, EdgeOptions, Node, NodeOptions, end_with_parent, wait_for};
+use xora_tests::{Client, Edge, EdgeOptions, Node, NodeOptions, Receiver, end_with_parent, wait_for};
 
-use crate::{PATIENCE, edge, own_edge, thumbnail};
+use crate::{PATIENCE, edge, own_edge, thumbnail, webhooks::cancelled};
 
 #[tokio::test]
 async fn a_key_that_asks_too_often_is_told_when_to_come_back_and_others_are_served() -> Result<()> {
@@ -36,6 +36,99 @@ async fn a_key_that_asks_too_often_is_told_when_to_come_back_and_others_are_serv
         let asked = json!({"node": {"name": "n", "version": "0", "encoders": []}});
         node.post("/v1/node/lease", &asked).await?.expect(200)?;
     }
+    Ok(())
+}
+
+/// How often `Account` was asked for something, by the lines that local builds log.
+fn asked(edge: &Edge, op: &str) -> Result<usize> {
+    Ok(edge.log()?.lines().filter(|line| line.contains("account is asked: ") && line.contains(op)).count())
+}
+
+/// A made-up key that has the form of one.
+fn made_up(n: usize) -> String {
+    format!("nte_{n:048}")
+}
+
+#[tokio::test]
+async fn a_flood_of_made_up_keys_reaches_the_account_rarely_and_known_keys_are_served() -> Result<()> {
+    const WINDOW: u64 = 10;
+    const EACH: usize = 50;
+    let edge = own_edge().await?;
+    let admin = edge.client();
+    let known = admin.with_key(&admin.mint("known", &["jobs"]).await?);
+    known.get("/v1/jobs?limit=1").await?.expect(200)?;
+    let window = || anyhow::Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() / WINDOW);
+    let (before, first) = (asked(&edge, "verify")?, window()?);
+    let (mut unknown, mut refused) = (0, 0);
+    for round in 0..100 {
+        let flood = (0..50).map(|n| {
+            let stranger = admin.with_key(&made_up(round * 50 + n));
+            async move { stranger.get("/v1/jobs?limit=1").await }
+        });
+        let (answers, served) = join(join_all(flood), known.get("/v1/jobs?limit=1")).await;
+        served?.expect(200)?;
+        for answer in answers {
+            let answer = answer?;
+            match (answer.status, answer.code()) {
+                (401, "UNAUTHORIZED") => unknown += 1,
+                (429, "RATE_LIMITED") => refused += 1,
+                _ => panic!("{}: {}", answer.status, answer.json),
+            }
+        }
+    }
+    // Windows of the local runtime begin with the clock's: a flood of less than ten seconds meets two at most.
+    let windows = usize::try_from(window()? - first)? + 1;
+    let verified = asked(&edge, "verify")? - before;
+    assert!(unknown <= EACH * windows && unknown + refused == 5_000, "{unknown} and {refused} in {windows} windows");
+    // The known key itself is looked up again every 25 seconds.
+    assert!((1..=EACH * windows + windows).contains(&verified), "{verified} look-ups in {windows} windows");
+
+    // A text of another form is no key, and asks for nothing.
+    let before = asked(&edge, "")?;
+    for text in ["nonsense", "nte_short", &"x".repeat(256), &made_up(1).replace('0', "-")] {
+        assert_eq!(admin.with_key(text).get("/v1/jobs").await?.status, 401, "{text}");
+    }
+    assert_eq!(asked(&edge, "")?, before);
+    Ok(())
+}
+
+#[tokio::test]
+async fn unknown_keys_count_against_an_ipv6_network_and_not_against_its_neighbours() -> Result<()> {
+    let edge = own_edge().await?;
+    let admin = edge.client();
+    let known = admin.mint("known", &["jobs"]).await?;
+    let ask = async |key: &str, address: &str| {
+        let client = admin.with_key(key);
+        let request = client.request(Method::GET, "/v1/jobs?limit=1").header("CF-Connecting-IP", address);
+        anyhow::Ok(request.send().await?.status().as_u16())
+    };
+    assert_eq!(ask(&known, "2001:db8:1:2::1").await?, 200);
+    let mut n = 0;
+    let refused = wait_for("a refusal", PATIENCE, async || {
+        n += 1;
+        let status = ask(&made_up(n), &format!("2001:db8:1:2::{n:x}")).await?;
+        assert!([401, 429].contains(&status), "{status}");
+        Ok((status == 429).then_some(()))
+    });
+    refused.await?;
+    // The known key was one of the fifty.
+    assert!(n >= 50, "after {n}");
+    assert_eq!(ask(&made_up(n + 1), "2001:db8:1:3::1").await?, 401);
+    assert_eq!(ask(&known, "2001:db8:1:2::1").await?, 200, "a known key is served whatever its neighbours do");
+    Ok(())
+}
+
+#[tokio::test]
+async fn webhooks_are_signed_without_asking_for_the_secret_each_time() -> Result<()> {
+    const HOOKS: usize = 6;
+    let edge = own_edge().await?;
+    let receiver = Receiver::start().await?;
+    for _ in 0..HOOKS {
+        cancelled(&edge.client(), &receiver.url()).await?;
+    }
+    receiver.wait(HOOKS, PATIENCE).await?;
+    let secrets = asked(&edge, "secrets")?;
+    assert!((1..HOOKS).contains(&secrets), "asked {secrets} times for {HOOKS} webhooks");
     Ok(())
 }
 
