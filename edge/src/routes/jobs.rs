@@ -54,6 +54,9 @@ pub async fn create(ask: &mut Ask) -> Result<Reply, ApiError> {
         }
     }
     let id = config::new_id(place)?;
+    if request.has_open_headers() {
+        request = request.seal(&config::credentials_secret(&site.env)?, config::random, id)?;
+    }
     let job = NewJob { id, request, token_id, origin: site.origin, once, provider };
     accepted(shard::ask(&site.env, place.shard(), Op::Create, &job).await?)
 }

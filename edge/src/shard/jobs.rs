@@ -130,6 +130,10 @@ impl JobShard {
         let state = self.task(id)?.map_or(job.record.state, |task| task.state);
         machine::step(state, Event::Retried, &[])
             .map_err(|Conflict| conflict(state, "retried; only failed and cancelled jobs can be"))?;
+        if job.record.request.has_forgotten_headers() {
+            let message = "the headers for this job's input were forgotten when it ended; create a new job with them";
+            return Err(ApiError::new(Code::Conflict, message));
+        }
         let now = config::now();
         let JobRecord { id, request, attempts, created_ms, .. } = job.record;
         job.record = JobRecord { attempts, created_ms, ..queued(id, request, now) };
@@ -167,6 +171,7 @@ impl JobShard {
             result: ending.result,
             ..job.record
         };
+        job.record.request.forget_headers();
         job.fence = task.fence;
         job.turns += 1;
         job.completed_by = ending.completed_by;
@@ -284,7 +289,7 @@ fn new_delivery(job: &JobRow, settings: &Settings, now: UnixMs) -> Result<Option
         delivery: Delivery::new(settings.webhook_schedule, now).sent(now),
         url,
         ended_ms: now.0,
-        record: job.record.clone(),
+        record: job.record.snapshot(),
         origin: job.origin.clone(),
         log: vec![],
         orphan: false,

@@ -2,12 +2,13 @@
 
 use serde::Deserialize;
 use xora_shared::{
-    failure::Stage,
+    failure::{Failure, FailureKind, Stage},
+    id::Id,
     job::{
         JobState,
         lease::{Clock, Hold},
         machine::{self, Conflict, Event},
-        view::{Attempt, AttemptEnd, Published},
+        view::{Attempt, AttemptEnd, JobRecord, Published},
     },
     protocol::{Beat, Complete, Fail, Heartbeat, InputAt, Lease, LeaseRequest, Release, Word, name_for_header},
     report::StrategyKind,
@@ -21,7 +22,7 @@ use super::{
     received,
     rpc::{Asked, Speaker},
     staged, stale,
-    store::Phase,
+    store::{Phase, UploadRow},
 };
 use crate::{
     config,
@@ -44,6 +45,14 @@ impl JobShard {
         let Some(mut task) = self.next_task(now.0, request.light_only)? else { return Ok(None) };
         let job = self.job(task.job_id)?;
         let Ok(step) = machine::step(task.state, Event::Leased, &task.spent) else { return Ok(None) };
+        let staged = self.staged_of(task.job_id)?;
+        let inputs = match self.inputs_of(&job.record, &staged, origin) {
+            Ok(inputs) => inputs,
+            // A secret is missing or another. The job ends before anything is written, so that no attempt is spent on it, and
+            // it stops no other task.
+            Err(error) => return self.misconfigured(task.id, &error).await.map(|()| None),
+        };
+        let pass_through = job.record.request.may_pass_through() && staged::whole(&staged, 0).is_none();
         let token = new_lease_token()?;
         let expires_ms = now.plus(Clock::STANDARD.lease_ms).0;
         let stage = Stage::Probe;
@@ -60,30 +69,55 @@ impl JobShard {
         self.tell(task.job_id);
         self.arm().await?;
         let request = job.record.request;
-        let staged = self.staged_of(job.record.id)?;
-        let pass_through = request.may_pass_through() && staged::whole(&staged, 0).is_none();
-        let inputs = (0..).zip(request.inputs).map(|(index, input)| match staged::whole(&staged, index) {
-            Some(key) => self.ours(key, origin),
-            None => self.input_at(input, origin),
-        });
         Ok(Some(Lease {
             hold: Hold { task_id: task.id, token, fence: task.fence },
             job_id: task.job_id,
             attempt: u32::try_from(task.attempts.len()).unwrap_or(u32::MAX),
             clock: Clock::STANDARD,
-            inputs: inputs.collect::<Result<_, _>>()?,
+            inputs,
             wanted: request.wanted,
             stage_input: request.stage_input,
             pass_through,
         }))
     }
 
-    /// Where a node reads an input: `origin` is where it reached us.
-    fn input_at(&self, input: Input, origin: &str) -> Result<InputAt, ApiError> {
-        Ok(match input {
-            Input::Url { url, headers } => InputAt { url, headers, ours: false },
-            Input::Upload { upload_id } => self.ours(&received::key(upload_id), origin)?,
+    /// Where a node reads the inputs of a job; `origin` is where the node reached us. Fails for want of a secret only.
+    fn inputs_of(&self, record: &JobRecord, staged: &[UploadRow], origin: &str) -> Result<Vec<InputAt>, ApiError> {
+        let inputs = (0..).zip(&record.request.inputs).map(|(index, input)| match (staged::whole(staged, index), input) {
+            (Some(key), _) => self.ours(key, origin),
+            (None, Input::Url { url, .. }) => {
+                Ok(InputAt { url: url.clone(), headers: self.headers(input, record.id)?, ours: false })
+            }
+            (None, Input::Upload { upload_id }) => self.ours(&received::key(*upload_id), origin),
+        });
+        inputs.collect()
+    }
+
+    /// The headers of an input, opened.
+    fn headers(&self, input: &Input, job: Id) -> Result<Headers, ApiError> {
+        let secret = if input.has_sealed_headers() { config::credentials_secret(&self.env)? } else { String::new() };
+        input.open_headers(&secret, job).ok_or_else(|| {
+            let message = "the headers for the input cannot be opened, because CREDENTIALS_SECRET is another than when the \
+                           job was created; create the job again";
+            ApiError::new(Code::Internal, message)
         })
+    }
+
+    /// Ends a job that no node can be given, because this installation lacks a secret.
+    async fn misconfigured(&self, task: Id, why: &ApiError) -> Result<(), ApiError> {
+        let settings = self.settings().await?;
+        // Time has passed: it may be over, or have been leased.
+        let Some(task) = self.task(task)?.filter(|task| matches!(task.phase, Phase::Waiting { .. })) else {
+            return Ok(());
+        };
+        let event = Event::Failed(FailureKind::Misconfigured);
+        let leased = machine::step(task.state, Event::Leased, &task.spent);
+        let Ok(step) = leased.and_then(|leased| machine::step(leased.state, event, &task.spent)) else { return Ok(()) };
+        let failure = Failure { kind: FailureKind::Misconfigured, stage: Stage::Probe, message: why.to_string() };
+        let delivery = self.settle(task, step, failure, &settings)?;
+        self.arm().await?;
+        self.dispatch(delivery.as_ref());
+        Ok(())
     }
 
     /// What we keep ourselves.

@@ -51,6 +51,19 @@ impl JobRecord {
     }
 }
 
+impl JobRecord {
+    /// What a delivery keeps of it: of the inputs only what is itself the result, and no headers.
+    #[must_use]
+    pub fn snapshot(&self) -> Self {
+        let mut snapshot = self.clone();
+        if self.result.as_ref().is_none_or(|published| published.key.is_some()) {
+            snapshot.request.inputs.clear();
+        }
+        snapshot.request.forget_headers();
+        snapshot
+    }
+}
+
 /// One try of a task by one node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -16,6 +16,7 @@ use crate::{
     id::Id,
     media::{Format, Recipe, Wanted, WebReady},
     net::Policy,
+    seal::{NONCE_BYTES, open, seal},
 };
 
 /// Most inputs that one job can join.
@@ -54,15 +55,29 @@ pub enum Input {
     Url {
         /// Absolute URL, judged by the policy.
         url: String,
-        /// Headers for the origin. Secret: never logged or returned.
+        /// Headers for the origin, as they were asked for. Secret: never logged, returned or stored; see
+        /// [`JobRequest::seal`].
         #[serde(default, skip_serializing_if = "Headers::is_empty")]
         headers: Headers,
+        /// The same headers at rest.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sealed_headers: Option<SealedHeaders>,
     },
     /// In our storage, where its caller uploaded it.
     Upload {
         /// Which upload.
         upload_id: Id,
     },
+}
+
+/// Headers for an origin, at rest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SealedHeaders {
+    /// As [`crate::seal::seal`] makes it of their JSON.
+    Sealed(String),
+    /// The job is over.
+    Forgotten,
 }
 
 /// An input as it is stored: one of the two.
@@ -72,6 +87,7 @@ struct AnyInput {
     url: Option<String>,
     #[serde(default)]
     headers: Headers,
+    sealed_headers: Option<SealedHeaders>,
     upload_id: Option<Id>,
 }
 
@@ -79,16 +95,94 @@ impl TryFrom<AnyInput> for Input {
     type Error = &'static str;
 
     fn try_from(any: AnyInput) -> Result<Self, Self::Error> {
-        let AnyInput { url, headers, upload_id } = any;
+        let AnyInput { url, headers, sealed_headers, upload_id } = any;
         match (url, upload_id) {
-            (Some(url), None) => Ok(Self::Url { url, headers }),
+            (Some(url), None) => Ok(Self::Url { url, headers, sealed_headers }),
             (None, Some(upload_id)) => Ok(Self::Upload { upload_id }),
             (Some(_), Some(_)) | (None, None) => Err("an input has either a URL or an upload"),
         }
     }
 }
 
+impl Input {
+    /// An input at a URL that needs no headers.
+    fn public(url: String) -> Self {
+        Self::Url { url, headers: Headers::new(), sealed_headers: None }
+    }
+
+    /// Seals its headers for the job with this id, if it has any.
+    fn seal<E>(self, secret: &str, nonce: impl FnOnce() -> Result<Nonce, E>, job: Id) -> Result<Self, E> {
+        match self {
+            Self::Url { url, headers, sealed_headers: None } if !headers.is_empty() => {
+                let Ok(text) = serde_json::to_string(&headers) else {
+                    unreachable!("an object of strings has a JSON form")
+                };
+                let sealed = SealedHeaders::Sealed(seal(secret, nonce()?, &headers_of(job), &text));
+                Ok(Self::Url { url, headers: Headers::new(), sealed_headers: Some(sealed) })
+            }
+            Self::Url { .. } | Self::Upload { .. } => Ok(self),
+        }
+    }
+
+    /// The headers for its origin, of the job with this id. None if they cannot be opened: they are forgotten, or the
+    /// deployment's secret is another than when they were sealed.
+    pub fn open_headers(&self, secret: &str, job: Id) -> Option<Headers> {
+        match self {
+            Self::Url { headers, sealed_headers: None, .. } => Some(headers.clone()),
+            Self::Url { sealed_headers: Some(SealedHeaders::Sealed(sealed)), .. } => {
+                crate::json::from_str(&open(secret, &headers_of(job), sealed)?).ok()
+            }
+            Self::Url { sealed_headers: Some(SealedHeaders::Forgotten), .. } => None,
+            Self::Upload { .. } => Some(Headers::new()),
+        }
+    }
+
+    /// Whether its headers are sealed.
+    pub fn has_sealed_headers(&self) -> bool {
+        matches!(self, Self::Url { sealed_headers: Some(SealedHeaders::Sealed(_)), .. })
+    }
+
+    fn has_forgotten(&self) -> bool {
+        matches!(self, Self::Url { sealed_headers: Some(SealedHeaders::Forgotten), .. })
+    }
+}
+
+/// What each sealing needs anew.
+type Nonce = [u8; NONCE_BYTES];
+
+/// What sealed headers are bound to: they open in no other job's row.
+fn headers_of(job: Id) -> String {
+    format!("input headers of {job}")
+}
+
 impl JobRequest {
+    /// Whether an input has headers that are to be sealed before the job is stored.
+    pub fn has_open_headers(&self) -> bool {
+        self.inputs.iter().any(|input| matches!(input, Input::Url { headers, .. } if !headers.is_empty()))
+    }
+
+    /// Seals the headers of its inputs with the deployment's secret, each under a nonce of its own.
+    pub fn seal<E>(self, secret: &str, mut nonce: impl FnMut() -> Result<Nonce, E>, job: Id) -> Result<Self, E> {
+        let inputs = self.inputs.into_iter().map(|input| input.seal(secret, &mut nonce, job));
+        Ok(Self { inputs: inputs.collect::<Result<_, _>>()?, ..self })
+    }
+
+    /// Forgets the headers of its inputs, because the job is over; that there were some stays known.
+    pub fn forget_headers(&mut self) {
+        for input in &mut self.inputs {
+            if let Input::Url { headers, sealed_headers, .. } = input
+                && (!headers.is_empty() || sealed_headers.is_some())
+            {
+                (*headers, *sealed_headers) = (Headers::new(), Some(SealedHeaders::Forgotten));
+            }
+        }
+    }
+
+    /// Whether an input needs headers that were forgotten, so that the job cannot run again.
+    pub fn has_forgotten_headers(&self) -> bool {
+        self.inputs.iter().any(Input::has_forgotten)
+    }
+
     /// Reads the body of `POST /v1/jobs`, in which a preset has taken the place of its id (see [`crate::preset::merge`]).
     pub fn parse(body: &Value, policy: Policy) -> Result<Self, Invalid> {
         let mut fields = Fields::of_body(body)?;
@@ -108,7 +202,7 @@ impl JobRequest {
     /// storage. The edge writes the answer into the lease and checks `complete` by it, so planner and edge agree.
     pub fn may_pass_through(&self) -> bool {
         let is_public = |input: &Input| match input {
-            Input::Url { url: _, headers } => headers.is_empty(),
+            Input::Url { url: _, headers, sealed_headers } => headers.is_empty() && sealed_headers.is_none(),
             Input::Upload { .. } => false,
         };
         let is_open = self.wanted.recipe == Recipe::WebReady(WebReady { encode: None });
@@ -189,7 +283,7 @@ fn input_files(field: Field, policy: Policy) -> Option<Vec<Input>> {
     });
     // All are read before any is missed, so that every problem is named.
     let urls: Vec<_> = urls.collect();
-    urls.into_iter().map(|url| Some(Input::Url { url: url?, headers: Headers::new() })).collect()
+    urls.into_iter().map(|url| url.map(Input::public)).collect()
 }
 
 fn input(field: Field, policy: Policy) -> Option<Input> {
@@ -205,7 +299,7 @@ fn input(field: Field, policy: Policy) -> Option<Input> {
     let url = fields.required("url", |field| field.url(policy));
     let headers = fields.optional("headers", |field| field.pairs(32, header_problem));
     fields.end();
-    Some(Input::Url { url: url?, headers: headers.unwrap_or_default() })
+    Some(Input::Url { url: url?, headers: headers.unwrap_or_default(), sealed_headers: None })
 }
 
 fn upload_id(field: Field) -> Option<Id> {
@@ -427,6 +521,48 @@ mod tests {
         let request = JobRequest::parse(&body, STRICT).expect("valid");
         let Recipe::Thumbnail(thumbnail) = request.wanted.recipe else { panic!("a thumbnail") };
         assert_eq!(thumbnail.seek_us, 1_234_568);
+    }
+
+    fn sealed_by(request: JobRequest, job: Id) -> JobRequest {
+        request.seal("secret", || Ok::<_, ()>([7; NONCE_BYTES]), job).expect("a nonce")
+    }
+
+    #[test]
+    fn headers_are_sealed_for_their_job_opened_with_the_secret_and_forgotten_at_its_end() {
+        let value = "Bearer origin-secret";
+        let job: Id = "01M86XHHP6260EWAT1TBY7T000".parse().expect("an id");
+        let asked = JobRequest::parse(&with("/input/headers", json!({"Authorization": value})), STRICT).expect("valid");
+        assert!(asked.has_open_headers());
+        let sealed = sealed_by(asked.clone(), job);
+        let stored = serde_json::to_string(&sealed).expect("serialises");
+        assert!(!stored.contains("origin-secret") && !stored.contains("Authorization"), "{stored}");
+
+        let mut read: JobRequest = crate::json::from_str(&stored).expect("reads");
+        assert!(read == sealed && !read.has_open_headers() && !read.has_forgotten_headers());
+        let opened = read.inputs[0].open_headers("secret", job).expect("the same secret and job");
+        assert_eq!(opened.iter().collect::<Vec<_>>(), [("Authorization", value)]);
+        assert_eq!(read.inputs[0].open_headers("another", job), None);
+        let other = "01M86XHHP6260EWAT1TBY7T001".parse().expect("an id");
+        assert_eq!(read.inputs[0].open_headers("secret", other), None);
+
+        read.forget_headers();
+        assert!(read.has_forgotten_headers() && !read.may_pass_through());
+        assert_eq!(read.inputs[0].open_headers("secret", job), None);
+        let read = crate::json::from_str::<JobRequest>(&serde_json::to_string(&read).expect("serialises"));
+        assert!(read.is_ok_and(|read| read.has_forgotten_headers()));
+    }
+
+    #[test]
+    fn what_has_no_headers_is_sealed_and_forgotten_as_it_is() {
+        let job = "01M86XHHP6260EWAT1TBY7T000".parse().expect("an id");
+        let one = "https://example.com/1";
+        for body in [valid(), with("/input", json!({"uploadId": job})), concat(&json!({"in_1": one, "in_2": one}))] {
+            let request = JobRequest::parse(&body, STRICT).expect("valid");
+            let mut sealed = sealed_by(request.clone(), job);
+            sealed.forget_headers();
+            assert!(sealed == request && !sealed.has_forgotten_headers(), "{sealed:?}");
+            assert_eq!(sealed.inputs[0].open_headers("any", job), Some(Headers::new()));
+        }
     }
 
     #[test]
