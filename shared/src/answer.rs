@@ -22,7 +22,7 @@ pub struct Health {
 pub struct Accepted {
     /// The job.
     pub job_id: Id,
-    /// Where it is: `queued`.
+    /// Where it is: `queued`, unless a request with the same idempotency key made it before.
     pub state: JobState,
 }
 

@@ -5,7 +5,7 @@ pub const METHODS: &str = "GET, HEAD, POST, PUT, DELETE";
 /// Request headers that a page may send.
 pub const HEADERS: &str = "Authorization, Content-Type, X-API-KEY, Idempotency-Key, Last-Event-ID";
 /// Answer headers that a page may read.
-pub const EXPOSED: &str = "X-Request-Id, Retry-After, ETag, Content-Range, Content-Disposition";
+pub const EXPOSED: &str = "X-Request-Id, Retry-After, Idempotent-Replayed, ETag, Content-Range, Content-Disposition";
 
 /// Whether `origin`, as a browser sends it, is one of those in `configured`, a list with commas. `*` is none.
 pub fn allows(configured: &str, origin: &str) -> bool {

@@ -65,12 +65,11 @@ impl ShardMap {
         self.place_in(self.current(now), spread)
     }
 
-    /// Where the same `spread` went before the last change, for a day after it.
-    pub fn place_before(&self, spread: u16, now: UnixMs) -> Option<Place> {
-        let current = self.current(now);
-        let fresh = now.since(UnixMs(self.epochs[current].since.saturating_mul(1000))) < REMEMBERED_MS;
-        let before = current.checked_sub(1).filter(|_| fresh)?;
-        Some(self.place_in(before, spread))
+    /// Where the same `spread` went before each change of the last day, newest first.
+    pub fn places_before(&self, spread: u16, now: UnixMs) -> Vec<Place> {
+        let ended = |epoch: &usize| UnixMs(self.epochs[epoch + 1].since.saturating_mul(1000));
+        let earlier = (0..self.current(now)).rev().take_while(|epoch| now.since(ended(epoch)) < REMEMBERED_MS);
+        earlier.map(|epoch| self.place_in(epoch, spread)).collect()
     }
 
     /// How many shards there may be rows in, or soon be.
@@ -111,18 +110,26 @@ mod tests {
     }
 
     #[test]
-    fn the_place_before_is_remembered_for_a_day() {
-        let map = ShardMap::parse(GROWN).expect("valid");
-        let day = 24 * 3600 * 1000;
+    fn the_places_before_each_change_are_remembered_for_a_day() {
+        const HOUR: i64 = 3600;
+        let day = 24 * HOUR;
+        let three = format!(r#"{{"epochs":[{{"shards":1}},{{"shards":4,"since":{day}}},{{"shards":2,"since":{}}}]}}"#, day + HOUR);
+        let map = ShardMap::parse(&three).expect("valid");
+        let (first, second) = ((0, 0), (1, 3));
         for (now, expected) in [
-            (999_999, None),
-            (1_000_000, Some((0, 0))),
-            (1_000_000 + day - 1, Some((0, 0))),
-            (1_000_000 + day, None),
-            (200_000_000, Some((1, 3))),
+            (day - 1, vec![]),
+            (day, vec![first]),
+            (day + HOUR - 1, vec![first]),
+            (day + HOUR, vec![second, first]),
+            (2 * day - 1, vec![second, first]),
+            (2 * day, vec![second]),
+            (2 * day + HOUR - 1, vec![second]),
+            (2 * day + HOUR, vec![]),
         ] {
-            assert_eq!(map.place_before(7, UnixMs(now)).map(numbers), expected, "{now}");
+            let places = map.places_before(7, UnixMs(now * 1000)).into_iter().map(numbers).collect::<Vec<_>>();
+            assert_eq!(places, expected, "{now}");
         }
+        assert_eq!(ShardMap::default().places_before(7, UnixMs(day)), []);
     }
 
     #[test]

@@ -4,11 +4,11 @@ use serde_json::{Value, value::RawValue};
 use worker::{Env, Headers, Response};
 use xora_shared::{
     answer::{Accepted, DeliveryState, JobList, Redelivered},
-    id::Id,
+    id::{Id, Place},
     job::JobState,
     preset,
     provider::Provider,
-    request::{Input, JobRequest, ListQuery},
+    request::{Input, JobRequest, ListQuery, digest},
     sign::sha256_hex,
 };
 
@@ -18,39 +18,40 @@ use crate::{
     auth::Scope,
     config,
     error::ApiError,
-    shard::{self, NewJob, Once, Op, Watch},
+    shard::{self, Made, NewJob, Once, Op, Watch},
 };
 
-/// `POST /v1/jobs`
-pub async fn create(ask: &mut Ask) -> Result<Reply, ApiError> {
+/// `POST /v1/jobs`. An idempotency key is asked for first: whatever was deleted or changed since the first request, its job
+/// is the answer.
+pub async fn create(ask: &mut Ask) -> Result<Created, ApiError> {
     ask.needs(Scope::Jobs)?;
     let (site, token_id) = (ask.site.clone(), ask.caller.token_id.clone());
     let key = ask.request.headers().get("Idempotency-Key")?;
     let body = ask.json().await?;
-    let policy = config::policy(&site.env);
-    let mut request = match preset::named(&body) {
-        Some(id) => JobRequest::parse(&preset::merge(&presets::config(&site.env, id).await?, &body), policy)?,
-        None => JobRequest::parse(&body, policy)?,
-    };
     let once = key.map(|key| once(&token_id, &key, &body)).transpose()?;
-    let provider = destination(&site.env, request.storage_provider_id).await?;
-    request.storage_provider_id = provider.as_ref().map(|provider| provider.id);
-    for input in &request.inputs {
-        if let Input::Upload { upload_id } = input {
-            shard::ask::<()>(&site.env, upload_id.place().shard(), Op::UseReceived, upload_id).await?;
-        }
-    }
+    let map = shard::shard_map(&site.env).await?;
     // By chance, or where an earlier request with the same key went.
     let spread = match &once {
         Some(once) => u16::from_str_radix(&once.key[..4], 16).unwrap_or(0),
         None => u16::from_le_bytes(config::random()?),
     };
-    let map = shard::shard_map(&site.env).await?;
-    let (place, before) = (map.place(spread, config::now()), map.place_before(spread, config::now()));
-    if let (Some(once), Some(before)) = (&once, before.filter(|before| before.shard() != place.shard())) {
-        // The first request with this key may have come before the shards were changed.
-        if let Some(first) = shard::ask(&site.env, before.shard(), Op::Repeat, once).await? {
-            return accepted(first);
+    let place = map.place(spread, config::now());
+    if let Some(once) = &once {
+        let before = map.places_before(spread, config::now());
+        if let Some(made) = made_before(&site.env, once, [place].into_iter().chain(before)).await? {
+            return accepted(made);
+        }
+    }
+    let policy = config::policy(&site.env);
+    let mut request = match preset::named(&body) {
+        Some(id) => JobRequest::parse(&preset::merge(&presets::config(&site.env, id).await?, &body), policy)?,
+        None => JobRequest::parse(&body, policy)?,
+    };
+    let provider = destination(&site.env, request.storage_provider_id).await?;
+    request.storage_provider_id = provider.as_ref().map(|provider| provider.id);
+    for input in &request.inputs {
+        if let Input::Upload { upload_id } = input {
+            shard::ask::<()>(&site.env, upload_id.place().shard(), Op::UseReceived, upload_id).await?;
         }
     }
     let id = config::new_id(place)?;
@@ -59,6 +60,26 @@ pub async fn create(ask: &mut Ask) -> Result<Reply, ApiError> {
     }
     let job = NewJob { id, request, token_id, origin: site.origin, once, provider };
     accepted(shard::ask(&site.env, place.shard(), Op::Create, &job).await?)
+}
+
+/// The job that an idempotency key made before, in any of the places where it may have gone within a day.
+async fn made_before(
+    env: &Env,
+    once: &Once,
+    places: impl Iterator<Item = Place>,
+) -> Result<Option<Made>, ApiError> {
+    let mut asked = Vec::new();
+    for shard in places.map(Place::shard) {
+        // Epochs share their shards.
+        if asked.contains(&shard) {
+            continue;
+        }
+        if let Some(made) = shard::ask::<Option<Made>>(env, shard, Op::Repeat, once).await? {
+            return Ok(Some(made));
+        }
+        asked.push(shard);
+    }
+    Ok(None)
 }
 
 /// `GET /v1/jobs`: every shard lists its newest, and the newest of these are the answer.
@@ -112,7 +133,7 @@ pub async fn retry(ask: &Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Jobs)?;
     let id = ask.id("job")?;
     shard::ask::<()>(&ask.site.env, id.place().shard(), Op::Retry, &id).await?;
-    accepted(id)
+    Reply::of(202, &Accepted { job_id: id, state: JobState::Queued })
 }
 
 /// `POST /v1/deliveries/:id/redeliver`
@@ -134,8 +155,7 @@ fn once(token_id: &str, key: &str, body: &Value) -> Result<Once, ApiError> {
     if key.is_empty() || key.len() > 255 {
         return Err(ApiError::invalid("Idempotency-Key: must be 1 to 255 characters"));
     }
-    let digest = |text: &str| sha256_hex(text.as_bytes());
-    Ok(Once { key: digest(&format!("{token_id}\n{key}")), body: digest(&body.to_string()) })
+    Ok(Once { key: sha256_hex(format!("{token_id}\n{key}").as_bytes()), body: digest(body) })
 }
 
 /// The bucket that a job's output goes to, unless it is the managed one: what the job names, else the default.
@@ -147,6 +167,14 @@ async fn destination(env: &Env, named: Option<Id>) -> Result<Option<Provider>, A
     account::destination(env, named).await
 }
 
-fn accepted(id: Id) -> Result<Reply, ApiError> {
-    Reply::of(202, &Accepted { job_id: id, state: JobState::Queued })
+/// The answer to a request for a job.
+pub struct Created {
+    /// The answer.
+    pub reply: Reply,
+    /// Whether an earlier request with the same idempotency key made the job.
+    pub replayed: bool,
+}
+
+fn accepted(Made { id, state, replayed }: Made) -> Result<Created, ApiError> {
+    Ok(Created { reply: Reply::of(202, &Accepted { job_id: id, state })?, replayed })
 }

@@ -20,6 +20,7 @@ use xora_shared::{
 
 pub use ask::{Ask, Reply, Site};
 use cors::Cors;
+use jobs::Created;
 
 use crate::{
     auth::{self, Caller, Scope},
@@ -38,6 +39,8 @@ pub async fn answer(req: Request, env: Env) -> Result<Response> {
 /// An answer that is ready, or one that is still being made.
 enum Answer {
     Json(Reply),
+    /// One that was given before, to a request with the same idempotency key.
+    Replayed(Reply),
     Stream(Response),
 }
 
@@ -58,6 +61,11 @@ async fn dispatch(req: Request, env: Env) -> Result<Response> {
     } else {
         match answer_with_key(req, site, path).await {
             Ok(Answer::Json(reply)) => Ok(reply.into_response(&request_id)?),
+            Ok(Answer::Replayed(reply)) => {
+                let response = reply.into_response(&request_id)?;
+                response.headers().set("Idempotent-Replayed", "true")?;
+                Ok(response)
+            }
             Ok(Answer::Stream(response)) => {
                 response.headers().set("X-Request-Id", &request_id)?;
                 Ok(response)
@@ -87,7 +95,10 @@ async fn answer_with_key(request: Request, site: Site, path: &str) -> Result<Ans
     let mut ask = Ask { site, caller, id_text, request };
     let reply = match route {
         Route::Health => Err(ApiError::not_found("path")),
-        Route::CreateJob => jobs::create(&mut ask).await,
+        Route::CreateJob => {
+            let Created { reply, replayed } = jobs::create(&mut ask).await?;
+            return Ok(if replayed { Answer::Replayed(reply) } else { Answer::Json(reply) });
+        }
         Route::ListJobs => jobs::list(&ask).await,
         Route::ReadJob => jobs::about(&ask, shard::Op::Read).await,
         Route::DeleteJob => jobs::delete(&ask).await,

@@ -18,7 +18,7 @@ use xora_shared::{
 };
 
 use super::{
-    JobShard, NewJob, Once, stale,
+    JobShard, Made, NewJob, Once, stale,
     store::{DeliveryRow, JobRow, Phase, RepeatRow, TaskRow},
 };
 use crate::{
@@ -36,10 +36,11 @@ pub(super) struct Ending {
 
 impl JobShard {
     /// Keeps a new job and wakes nodes. The same id again is the same job: the Worker's retry changes nothing.
-    pub(super) async fn create(&self, job: NewJob) -> Result<Id, ApiError> {
+    pub(super) async fn create(&self, job: NewJob) -> Result<Made, ApiError> {
         let NewJob { id, request, token_id, origin, once, provider } = job;
+        let made = Made { id, state: JobState::Queued, replayed: false };
         if self.job(id).is_ok() {
-            return Ok(id);
+            return Ok(made);
         }
         let now = config::now();
         if let Some(once) = once {
@@ -66,17 +67,22 @@ impl JobShard {
         self.put_task(&task)?;
         self.arm_by(task.wakes_at()).await?;
         self.wake_nodes_for(id);
-        Ok(id)
+        Ok(made)
     }
 
-    /// The job that the same idempotency key and body made within a day, if one did.
-    pub(super) fn repeated(&self, Once { key, body }: &Once) -> Result<Option<Id>, ApiError> {
-        let message = "this Idempotency-Key came with another body within the last day; use a new key";
-        match self.repeat(key, config::now().0)? {
-            Some(first) if first.body == *body => Ok(Some(first.job_id)),
-            Some(_) => Err(ApiError::new(Code::IdempotencyMismatch, message)),
-            None => Ok(None),
+    /// The job that the same idempotency key and body made within a day, as it stands, if one did.
+    pub(super) fn repeated(&self, Once { key, body }: &Once) -> Result<Option<Made>, ApiError> {
+        let Some(RepeatRow { body: first, job_id: id }) = self.repeat(key, config::now().0)? else { return Ok(None) };
+        if first != *body {
+            let message = "this Idempotency-Key came with another body within the last day; use a new key";
+            return Err(ApiError::new(Code::IdempotencyMismatch, message));
         }
+        let Some(job) = self.find_job(id)? else {
+            let message = format!("the job {id} that this Idempotency-Key made was deleted; use a new key for another job");
+            return Err(ApiError::new(Code::Conflict, message));
+        };
+        let state = self.shown(job.record, self.task(id)?).state;
+        Ok(Some(Made { id, state, replayed: true }))
     }
 
     /// A job as it stands.

@@ -60,9 +60,9 @@ use crate::{
 /// What can be asked of a shard: the path of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// Keeps a [`NewJob`]. Answers its id, or that of the job that the same idempotency key made before.
+    /// Keeps a [`NewJob`]. Answers it, or the job that the same idempotency key made before: [`Made`].
     Create,
-    /// Answers the job that a [`Once`] made before, if one did.
+    /// Answers the job that a [`Once`] made before, if one did: `Option<Made>`.
     Repeat,
     /// Answers the job with this id.
     Read,
@@ -235,8 +235,19 @@ pub struct NewJob {
 pub struct Once {
     /// SHA-256 of the caller's token and key.
     pub key: String,
-    /// SHA-256 of the body.
+    /// SHA-256 of the body, as `xora_shared::request::digest` has it.
     pub body: String,
+}
+
+/// The job that a request has made, now or before.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Made {
+    /// Its id.
+    pub id: Id,
+    /// Where it is.
+    pub state: JobState,
+    /// Whether an earlier request with the same idempotency key made it.
+    pub replayed: bool,
 }
 
 /// Asks a shard for something that the Worker needs itself.

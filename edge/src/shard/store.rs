@@ -311,8 +311,11 @@ impl JobShard {
     }
 
     pub(super) fn job(&self, id: Id) -> Result<JobRow, ApiError> {
-        let mut found = self.docs("SELECT doc FROM jobs WHERE id = ?", vec![text(id)])?;
-        found.pop().ok_or_else(|| ApiError::not_found("job"))
+        self.find_job(id)?.ok_or_else(|| ApiError::not_found("job"))
+    }
+
+    pub(super) fn find_job(&self, id: Id) -> Result<Option<JobRow>, ApiError> {
+        Ok(self.docs("SELECT doc FROM jobs WHERE id = ?", vec![text(id)])?.pop())
     }
 
     pub(super) fn task(&self, id: Id) -> Result<Option<TaskRow>, ApiError> {

@@ -292,7 +292,9 @@ impl Operation {
 fn create_job() -> Operation {
     let idempotency = json!({
         "name": "Idempotency-Key", "in": "header", "required": false,
-        "description": "The same key and body within 24 hours make one job.",
+        "description": "The same key and body within 24 hours make one job. A repeated request gets that job as it stands, \
+            with the header `Idempotent-Replayed: true`. The order of names in the body does not count, except in \
+            `input_files`.",
         "schema": {"type": "string", "minLength": 1, "maxLength": 255},
     });
     Operation::keyed(Scope::Jobs, "Jobs", "createJob", "Create a job")
@@ -315,6 +317,7 @@ fn create_job() -> Operation {
         .answers::<answer::Accepted>(202, "The job is kept and waits for a node.", accepted())
         .refuses(Code::NotFound, "there is no upload with this id")
         .refuses(Code::Conflict, "parts of the upload are missing; the message lists them")
+        .refuses(Code::Conflict, "the job that this `Idempotency-Key` made was deleted; the message names it")
         .refuses(Code::IdempotencyMismatch, "this `Idempotency-Key` came with another body")
 }
 

@@ -1,5 +1,6 @@
 //! Requests of callers: strict JSON in, checked values out. Raw input never travels further than this.
 
+mod digest;
 mod fields;
 mod headers;
 mod list;
@@ -8,6 +9,7 @@ mod recipe;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use digest::digest;
 pub use fields::{Field, Fields, Invalid};
 pub use headers::Headers;
 pub use list::ListQuery;

@@ -1,11 +1,11 @@
 //! What is refused before it becomes a job.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use reqwest::Method;
 use serde_json::{Value, json};
-use xora_tests::{Client, Edge, EdgeOptions, Origin, end_with_parent};
+use xora_tests::{Answer, Client, Edge, EdgeOptions, Origin, end_with_parent};
 
-use crate::{PATIENCE, compress, edge, job, short_clip, thumbnail, with};
+use crate::{PATIENCE, compress, edge, idle_edge, job, short_clip, thumbnail, with};
 
 const HTTPS: &str = "https://media.example.com/a.mp4";
 
@@ -152,22 +152,73 @@ async fn unknown_jobs_and_paths_are_not_found() -> Result<()> {
     Ok(())
 }
 
+/// `POST /v1/jobs` with a key and a body as it stands: the answer, and whether it says that it was given before.
+async fn create_once(client: &Client, key: &str, body: &str) -> Result<(Answer, bool)> {
+    let request = client.request(Method::POST, "/v1/jobs").header("Idempotency-Key", key);
+    let response = request.header("Content-Type", "application/json").body(body.to_owned()).send().await?;
+    let status = response.status().as_u16();
+    let replayed = response.headers().get("idempotent-replayed").is_some_and(|value| value == "true");
+    Ok((Answer { status, json: serde_json::from_slice(&response.bytes().await?)? }, replayed))
+}
+
+/// The same JSON with the names of every object in the opposite order.
+fn turned(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => fields.iter().rev().map(|(name, value)| (name.clone(), turned(value))).collect(),
+        Value::Array(items) => items.iter().map(turned).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
+    }
+}
+
 #[tokio::test]
-async fn the_same_idempotency_key_makes_one_job_and_another_body_is_refused() -> Result<()> {
+async fn a_repeated_request_makes_no_second_job_and_is_answered_with_the_first_as_it_stands() -> Result<()> {
     let client = edge().await?.client();
     let origin = Origin::start().await?;
     let body = thumbnail(&origin.file(&short_clip()?)?);
-    let create = async |body: &Value| {
-        let request = client.request(Method::POST, "/v1/jobs").header("Idempotency-Key", "one").json(body);
-        let response = request.send().await?;
-        let status = response.status().as_u16();
-        anyhow::Ok((status, serde_json::from_slice::<Value>(&response.bytes().await?)?))
-    };
-    let (status, first) = create(&body).await?;
-    assert_eq!(status, 202, "{first}");
-    let (status, second) = create(&body).await?;
-    assert_eq!((status, &second["jobId"]), (202, &first["jobId"]));
-    let (status, other) = create(&with(body, "priority", 9)).await?;
-    assert_eq!((status, other["error"]["code"].as_str()), (422, Some("IDEMPOTENCY_MISMATCH")));
-    client.finished(first["jobId"].as_str().unwrap_or_default(), PATIENCE).await.map(drop)
+    let (first, replayed) = create_once(&client, "one", &body.to_string()).await?;
+    assert_eq!((first.status, &first.json["state"], replayed), (202, &json!("queued"), false), "{}", first.json);
+    let id = first.json["jobId"].as_str().context("an id")?;
+    client.finished(id, PATIENCE).await?;
+
+    assert_ne!(turned(&body).to_string(), body.to_string());
+    for same in [body.to_string(), format!("  {body}\n"), turned(&body).to_string()] {
+        let (again, replayed) = create_once(&client, "one", &same).await?;
+        let expected = json!({"jobId": id, "state": "completed"});
+        assert_eq!((again.status, again.json, replayed), (202, expected, true), "{same}");
+    }
+    let (other, replayed) = create_once(&client, "one", &with(body, "priority", 9).to_string()).await?;
+    assert_eq!((other.status, other.code(), replayed), (422, "IDEMPOTENCY_MISMATCH", false));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_repeated_request_is_answered_though_what_it_names_is_gone() -> Result<()> {
+    let client = idle_edge().await?.client();
+    let config = json!({"name": "still", "mode": "recipe", "output": {"format": "jpg"}, "recipe": {"name": "thumbnail"}});
+    let preset = client.post("/v1/presets", &config).await?.expect(201)?["id"].take();
+    let body = json!({"presetId": preset, "input": {"url": HTTPS}}).to_string();
+    let (first, _) = create_once(&client, "gone", &body).await?;
+    let id = first.expect(202)?["jobId"].take();
+    client.delete(&format!("/v1/presets/{}", preset.as_str().context("an id")?)).await?.expect(204)?;
+    assert_eq!(create_once(&client, "another", &body).await?.0.status, 400, "the preset is gone");
+    let (again, replayed) = create_once(&client, "gone", &body).await?;
+    assert_eq!((again.expect(202)?["jobId"].take(), replayed), (id.clone(), true));
+    // Nor is the body judged before: it is another, and that is what is wrong.
+    let (other, _) = create_once(&client, "gone", "{}").await?;
+    assert_eq!((other.status, other.code()), (422, "IDEMPOTENCY_MISMATCH"), "{}", other.json);
+    client.cancel(id.as_str().context("an id")?).await?.expect(200).map(drop)
+}
+
+#[tokio::test]
+async fn a_key_whose_job_was_deleted_makes_no_other_and_names_it() -> Result<()> {
+    let client = idle_edge().await?.client();
+    let body = thumbnail(HTTPS).to_string();
+    let first = create_once(&client, "deleted", &body).await?.0.expect(202)?;
+    let id = first["jobId"].as_str().context("an id")?;
+    client.cancel(id).await?.expect(200)?;
+    client.delete(&format!("/v1/jobs/{id}")).await?.expect(204)?;
+    let (again, _) = create_once(&client, "deleted", &body).await?;
+    assert_eq!((again.status, again.code()), (409, "CONFLICT"), "{}", again.json);
+    assert!(again.message().contains(id), "{}", again.message());
+    Ok(())
 }

@@ -21,6 +21,7 @@ mod recipes;
 mod remote;
 mod retention;
 mod samples;
+mod secrets;
 mod settings;
 mod shards;
 mod signatures;

@@ -20,12 +20,20 @@ async fn create_once(client: &Client, key: &str, body: &Value) -> Result<(u16, V
     Ok((response.status().as_u16(), serde_json::from_slice(&response.bytes().await?)?))
 }
 
+fn now() -> Result<u64> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())
+}
+
 /// Changes the map from now on, and waits until new jobs go by it.
 async fn change(edge: &Edge, shards: &[u16], epoch: &str) -> Result<()> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let (last, earlier) = shards.split_last().context("an epoch")?;
     let mut epochs: Vec<_> = earlier.iter().zip(0..).map(|(shards, n)| json!({"shards": shards, "since": n})).collect();
-    epochs.push(json!({"shards": last, "since": now}));
+    epochs.push(json!({"shards": last, "since": now()?}));
+    change_to(edge, &epochs, epoch).await
+}
+
+/// Puts a map in force, and waits until new jobs go to its last epoch.
+async fn change_to(edge: &Edge, epochs: &[Value], epoch: &str) -> Result<()> {
     edge.put_shard_map(&json!({"epochs": epochs})).await?;
     let client = edge.client();
     let changed = wait_for("new ids of the new epoch", PATIENCE, async || {
@@ -54,7 +62,8 @@ async fn shards_are_added_while_jobs_run_and_nothing_is_lost_or_made_twice() -> 
 
     change(&edge, &[1, 4], "1").await?;
     for (key, first) in &firsts {
-        assert_eq!(create_once(&client, key, &body).await?, (202, first.clone()), "a key means the same job as before");
+        let (status, again) = create_once(&client, key, &body).await?;
+        assert_eq!((status, &again["jobId"]), (202, &first["jobId"]), "a key means the same job as before");
         let (status, _) = create_once(&client, key, &with(body.clone(), "priority", 9)).await?;
         assert_eq!(status, 422);
     }
@@ -76,6 +85,31 @@ async fn shards_are_added_while_jobs_run_and_nothing_is_lost_or_made_twice() -> 
     let listed = client.get("/v1/jobs?limit=100&state=completed").await?.expect(200)?;
     assert_eq!(listed["jobs"].as_array().map(Vec::len), Some(ids.len()), "one job of each request");
     assert_eq!(client.get("/v1/nodes").await?.expect(200)?["nodes"].as_array().map(Vec::len), Some(1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_key_means_its_job_after_two_changes_of_the_map_within_a_day() -> Result<()> {
+    const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+    let edge = own_edge().await?;
+    let client = edge.client();
+    let body = thumbnail("https://media.example.com/a.mp4");
+    let mut epochs = vec![json!({"shards": 1})];
+    let mut made = Vec::new();
+    for (shards, epoch) in [(64, "1"), (32, "2")] {
+        for key in KEYS.map(|key| format!("{key}{epoch}")) {
+            let (status, first) = create_once(&client, &key, &body).await?;
+            assert_eq!(status, 202, "{first}");
+            made.push((key, first));
+        }
+        // A change in the same second as the one before would begin no later than it.
+        let last = epochs.last().and_then(|epoch| epoch["since"].as_u64()).unwrap_or(0);
+        epochs.push(json!({"shards": shards, "since": now()?.max(last + 1)}));
+        change_to(&edge, &epochs, epoch).await?;
+    }
+    for (key, first) in &made {
+        assert_eq!(&create_once(&client, key, &body).await?, &(202, first.clone()), "{key}");
+    }
     Ok(())
 }
 

@@ -49,7 +49,7 @@ fn storage_url(job: &Value) -> Result<&str> {
 }
 
 /// Whether a file, or any below a directory, holds a text.
-fn holds(path: &Path, text: &str) -> Result<bool> {
+pub fn holds(path: &Path, text: &str) -> Result<bool> {
     if !path.is_dir() {
         return Ok(fs::read(path).unwrap_or_default().windows(text.len()).any(|window| window == text.as_bytes()));
     }
