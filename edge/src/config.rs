@@ -6,6 +6,7 @@ use xora_shared::{
     net::Policy,
     s3::{Bucket, Keys},
     time::UnixMs,
+    upload::LOOK_MS,
 };
 
 use crate::error::{ApiError, Code};
@@ -82,6 +83,12 @@ const UPLOAD_SECONDS: i64 = 24 * 3600;
 /// How long an upload stays that no job names, in milliseconds.
 pub fn upload_ms(env: &Env) -> i64 {
     text(env, "UPLOAD_SECONDS").and_then(|text| text.parse().ok()).unwrap_or(UPLOAD_SECONDS) * 1000
+}
+
+/// How often the jobs that named an upload are asked whether they are over, in milliseconds: not less often than uploads
+/// that no job names go.
+pub fn look_at_uploads_ms(env: &Env) -> i64 {
+    upload_ms(env).min(LOOK_MS)
 }
 
 /// Largest file that callers may upload, in bytes.

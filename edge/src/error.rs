@@ -43,6 +43,11 @@ impl ApiError {
         Self::new(Code::Internal, "something went wrong here; try again")
     }
 
+    /// Whether this is the code.
+    pub fn is(&self, code: Code) -> bool {
+        self.0.code == code
+    }
+
     /// No such thing.
     pub fn not_found(what: &str) -> Self {
         Self::new(Code::NotFound, format!("no such {what}"))

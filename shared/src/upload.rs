@@ -16,10 +16,39 @@ pub const MAX_BYTES: u64 = MAX_PARTS * MAX_PART;
 /// Most files of one key that no job has named yet.
 pub const MAX_UNUSED: u64 = 100;
 
-/// How long a file stays after the last job that named it was created, in milliseconds: such a job may wait a day for a
-/// node, and then the file is kept for as long as inputs are.
-pub const fn used_ms(input_retention_days: u32) -> i64 {
-    (1 + input_retention_days as i64) * 24 * 3600 * 1000
+/// How long a file stays after the last job that named it was over, in milliseconds.
+pub const fn kept_ms(input_retention_days: u32) -> i64 {
+    input_retention_days as i64 * 24 * 3600 * 1000
+}
+
+/// How often the jobs that named a file are asked whether they are over, in milliseconds.
+pub const LOOK_MS: i64 = 3600 * 1000;
+
+/// How old a job is that nobody knows, in milliseconds, before it counts as deleted: until then it may be on its way, because
+/// a file is given to a job before the job is stored.
+pub const ON_ITS_WAY_MS: i64 = 10 * 60 * 1000;
+
+/// What becomes of a file when it is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// It stays, and is looked at again then.
+    Keep(UnixMs),
+    /// It is deleted.
+    Delete,
+}
+
+impl Due {
+    /// Judges a file of which a job that is not over may be in need, of whose other jobs the last was over at `over` (none
+    /// if no job ever named it). It is kept for `kept_ms` after that, and looked at every `look_ms` before.
+    pub fn of(in_use: bool, over: Option<UnixMs>, kept_ms: i64, look_ms: i64, now: UnixMs) -> Self {
+        if in_use {
+            return Self::Keep(now.plus(look_ms));
+        }
+        match over.map(|over| over.plus(kept_ms)) {
+            Some(end) if now < end => Self::Keep(end),
+            Some(_) | None => Self::Delete,
+        }
+    }
 }
 
 /// Smallest part but the last, in bytes: small enough to send again after a break.
@@ -110,7 +139,8 @@ pub struct UploadView {
     pub arrived: Vec<u32>,
     /// Where the others go, by `PUT`.
     pub parts: Vec<PartTarget>,
-    /// When it is deleted, unless a job names it.
+    /// When it is deleted, unless a job names it. A file that jobs named is not deleted before this time, nor while one of
+    /// them waits or runs.
     pub expires_at: UnixMs,
 }
 
@@ -135,6 +165,19 @@ mod tests {
             assert!((1..=layout.part_size).contains(last) && layout.part_size <= MAX_PART, "{size}");
             assert_eq!((layout.bytes_of(0), layout.bytes_of(layout.parts() + 1)), (None, None));
         }
+    }
+
+    #[test]
+    fn a_file_outlives_every_job_that_named_it_by_as_long_as_inputs_are_kept() {
+        let now = UnixMs(1_000_000);
+        let of = |in_use, over| Due::of(in_use, over, 500, 60, now);
+        assert_eq!(of(true, None), Due::Keep(now.plus(60)));
+        assert_eq!(of(true, Some(UnixMs(0))), Due::Keep(now.plus(60)), "one job is over, another is not");
+        assert_eq!(of(false, Some(now.plus(-499))), Due::Keep(now.plus(1)));
+        assert_eq!(of(false, Some(now.plus(-500))), Due::Delete);
+        assert_eq!(of(false, None), Due::Delete, "no job named it in time");
+        assert_eq!(Due::of(false, Some(now), kept_ms(0), LOOK_MS, now), Due::Delete);
+        assert_eq!(Due::of(false, Some(now), kept_ms(1), LOOK_MS, now), Due::Keep(now.plus(86_400_000)));
     }
 
     #[test]

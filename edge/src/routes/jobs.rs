@@ -8,7 +8,7 @@ use xora_shared::{
     job::JobState,
     preset,
     provider::Provider,
-    request::{Input, JobRequest, ListQuery, digest},
+    request::{JobRequest, ListQuery, digest},
     sign::sha256_hex,
 };
 
@@ -18,7 +18,7 @@ use crate::{
     auth::Scope,
     config,
     error::ApiError,
-    shard::{self, Made, NewJob, Once, Op, Watch},
+    shard::{self, Made, NewJob, Once, Op, UseReceived, Watch},
 };
 
 /// `POST /v1/jobs`. An idempotency key is asked for first: whatever was deleted or changed since the first request, its job
@@ -49,12 +49,11 @@ pub async fn create(ask: &mut Ask) -> Result<Created, ApiError> {
     };
     let provider = destination(&site.env, request.storage_provider_id).await?;
     request.storage_provider_id = provider.as_ref().map(|provider| provider.id);
-    for input in &request.inputs {
-        if let Input::Upload { upload_id } = input {
-            shard::ask::<()>(&site.env, upload_id.place().shard(), Op::UseReceived, upload_id).await?;
-        }
-    }
     let id = config::new_id(place)?;
+    for upload in request.uploads() {
+        let wanted = UseReceived { upload, job: id };
+        shard::ask::<()>(&site.env, upload.place().shard(), Op::UseReceived, &wanted).await?;
+    }
     if request.has_open_headers() {
         request = request.seal(&config::credentials_secret(&site.env)?, config::random, id)?;
     }

@@ -101,7 +101,7 @@ impl JobShard {
 
     async fn wake_received(&self) -> Result<(), ApiError> {
         for row in self.due_received(config::now().0, ROWS)? {
-            self.forget_received(row).await?;
+            self.look_at_received(row).await?;
         }
         Ok(())
     }

@@ -132,14 +132,10 @@ impl JobShard {
 
     /// Starts a failed or cancelled job again, under the same id; its attempts are kept.
     pub(super) async fn retry(&self, id: Id) -> Result<(), ApiError> {
-        let mut job = self.job(id)?;
-        let state = self.task(id)?.map_or(job.record.state, |task| task.state);
-        machine::step(state, Event::Retried, &[])
-            .map_err(|Conflict| conflict(state, "retried; only failed and cancelled jobs can be"))?;
-        if job.record.request.has_forgotten_headers() {
-            let message = "the headers for this job's input were forgotten when it ended; create a new job with them";
-            return Err(ApiError::new(Code::Conflict, message));
-        }
+        let request = self.retryable(id)?.record.request;
+        self.use_uploads(id, &request).await?;
+        // Time has passed: another request may have started it.
+        let mut job = self.retryable(id)?;
         let now = config::now();
         let JobRecord { id, request, attempts, created_ms, .. } = job.record;
         job.record = JobRecord { attempts, created_ms, ..queued(id, request, now) };
@@ -153,6 +149,19 @@ impl JobShard {
         self.arm().await?;
         self.wake_nodes();
         Ok(())
+    }
+
+    /// A job that can run again.
+    fn retryable(&self, id: Id) -> Result<JobRow, ApiError> {
+        let job = self.job(id)?;
+        let state = self.task(id)?.map_or(job.record.state, |task| task.state);
+        machine::step(state, Event::Retried, &[])
+            .map_err(|Conflict| conflict(state, "retried; only failed and cancelled jobs can be"))?;
+        if job.record.request.has_forgotten_headers() {
+            let message = "the headers for this job's input were forgotten when it ended; create a new job with them";
+            return Err(ApiError::new(Code::Conflict, message));
+        }
+        Ok(job)
     }
 
     /// Ends a job, in one turn: its row, its task, what it wrote, and the delivery. Gives the delivery to dispatch.

@@ -46,7 +46,7 @@ pub use deliveries::{Claimed, Entrusted, Recorded};
 pub use events::Watch;
 use events::Watchers;
 use nodes::{MAX_TAG, NodeRow};
-pub use received::{NewReceived, ReceivedPart, of_key as received_of_key};
+pub use received::{NewReceived, ReceivedPart, UseReceived, of_key as received_of_key};
 use rpc::Asked;
 pub use rpc::Speaker;
 pub use uploads::Upload;
@@ -116,8 +116,10 @@ pub enum Op {
     ExpectPart,
     /// [`ReceivedPart`]: it is stored. Answers nothing.
     NotePart,
-    /// Gives the upload with this id to a job. Answers nothing.
+    /// [`UseReceived`]: gives an upload to a job. Answers nothing.
     UseReceived,
+    /// Ids of jobs → when each was over, in ms since 1970; null for those that are not.
+    Over,
     /// Forgets what opens the bucket of the storage provider with this id. Answers nothing.
     ForgetProvider,
     /// Answers every `NodeSeen`.
@@ -131,7 +133,7 @@ pub enum Op {
 }
 
 impl Op {
-    const ALL: [(&'static str, Self); 34] = [
+    const ALL: [(&'static str, Self); 35] = [
         ("create", Self::Create),
         ("repeat", Self::Repeat),
         ("read", Self::Read),
@@ -161,6 +163,7 @@ impl Op {
         ("expect-part", Self::ExpectPart),
         ("note-part", Self::NotePart),
         ("use-received", Self::UseReceived),
+        ("over", Self::Over),
         ("forget-provider", Self::ForgetProvider),
         ("nodes", Self::Nodes),
         ("wake", Self::Wake),
@@ -200,6 +203,7 @@ impl Op {
             | Self::ExpectPart
             | Self::NotePart
             | Self::UseReceived
+            | Self::Over
             | Self::ForgetProvider
             | Self::Nodes
             | Self::Wake
@@ -444,6 +448,7 @@ impl JobShard {
             Op::ExpectPart => rpc::reply(&self.expect_part(&asked.body()?)?),
             Op::NotePart => rpc::reply(&self.note_part(asked.body()?)?),
             Op::UseReceived => rpc::reply(&self.use_received(asked.body()?).await?),
+            Op::Over => rpc::reply(&self.over(&asked.body::<Vec<_>>()?)?),
             Op::ForgetProvider => rpc::reply(&self.delete_provider(asked.body()?)?),
             Op::Nodes => rpc::reply(&self.nodes_seen()?),
             Op::Wake => rpc::reply(&self.wake_nodes()),

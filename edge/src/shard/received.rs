@@ -4,11 +4,12 @@ use serde::{Deserialize, Serialize};
 use worker::{UploadedPart, console_error};
 use xora_shared::{
     id::Id,
+    request::JobRequest,
     time::UnixMs,
-    upload::{Layout, MAX_UNUSED, UploadView, used_ms},
+    upload::{Due, Layout, MAX_UNUSED, ON_ITS_WAY_MS, UploadView, kept_ms},
 };
 
-use super::{JobShard, Upload, store::ReceivedRow};
+use super::{JobShard, Op, Upload, store::ReceivedRow};
 use crate::{
     config,
     error::{ApiError, Code},
@@ -41,6 +42,18 @@ pub struct ReceivedPart {
     pub etag: Option<String>,
 }
 
+/// An upload, and the job that gets it.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct UseReceived {
+    /// The upload.
+    pub upload: Id,
+    /// The job, which is about to be stored.
+    pub job: Id,
+}
+
+/// How long storage may take to put a file together, in milliseconds.
+const PUTTING_TOGETHER_MS: i64 = 10 * 60 * 1000;
+
 /// Where a caller's file stands in storage.
 pub fn key(id: Id) -> String {
     format!("uploads/{id}/source")
@@ -59,7 +72,19 @@ impl JobShard {
         let upload = self.env.bucket("MEDIA")?.create_multipart_upload(key(id)).execute().await?;
         let upload_id = upload.upload_id().await;
         let drop_at = config::now().plus(config::upload_ms(&self.env)).0;
-        let row = ReceivedRow { id, token_id, filename, layout: Layout::of(size), upload_id, used: false, drop_at };
+        let layout = Layout::of(size);
+        let row = ReceivedRow {
+            id,
+            token_id,
+            filename,
+            layout,
+            upload_id,
+            used: false,
+            over_ms: None,
+            kept_ms: 0,
+            deleting: false,
+            drop_at,
+        };
         self.put_received(&row)?;
         self.arm().await?;
         self.shown_received(row, origin)
@@ -105,17 +130,71 @@ impl JobShard {
     }
 
     /// Gives a file to a job: puts it together the first time, and keeps it for as long as the job may need it.
-    pub(super) async fn use_received(&self, id: Id) -> Result<(), ApiError> {
-        let kept_ms = used_ms(self.settings().await?.input_retention_days);
+    pub(super) async fn use_received(&self, UseReceived { upload: id, job }: UseReceived) -> Result<(), ApiError> {
+        let kept_ms = kept_ms(self.settings().await?.input_retention_days);
         let row = self.received(id)?;
         if !row.used {
+            // Storage may take its time, in which the file must not be deleted.
+            let until = config::now().plus(PUTTING_TOGETHER_MS).0;
+            if row.drop_at < until {
+                self.put_received(&ReceivedRow { drop_at: until, ..row.clone() })?;
+            }
             self.put_together(&row).await?;
         }
         // Time has passed: the file may have been deleted.
         let row = self.received(id)?;
-        self.put_received(&ReceivedRow { used: true, drop_at: config::now().plus(kept_ms).0, ..row })?;
+        let drop_at = config::now().plus(config::look_at_uploads_ms(&self.env)).0;
+        self.put_received(&ReceivedRow { used: true, kept_ms, drop_at, ..row })?;
+        self.put_received_user(id, job)?;
         self.delete_received_parts(id)?;
         self.arm().await
+    }
+
+    /// Gives the files that a job names to it again, because it runs again. They may be in any shard.
+    pub(super) async fn use_uploads(&self, job: Id, request: &JobRequest) -> Result<(), ApiError> {
+        for upload in request.uploads() {
+            let wanted = UseReceived { upload, job };
+            let shard = upload.place().shard();
+            let used = if shard == job.place().shard() {
+                self.use_received(wanted).await
+            } else {
+                super::ask(&self.env, shard, Op::UseReceived, &wanted).await
+            };
+            let gone = || {
+                let what_to_do = "upload the file again and create a new job";
+                ApiError::new(Code::Conflict, format!("the upload {upload} that this job reads was deleted; {what_to_do}"))
+            };
+            used.map_err(|error| if error.is(Code::NotFound) { gone() } else { error })?;
+        }
+        Ok(())
+    }
+
+    /// When each of these jobs was over; none for one that is not. One that is not here was deleted, unless it is so new that
+    /// it may be on its way.
+    pub(super) fn over(&self, jobs: &[Id]) -> Result<Vec<Option<i64>>, ApiError> {
+        let now = config::now();
+        let on_its_way = Id::floor(now.plus(-ON_ITS_WAY_MS));
+        let over = |id: &Id| match (self.task(*id)?, self.find_job(*id)?) {
+            (Some(_), _) => Ok(None),
+            (None, Some(job)) => Ok(job.record.finished_ms),
+            (None, None) => Ok((*id < on_its_way).then_some(now.0)),
+        };
+        jobs.iter().map(over).collect()
+    }
+
+    /// Those of these jobs that are over, and when they were. One whose shard does not answer may not be.
+    async fn over_anywhere(&self, here: u16, mut jobs: Vec<Id>) -> Result<Vec<(Id, i64)>, ApiError> {
+        jobs.sort_unstable_by_key(|job| job.place().shard());
+        let mut found = Vec::new();
+        for jobs in jobs.chunk_by(|a, b| a.place().shard() == b.place().shard()) {
+            let shard = jobs[0].place().shard();
+            let asked = if shard == here { self.over(jobs) } else { super::ask(&self.env, shard, Op::Over, &jobs).await };
+            match asked {
+                Ok(over) => found.extend(jobs.iter().zip(over).filter_map(|(job, at)| Some((*job, at?)))),
+                Err(error) => console_error!("uploads: shard {shard} does not say which jobs are over: {error}"),
+            }
+        }
+        Ok(found)
     }
 
     async fn put_together(&self, row: &ReceivedRow) -> Result<(), ApiError> {
@@ -141,27 +220,45 @@ impl JobShard {
         }
     }
 
-    /// Deletes a file whose time is over. What cannot be deleted now is tried again in a minute.
-    pub(super) async fn forget_received(&self, row: ReceivedRow) -> Result<(), ApiError> {
+    /// Looks at a file whose time has come: it stays while a job that named it is not over and for some days after that, and is
+    /// deleted then. What cannot be deleted now is tried again in a minute.
+    pub(super) async fn look_at_received(&self, row: ReceivedRow) -> Result<(), ApiError> {
+        const USERS: i64 = 100;
         const AGAIN_MS: i64 = 60_000;
-        let (bucket, key) = (self.env.bucket("MEDIA")?, key(row.id));
+        let id = row.id;
+        let over = self.over_anywhere(id.place().shard(), self.received_users(id, USERS)?).await?;
+        // Time has passed: a job may have named it meanwhile, or may be about to. No await until `deleting` is written, so
+        // that none does after.
+        let (now, look_ms) = (config::now(), config::look_at_uploads_ms(&self.env));
+        let Some(mut row) = self.any_received(id)?.filter(|row| row.drop_at <= now.0) else { return Ok(()) };
+        for (job, at) in over {
+            row.over_ms = row.over_ms.max(Some(at));
+            self.delete_received_user(id, job)?;
+        }
+        let in_use = !self.received_users(id, 1)?.is_empty();
+        match Due::of(in_use, row.over_ms.map(UnixMs), row.kept_ms, look_ms, now) {
+            Due::Keep(until) => return self.put_received(&ReceivedRow { drop_at: until.0, ..row }),
+            Due::Delete => row.deleting = true,
+        }
+        row.drop_at = now.plus(AGAIN_MS).0;
+        self.put_received(&row)?;
+        let (bucket, key) = (self.env.bucket("MEDIA")?, key(id));
         if !row.used {
             // One that is gone cannot be aborted, and need not.
             let _ = bucket.resume_multipart_upload(key.as_str(), row.upload_id.as_str())?.abort().await;
         }
-        let deleted = bucket.delete(key.as_str()).await;
-        let now = config::now();
-        // A job may have named it in the meantime: then it finds no input, and says so.
-        if let Err(error) = deleted {
+        if let Err(error) = bucket.delete(key.as_str()).await {
             console_error!("delete {key}: {error}");
-            return self.put_received(&ReceivedRow { drop_at: now.plus(AGAIN_MS).0, ..row });
+            return Ok(());
         }
-        self.delete_received_parts(row.id)?;
-        self.delete_received(row.id)
+        self.delete_received_parts(id)?;
+        self.delete_received(id)
     }
 
     fn shown_received(&self, row: ReceivedRow, origin: &str) -> Result<UploadView, ApiError> {
-        let ReceivedRow { id, filename, layout, upload_id, used, drop_at, .. } = row;
+        let ReceivedRow { id, filename, layout, upload_id, used, drop_at, kept_ms, .. } = row;
+        let in_use = used && !self.received_users(id, 1)?.is_empty();
+        let expires_ms = if in_use { drop_at.max(config::now().plus(kept_ms).0) } else { drop_at };
         let arrived = if used {
             (1..=layout.parts()).collect()
         } else {
@@ -178,7 +275,7 @@ impl JobShard {
             part_size: layout.part_size,
             parts: parts.collect(),
             arrived,
-            expires_at: UnixMs(drop_at),
+            expires_at: UnixMs(expires_ms),
         })
     }
 }

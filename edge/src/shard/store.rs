@@ -72,6 +72,8 @@ const MIGRATIONS: [&[&str]; 7] = [
         AND json_extract(doc, '$.record.request.inputs[0].headers') IS NOT NULL",
         "UPDATE deliveries SET doc = json_remove(doc, '$.record.request.inputs[0].headers')
         WHERE json_extract(doc, '$.record.request.inputs[0].headers') IS NOT NULL",
+        // Jobs that named an upload and may not be over. They may be in any shard.
+        "CREATE TABLE received_users (id TEXT NOT NULL, job TEXT NOT NULL, PRIMARY KEY (id, job)) WITHOUT ROWID",
     ],
 ];
 
@@ -213,7 +215,16 @@ pub(super) struct ReceivedRow {
     pub upload_id: String,
     /// Whether a job has named it: then it is whole, and takes no more parts.
     pub used: bool,
-    /// When it is deleted, in ms since 1970.
+    /// When the last of the jobs that named it, and are known to be over, was over, in ms since 1970.
+    #[serde(default)]
+    pub over_ms: Option<i64>,
+    /// How long it is kept after that, in milliseconds, by the settings when a job last named it.
+    #[serde(default)]
+    pub kept_ms: i64,
+    /// Its time is over, and it is being removed: no job gets it any more.
+    #[serde(default)]
+    pub deleting: bool,
+    /// When it is looked at, in ms since 1970: it is deleted then, unless it is in use.
     pub drop_at: i64,
 }
 
@@ -427,9 +438,29 @@ impl JobShard {
         self.write("DELETE FROM uploads WHERE key = ?", vec![key.into()])
     }
 
+    /// An upload that is not being deleted.
     pub(super) fn received(&self, id: Id) -> Result<ReceivedRow, ApiError> {
-        let found = self.docs("SELECT doc FROM received WHERE id = ?", vec![text(id)])?.pop();
+        let found = self.any_received(id)?.filter(|row| !row.deleting);
         found.ok_or_else(|| ApiError::not_found("upload; one that no job names is deleted after a day"))
+    }
+
+    pub(super) fn any_received(&self, id: Id) -> Result<Option<ReceivedRow>, ApiError> {
+        Ok(self.docs("SELECT doc FROM received WHERE id = ?", vec![text(id)])?.pop())
+    }
+
+    /// Jobs that named an upload and are not known to be over, the oldest first.
+    pub(super) fn received_users(&self, id: Id, limit: i64) -> Result<Vec<Id>, ApiError> {
+        // As JSON, which is how documents are read.
+        let query = "SELECT json_quote(job) AS doc FROM received_users WHERE id = ? ORDER BY job LIMIT ?";
+        self.docs(query, vec![text(id), integer(limit)])
+    }
+
+    pub(super) fn put_received_user(&self, id: Id, job: Id) -> Result<(), ApiError> {
+        self.write("INSERT OR IGNORE INTO received_users (id, job) VALUES (?, ?)", vec![text(id), text(job)])
+    }
+
+    pub(super) fn delete_received_user(&self, id: Id, job: Id) -> Result<(), ApiError> {
+        self.write("DELETE FROM received_users WHERE id = ? AND job = ?", vec![text(id), text(job)])
     }
 
     pub(super) fn due_received(&self, now: i64, limit: i64) -> Result<Vec<ReceivedRow>, ApiError> {

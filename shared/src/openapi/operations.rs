@@ -51,7 +51,8 @@ pub(super) fn of(route: Route) -> Option<Operation> {
         Route::RetryJob => Operation::keyed(Scope::Jobs, "Jobs", "retryJob", "Run a job again")
             .says("The job keeps its id and its attempts, and is `queued` again.")
             .answers::<answer::Accepted>(202, "The job waits for a node.", accepted())
-            .refuses(Code::Conflict, "the job is neither `failed` nor `cancelled`"),
+            .refuses(Code::Conflict, "the job is neither `failed` nor `cancelled`")
+            .refuses(Code::Conflict, "its input needs headers, which were forgotten when it ended; or its upload was deleted"),
         Route::Deliveries => {
             Operation::keyed(Scope::Jobs, "Webhooks", "listDeliveries", "Read the webhook log of a job")
                 .says("Every attempt, how it went, and the first 4 KB of the answer.")

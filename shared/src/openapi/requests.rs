@@ -110,7 +110,8 @@ pub struct UrlInput {
     /// A public https URL.
     #[schemars(length(max = 8192))]
     pub url: String,
-    /// Headers for the origin, at most 32. They are never logged or returned.
+    /// Headers for the origin, at most 32. They are never logged or returned, sealed at rest, and forgotten when the job is
+    /// over.
     #[schemars(extend("maxProperties" = 32))]
     pub headers: Option<Headers>,
 }
@@ -135,8 +136,10 @@ pub struct Output {
 #[derive(JsonSchema)]
 #[schemars(tag = "name", rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum Recipe {
-    /// Whatever is needed so that the file plays on the web, and no more: mp4. What needs nothing is passed through, what
-    /// is only packed wrongly is packed anew, the rest is encoded. Any parameter makes it encode.
+    /// Whatever is needed so that the file plays on the web, and no more: mp4. What needs nothing is passed through: the
+    /// result is the input's own URL. It is copied into storage instead where a storage provider is named, by the job or by
+    /// the settings, and where the input needs headers or is an upload. What is only packed wrongly is packed anew, the rest
+    /// is encoded. Any parameter makes it encode.
     WebReady {
         #[schemars(flatten)]
         rate: Rate,

@@ -158,6 +158,14 @@ fn headers_of(job: Id) -> String {
 }
 
 impl JobRequest {
+    /// The uploads that it names.
+    pub fn uploads(&self) -> impl Iterator<Item = Id> {
+        self.inputs.iter().filter_map(|input| match input {
+            Input::Url { .. } => None,
+            Input::Upload { upload_id } => Some(*upload_id),
+        })
+    }
+
     /// Whether an input has headers that are to be sealed before the job is stored.
     pub fn has_open_headers(&self) -> bool {
         self.inputs.iter().any(|input| matches!(input, Input::Url { headers, .. } if !headers.is_empty()))

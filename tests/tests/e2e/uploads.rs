@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use reqwest::{Body, Method};
 use serde_json::{Value, json};
-use xora_tests::{Answer, Client, Edge, EdgeOptions, clip, probe, wait_for};
+use xora_tests::{Answer, Client, Edge, EdgeOptions, Node, NodeOptions, clip, probe, wait_for};
 
 use crate::{PATIENCE, bytes, edge, end_with_parent, short_clip, with};
 
@@ -163,4 +163,47 @@ async fn an_upload_that_no_job_names_is_deleted_when_its_time_is_over_and_a_used
     gone.await?;
     assert_eq!(client.post("/v1/jobs", &thumbnail_of(&unused)).await?.status, 404);
     client.get(&path(&used)).await?.expect(200).map(drop)
+}
+
+#[tokio::test]
+async fn an_upload_outlives_every_job_that_names_it_and_a_retry_takes_it_up_again() -> Result<()> {
+    end_with_parent();
+    let vars = vec![("UPLOAD_SECONDS", "2".to_owned())];
+    let edge = Edge::start(EdgeOptions { vars, ..EdgeOptions::default() }).await?;
+    // Jobs in other shards than their upload.
+    edge.put_shard_map(&json!({"epochs": [{"shards": 4}]})).await?;
+    let client = edge.client();
+    client.put("/v1/settings", &json!({"inputRetentionDays": 0})).await?.expect(200)?;
+    let status = async |upload: &Value| {
+        let path = format!("/v1/uploads/{}", upload["uploadId"].as_str().unwrap_or_default());
+        anyhow::Ok(client.get(&path).await?.status)
+    };
+    let used = sent(&client, bytes(&short_clip()?)?).await?;
+    // Whoever looks at uploads has looked at the used one when one is gone that was opened after its last use.
+    let looked_at = async || {
+        let unused = open(&client, 10).await?;
+        wait_for("the unused upload to go", PATIENCE, async || Ok((status(&unused).await? == 404).then_some(()))).await
+    };
+    let (one, two) = (client.create(&thumbnail_of(&used)).await?, client.create(&thumbnail_of(&used)).await?);
+    looked_at().await?;
+    client.cancel(&one).await?.expect(200)?;
+    looked_at().await?;
+    assert_eq!(status(&used).await?, 200, "the second job waits");
+
+    client.post(&format!("/v1/jobs/{one}/retry"), &json!({})).await?.expect(202)?;
+    client.cancel(&two).await?.expect(200)?;
+    looked_at().await?;
+    looked_at().await?;
+    assert_eq!(status(&used).await?, 200, "the first job waits again");
+    let _node = Node::start(&edge, NodeOptions::default()).await?;
+    assert_eq!(client.finished(&one, PATIENCE).await?["state"], "completed");
+    wait_for("the upload to go", PATIENCE, async || Ok((status(&used).await? == 404).then_some(()))).await?;
+
+    let retried = client.post(&format!("/v1/jobs/{two}/retry"), &json!({})).await?;
+    assert_eq!((retried.status, retried.code()), (409, "CONFLICT"), "{}", retried.json);
+    let id = used["uploadId"].as_str().context("an id")?;
+    assert!(retried.message().contains(id), "{}", retried.message());
+    assert_eq!(client.job(&two).await?["state"], "cancelled");
+    assert_eq!(client.post("/v1/jobs", &thumbnail_of(&used)).await?.status, 404);
+    Ok(())
 }
