@@ -7,7 +7,7 @@ use xora_shared::{
     net::check_url,
     protocol::PartDone,
     provider::Provider,
-    s3::{Bucket, Call, Keys, NotAUrl, complete_body, element},
+    s3::{Bucket, Call, Keys, NotAUrl, ONCE, complete_body, element},
 };
 
 use crate::{
@@ -83,6 +83,12 @@ impl Opened {
     /// A URL that does one call, for a number of seconds.
     pub fn presign(&self, call: Call<'_>, seconds: i64) -> Result<String, NotAUrl> {
         self.bucket.presign(&self.keys, call, seconds, config::now())
+    }
+
+    /// A URL that writes an object unless one stands there, for a number of seconds, and the header that it must come with.
+    pub fn presign_once(&self, key: &str, seconds: i64) -> Result<(String, (&'static str, &'static str)), NotAUrl> {
+        let call = Call { method: "PUT", key, query: &[] };
+        Ok((self.bucket.presign_once(&self.keys, call, seconds, config::now())?, ONCE))
     }
 
     /// Opens a multipart upload. Answers its id.

@@ -68,12 +68,19 @@ impl Storage {
         match self {
             Self::Managed { direct: None, .. } => Ok(signer.part(upload, number)),
             Self::Managed { direct: Some(opened), .. } | Self::Own(_, opened) => {
-                let text = number.to_string();
-                let query = [("partNumber", text.as_str()), ("uploadId", upload.upload_id.as_str())];
-                let query = if upload.upload_id.is_empty() { &[][..] } else { &query };
-                let call = Call { method: "PUT", key: &upload.key, query };
-                let url = opened.presign(call, signer.part_seconds()).map_err(Trouble::from)?;
-                Ok(PartTarget { number, url, headers: Headers::new() })
+                let mut headers = Headers::new();
+                let url = if upload.upload_id.is_empty() {
+                    let once = opened.presign_once(&upload.key, signer.part_seconds()).map_err(Trouble::from)?;
+                    let (url, (name, value)) = once;
+                    headers.insert(name.to_owned(), value.to_owned());
+                    url
+                } else {
+                    let text = number.to_string();
+                    let query = [("partNumber", text.as_str()), ("uploadId", upload.upload_id.as_str())];
+                    let call = Call { method: "PUT", key: &upload.key, query: &query };
+                    opened.presign(call, signer.part_seconds()).map_err(Trouble::from)?
+                };
+                Ok(PartTarget { number, url, headers })
             }
         }
     }

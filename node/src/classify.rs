@@ -125,7 +125,7 @@ pub fn classify(cause: &Cause, stage: Stage) -> Option<Failure> {
             let message = "the storage provider of this job was deleted; create the job again with one that there is";
             (Misconfigured, message.into())
         }
-        Cause::Storage(StorageFault::Unavailable) => {
+        Cause::Storage(StorageFault::Unavailable | StorageFault::Stands | StorageFault::Unconditional) => {
             (Storage, "storage did not take the output, after several tries; retry the job later".into())
         }
         Cause::Unreadable(_) => {

@@ -61,6 +61,10 @@ pub enum StorageFault {
     Gone,
     /// Storage or the edge does not answer, or cannot just now.
     Unavailable,
+    /// Something stands already where one request was to write.
+    Stands,
+    /// The bucket does not know the condition under which one request writes.
+    Unconditional,
 }
 
 /// Why a part was not taken.
@@ -142,7 +146,7 @@ impl Output {
     ) -> Result<Self, NotTaken> {
         let ledger = Ledger::new(part_size, max_bytes).map_err(NotTaken::Breach)?;
         let begin = OutputBegin { hold: held.hold.clone(), format, part_size, single: expected_bytes < part_size / 2 };
-        let sender = Arc::new(Sender { edge, ways, held, format, targets: Arc::default() });
+        let sender = Arc::new(Sender { edge, ways, held, begin: begin.clone(), targets: Arc::default() });
         let mut output = Self {
             ledger,
             begin: begin.clone(),
@@ -286,7 +290,7 @@ struct Sender {
     edge: Arc<Edge>,
     ways: Ways,
     held: Arc<Held>,
-    format: Format,
+    begin: OutputBegin,
     targets: Arc<Mutex<Targets>>,
 }
 
@@ -305,9 +309,10 @@ impl Targets {
     /// or a slow start must not make them late.
     fn told(&mut self, begun: OutputBegun, asked: Instant) {
         let OutputBegun { targets, read_url, good_for_seconds, foreign } = begun;
+        let single = read_url.is_some();
         (self.read_url, self.foreign) = (read_url, foreign);
         let until = asked + Duration::from_secs(good_for_seconds).mul_f64(0.9);
-        self.parts.extend(targets.into_iter().map(|to| (to.number, Target { to, foreign, until })));
+        self.parts.extend(targets.into_iter().map(|to| (to.number, Target { to, foreign, single, until })));
     }
 }
 
@@ -316,6 +321,8 @@ impl Targets {
 struct Target {
     to: PartTarget,
     foreign: bool,
+    /// Whether it takes the whole output.
+    single: bool,
     until: Instant,
 }
 
@@ -335,16 +342,26 @@ impl Sender {
             let target = self.target(number).await?;
             let fault = match self.put(&target, &bytes).await {
                 Ok(etag) => return Ok(PartDone { number, etag }),
+                // As a rule an earlier try of ours, whose answer was lost. What stands is read back and compared anyway.
+                Err(StorageFault::Stands) => return Ok(PartDone { number, etag: String::new() }),
                 Err(fault) => fault,
             };
             let Some(wait) = waits.next() else { return Err(fault) };
             match fault {
                 StorageFault::Unavailable => {}
+                // A multipart upload needs no condition: once it is complete it takes no more parts.
+                StorageFault::Unconditional => {
+                    let begin = OutputBegin { single: false, ..self.begin.clone() };
+                    self.open(Arc::clone(&self.targets).lock_owned().await, begin).await?;
+                    continue;
+                }
                 // Clocks may differ: the next target is fresh.
                 StorageFault::Refused(403) => drop(self.targets.lock().await.parts.remove(&number)),
-                StorageFault::Refused(_) | StorageFault::Address | StorageFault::Gone | StorageFault::Stale => {
-                    return Err(fault);
-                }
+                StorageFault::Refused(_)
+                | StorageFault::Address
+                | StorageFault::Gone
+                | StorageFault::Stale
+                | StorageFault::Stands => return Err(fault),
             }
             sleep(*wait).await;
         }
@@ -363,7 +380,7 @@ impl Sender {
     }
 
     /// One try. Gives the `ETag`.
-    async fn put(&self, Target { to, foreign, .. }: &Target, bytes: &Bytes) -> Result<String, StorageFault> {
+    async fn put(&self, Target { to, foreign, single, .. }: &Target, bytes: &Bytes) -> Result<String, StorageFault> {
         let http = if *foreign { &self.ways.judged } else { &self.ways.ours };
         if *foreign {
             check_url(&to.url, self.ways.policy).map_err(|_| StorageFault::Address)?;
@@ -371,13 +388,20 @@ impl Sender {
         // Slower than 64 KiB/s is no connection.
         let within = Duration::from_secs(30 + bytes.len() as u64 / (64 << 10));
         let mut request = http.put(&to.url).timeout(within).header(CONTENT_LENGTH, bytes.len());
-        request = request.header(CONTENT_TYPE, self.format.mime_type());
+        request = request.header(CONTENT_TYPE, self.begin.format.mime_type());
         for (name, value) in to.headers.iter() {
             request = request.header(name, value);
         }
         let response = request.body(self.body(bytes)).send().await.map_err(unsent)?;
         self.held.advance();
+        // A whole output is written once. The edge sees to that itself and answers 409; a bucket is told by a header.
+        let is_conditional = *single && !to.headers.is_empty();
         match response.status() {
+            StatusCode::PRECONDITION_FAILED if is_conditional => Err(StorageFault::Stands),
+            // Another write of the same object is on its way.
+            StatusCode::CONFLICT if is_conditional => Err(StorageFault::Unavailable),
+            StatusCode::NOT_IMPLEMENTED | StatusCode::BAD_REQUEST if is_conditional => Err(StorageFault::Unconditional),
+            StatusCode::CONFLICT if *single => Err(StorageFault::Stands),
             status if status.is_success() => etag(&response).ok_or(StorageFault::Unavailable),
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Err(StorageFault::Unavailable),
             status if status.is_server_error() => Err(StorageFault::Unavailable),

@@ -63,6 +63,9 @@ pub struct Call<'a> {
     pub query: &'a [(&'a str, &'a str)],
 }
 
+/// The header that has S3 write an object only where none stands (RFC 9110 section 13.1.2).
+pub const ONCE: (&str, &str) = ("if-none-match", "*");
+
 /// A call with its signature in headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signed {
@@ -86,20 +89,42 @@ impl Bucket {
 
     /// A URL that does one call, from now on and for a number of seconds.
     pub fn presign(&self, keys: &Keys, call: Call<'_>, seconds: i64, now: UnixMs) -> Result<String, NotAUrl> {
+        self.presign_with(keys, call, &[], seconds, now)
+    }
+
+    /// A URL that writes an object unless one stands under its key, as [`Self::presign`]. It must come with [`ONCE`], which
+    /// is signed: a server that knows conditional writes then answers 412 instead of replacing what stands.
+    pub fn presign_once(&self, keys: &Keys, call: Call<'_>, seconds: i64, now: UnixMs) -> Result<String, NotAUrl> {
+        self.presign_with(keys, call, &[ONCE], seconds, now)
+    }
+
+    /// `headers` are signed, names in lower case and sorted, all behind `host`.
+    fn presign_with(
+        &self,
+        keys: &Keys,
+        call: Call<'_>,
+        headers: &[(&str, &str)],
+        seconds: i64,
+        now: UnixMs,
+    ) -> Result<String, NotAUrl> {
         let Place { scheme, host, path } = self.place(call.key)?;
         let scope = self.scope(now);
         let (credential, time, seconds) =
             (format!("{}/{scope}", keys.access_key_id), amz_time(now), seconds.clamp(1, MAX_SECONDS).to_string());
+        let names: String = headers.iter().map(|(name, _)| format!(";{name}")).collect();
+        let names = format!("host{names}");
+        let lines: String = headers.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
         let mut query = call.query.to_vec();
         query.extend([
             ("X-Amz-Algorithm", ALGORITHM),
             ("X-Amz-Credential", credential.as_str()),
             ("X-Amz-Date", time.as_str()),
             ("X-Amz-Expires", seconds.as_str()),
-            ("X-Amz-SignedHeaders", "host"),
+            ("X-Amz-SignedHeaders", names.as_str()),
         ]);
         let query = canonical_query(&query);
-        let canonical = format!("{}\n{path}\n{query}\nhost:{host}\n\nhost\nUNSIGNED-PAYLOAD", call.method);
+        let canonical =
+            format!("{}\n{path}\n{query}\nhost:{host}\n{lines}\n{names}\nUNSIGNED-PAYLOAD", call.method);
         let signature = self.signature(keys, &canonical, now);
         Ok(format!("{scheme}://{host}{path}?{query}&X-Amz-Signature={signature}"))
     }
@@ -297,6 +322,23 @@ mod tests {
             let (_, authorization) = signed.headers.last().expect("headers");
             assert!(authorization.ends_with(&format!("Signature={expected}")), "{call:?}: {authorization}");
         }
+    }
+
+    #[test]
+    fn a_url_that_writes_once_signs_the_condition() {
+        let put = call("PUT", "test.txt", &[]);
+        let once = bucket().presign_once(&keys(), put, 86_400, NOW).expect("a URL");
+        let always = bucket().presign(&keys(), put, 86_400, NOW).expect("a URL");
+        assert!(once.contains("X-Amz-SignedHeaders=host%3Bif-none-match&"), "{once}");
+        let signature = |url: &str| url.rsplit('=').next().map(str::to_owned);
+        assert_ne!(signature(&once), signature(&always));
+        // The same canonical request by hand.
+        let query = once.split_once('?').and_then(|(_, query)| query.split_once("&X-Amz-Signature")).expect("a query").0;
+        let canonical = format!(
+            "PUT\n/test.txt\n{query}\nhost:examplebucket.s3.amazonaws.com\nif-none-match:*\n\nhost;if-none-match\n\
+             UNSIGNED-PAYLOAD"
+        );
+        assert_eq!(signature(&once), Some(bucket().signature(&keys(), &canonical, NOW)));
     }
 
     #[test]

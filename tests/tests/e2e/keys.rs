@@ -7,7 +7,7 @@ use futures_util::future::{join, join_all};
 use reqwest::{Method, Response, Upgraded, header::HeaderMap};
 use serde_json::{Value, json};
 use tokio::{io::AsyncReadExt, time::timeout};
-use xora_tests::{Client, Edge, EdgeOptions, Node, NodeOptions, Receiver, end_with_parent, wait_for};
+use xora_tests::{Client, Edge, EdgeOptions, Node, NodeOptions, Receiver, end_with_parent, root, wait_for};
 
 use crate::{PATIENCE, edge, own_edge, thumbnail, webhooks::cancelled};
 
@@ -115,6 +115,19 @@ async fn unknown_keys_count_against_an_ipv6_network_and_not_against_its_neighbou
     assert!(n >= 50, "after {n}");
     assert_eq!(ask(&made_up(n + 1), "2001:db8:1:3::1").await?, 401);
     assert_eq!(ask(&known, "2001:db8:1:2::1").await?, 200, "a known key is served whatever its neighbours do");
+    Ok(())
+}
+
+#[test]
+fn signed_links_stay_out_of_the_logs_of_a_deployment() -> Result<()> {
+    let config: toml::Table = std::fs::read_to_string(root().join("wrangler.toml"))?.parse()?;
+    let setting = &config["observability"]["redact_query_string"];
+    assert_eq!(setting.as_bool(), Some(true), "wrangler.toml: {}", config["observability"]);
+    // A setting that this wrangler did not know would do nothing.
+    let schema = std::fs::read_to_string(root().join("node_modules/wrangler/config-schema.json"))?;
+    let schema: Value = serde_json::from_str(&schema)?;
+    let known = &schema["definitions"]["Observability"]["properties"]["redact_query_string"];
+    assert_eq!(known["type"], "boolean", "{known}");
     Ok(())
 }
 

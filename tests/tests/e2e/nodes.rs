@@ -93,6 +93,27 @@ async fn nothing_is_published_but_an_output_that_stands_and_was_verified() -> Re
 }
 
 #[tokio::test]
+async fn an_output_of_one_part_is_written_once() -> Result<()> {
+    let edge = own_edge().await?;
+    let client = edge.client();
+    let id = client.create(&thumbnail("https://media.example.com/film.mp4")).await?;
+    let held = Held::take(&node_of(&edge, "node").await?, "n").await?;
+    let begin = json!({"format": "jpg", "partSize": 5 << 20, "single": true});
+    let begun = held.post("outputs/begin", begin).await?.expect(200)?;
+    let target = begun["targets"][0]["url"].as_str().context("a target")?;
+    let put = async |bytes: &'static str| {
+        anyhow::Ok(client.request(Method::PUT, target).body(bytes).send().await?.status().as_u16())
+    };
+    assert_eq!(put("first").await?, 200);
+    assert_eq!(put("other").await?, 409, "before it is published");
+    held.complete(|result| result["bytes"] = 5.into()).await?.expect(200)?;
+    assert_eq!(put("other").await?, 409, "after it was published");
+    let job = client.job(&id).await?;
+    assert_eq!(client.download(job["output"]["signedUrl"].as_str().context("a link")?).await?, b"first");
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_input_is_accepted_as_the_result_only_where_its_url_serves_everyone() -> Result<()> {
     let edge = own_edge().await?;
     let client = edge.client();

@@ -205,7 +205,25 @@ async fn an_output_of_one_part_is_written_by_one_request() -> Result<()> {
     assert_eq!((only.request.method.as_str(), only.status), ("PUT", 200));
     assert!(only.request.target.starts_with(&format!("{key}?X-Amz-")), "{}", only.request.target);
     assert_eq!(only.request.header("content-type"), Some("image/jpeg"));
+    // So that the link cannot replace what was verified: it is signed for this condition.
+    assert_eq!(only.request.header("if-none-match"), Some("*"));
+    assert!(only.request.target.contains("X-Amz-SignedHeaders=host%3Bif-none-match"), "{}", only.request.target);
     assert_eq!(client.download(storage_url(&job)?).await?.len(), job["output_files"]["output"]["size_bytes"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_bucket_that_knows_no_condition_gets_an_output_of_one_part_as_a_multipart_upload() -> Result<()> {
+    for refusal in [501, 400] {
+        let (client, origin, bucket) = (edge().await?.client(), Origin::start().await?, Bucket::start().await?);
+        let id = add(&client, &bucket.provider()).await?;
+        bucket.fail("PUT", "SignedHeaders=host%3Bif-none-match", usize::MAX, Reply::status(refusal));
+        let body = with(thumbnail(&origin.file(&short_clip()?)?), "storageProviderId", id.as_str());
+        let job = client.run(&body, PATIENCE).await?;
+        assert_eq!((&job["state"], job["attempts"].as_array().map(Vec::len)), (&json!("completed"), Some(1)), "{job}");
+        assert_eq!(bucket.parts().len(), 1, "{job}");
+        assert_eq!(client.download(storage_url(&job)?).await?.len(), job["output_files"]["output"]["size_bytes"]);
+    }
     Ok(())
 }
 
