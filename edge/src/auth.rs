@@ -1,6 +1,6 @@
 //! Who is asking: keys, scopes, and a short memory of verdicts.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, collections::HashMap};
 
 use serde::{Deserialize, Serialize};
 use worker::{Env, Headers};
@@ -9,6 +9,7 @@ use xora_shared::{
     known::{Known, Recalled},
     net::counted_as,
     sign::{same_secret, sha256_hex},
+    time::UnixMs,
     token::is_key,
 };
 
@@ -41,8 +42,16 @@ impl Caller {
     }
 }
 
+/// How long a client that was refused must present no unknown key, in milliseconds: what `Retry-After` says.
+const QUIET_MS: i64 = 10_000;
+
+/// Most clients that are remembered as refused.
+const REFUSED: usize = 1_000;
+
 thread_local! {
     static KNOWN: RefCell<Known<Caller>> = RefCell::default();
+    /// Clients that presented too many unknown keys, and when each last tried.
+    static TOO_MANY: RefCell<HashMap<String, UnixMs>> = RefCell::default();
 }
 
 /// Finds out who sent a request. Only a text with the form of a key is looked up, and a key that this isolate does not know
@@ -81,11 +90,30 @@ async fn look_up(env: &Env, hash: &str) -> Result<Option<Caller>, ApiError> {
 async fn admit_stranger(env: &Env, headers: &Headers) -> Result<(), ApiError> {
     // Set by the platform. What comes without it is counted together.
     let client = counted_as(&headers.get("CF-Connecting-IP")?.unwrap_or_default());
-    if is_within(env, "STRANGERS", client).await {
-        return Ok(());
+    // Without this, a flood that goes on would get 50 keys looked up in each 10 seconds.
+    if !is_waiting(&client) {
+        if is_within(env, "STRANGERS", client.clone()).await {
+            return Ok(());
+        }
+        TOO_MANY.with_borrow_mut(|clients| {
+            if clients.len() >= REFUSED {
+                clients.clear();
+            }
+            clients.insert(client, config::now());
+        });
     }
     let message = "too many keys that are not known here came from this address; wait as long as `Retry-After` says, in seconds";
     Err(ApiError::new(Code::RateLimited, message))
+}
+
+/// Whether a client was refused and has not been quiet since.
+fn is_waiting(client: &str) -> bool {
+    let now = config::now();
+    TOO_MANY.with_borrow_mut(|clients| {
+        let Some(last) = clients.get_mut(client).filter(|last| now.since(**last) < QUIET_MS) else { return false };
+        *last = now;
+        true
+    })
 }
 
 /// Counts one more under a name. The platform counts at each of its locations for itself: a brake, not an account. No more
