@@ -102,7 +102,8 @@ async fn admit_stranger(env: &Env, headers: &Headers) -> Result<(), ApiError> {
             clients.insert(client, config::now());
         });
     }
-    let message = "too many keys that are not known here came from this address; wait as long as `Retry-After` says, in seconds";
+    let message =
+        "too many keys that are not known here came from this address; wait as long as `Retry-After` says, in seconds";
     Err(ApiError::new(Code::RateLimited, message))
 }
 

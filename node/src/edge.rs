@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use url::Url;
 use xora_shared::protocol::{
     COMPLETE, Complete, FAIL, Fail, HEARTBEAT, Heartbeat, HeartbeatAnswer, INPUT_BEGIN, INPUT_FINISH, InputBegin,
-    InputBegun, InputFinish, LEASE, LeaseAnswer, LeaseRequest, NODE_NAME, NodeInfo, OUTPUT_BEGIN, OUTPUT_FINISH, OUTPUT_TARGETS,
-    OutputBegin, OutputBegun, OutputFinish, OutputFinished, OutputTargets, RELEASE, Release,
+    InputBegun, InputFinish, LEASE, LeaseAnswer, LeaseRequest, NODE_NAME, NodeInfo, OUTPUT_BEGIN, OUTPUT_FINISH,
+    OUTPUT_TARGETS, OutputBegin, OutputBegun, OutputFinish, OutputFinished, OutputTargets, RELEASE, Release,
     name_for_header,
 };
 

@@ -123,8 +123,7 @@ impl Bucket {
             ("X-Amz-SignedHeaders", names.as_str()),
         ]);
         let query = canonical_query(&query);
-        let canonical =
-            format!("{}\n{path}\n{query}\nhost:{host}\n{lines}\n{names}\nUNSIGNED-PAYLOAD", call.method);
+        let canonical = format!("{}\n{path}\n{query}\nhost:{host}\n{lines}\n{names}\nUNSIGNED-PAYLOAD", call.method);
         let signature = self.signature(keys, &canonical, now);
         Ok(format!("{scheme}://{host}{path}?{query}&X-Amz-Signature={signature}"))
     }
@@ -333,7 +332,8 @@ mod tests {
         let signature = |url: &str| url.rsplit('=').next().map(str::to_owned);
         assert_ne!(signature(&once), signature(&always));
         // The same canonical request by hand.
-        let query = once.split_once('?').and_then(|(_, query)| query.split_once("&X-Amz-Signature")).expect("a query").0;
+        let query =
+            once.split_once('?').and_then(|(_, query)| query.split_once("&X-Amz-Signature")).expect("a query").0;
         let canonical = format!(
             "PUT\n/test.txt\n{query}\nhost:examplebucket.s3.amazonaws.com\nif-none-match:*\n\nhost;if-none-match\n\
              UNSIGNED-PAYLOAD"

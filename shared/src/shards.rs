@@ -113,7 +113,10 @@ mod tests {
     fn the_places_before_each_change_are_remembered_for_a_day() {
         const HOUR: i64 = 3600;
         let day = 24 * HOUR;
-        let three = format!(r#"{{"epochs":[{{"shards":1}},{{"shards":4,"since":{day}}},{{"shards":2,"since":{}}}]}}"#, day + HOUR);
+        let three = format!(
+            r#"{{"epochs":[{{"shards":1}},{{"shards":4,"since":{day}}},{{"shards":2,"since":{}}}]}}"#,
+            day + HOUR
+        );
         let map = ShardMap::parse(&three).expect("valid");
         let (first, second) = ((0, 0), (1, 3));
         for (now, expected) in [

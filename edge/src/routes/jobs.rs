@@ -62,11 +62,7 @@ pub async fn create(ask: &mut Ask) -> Result<Created, ApiError> {
 }
 
 /// The job that an idempotency key made before, in any of the places where it may have gone within a day.
-async fn made_before(
-    env: &Env,
-    once: &Once,
-    places: impl Iterator<Item = Place>,
-) -> Result<Option<Made>, ApiError> {
+async fn made_before(env: &Env, once: &Once, places: impl Iterator<Item = Place>) -> Result<Option<Made>, ApiError> {
     let mut asked = Vec::new();
     for shard in places.map(Place::shard) {
         // Epochs share their shards.

@@ -78,7 +78,8 @@ impl JobShard {
             return Err(ApiError::new(Code::IdempotencyMismatch, message));
         }
         let Some(job) = self.find_job(id)? else {
-            let message = format!("the job {id} that this Idempotency-Key made was deleted; use a new key for another job");
+            let message =
+                format!("the job {id} that this Idempotency-Key made was deleted; use a new key for another job");
             return Err(ApiError::new(Code::Conflict, message));
         };
         let state = self.shown(job.record, self.task(id)?).state;

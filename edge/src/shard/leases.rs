@@ -83,13 +83,14 @@ impl JobShard {
 
     /// Where a node reads the inputs of a job; `origin` is where the node reached us. Fails for want of a secret only.
     fn inputs_of(&self, record: &JobRecord, staged: &[UploadRow], origin: &str) -> Result<Vec<InputAt>, ApiError> {
-        let inputs = (0..).zip(&record.request.inputs).map(|(index, input)| match (staged::whole(staged, index), input) {
-            (Some(key), _) => self.ours(key, origin),
-            (None, Input::Url { url, .. }) => {
-                Ok(InputAt { url: url.clone(), headers: self.headers(input, record.id)?, ours: false })
-            }
-            (None, Input::Upload { upload_id }) => self.ours(&received::key(*upload_id), origin),
-        });
+        let inputs =
+            (0..).zip(&record.request.inputs).map(|(index, input)| match (staged::whole(staged, index), input) {
+                (Some(key), _) => self.ours(key, origin),
+                (None, Input::Url { url, .. }) => {
+                    Ok(InputAt { url: url.clone(), headers: self.headers(input, record.id)?, ours: false })
+                }
+                (None, Input::Upload { upload_id }) => self.ours(&received::key(*upload_id), origin),
+            });
         inputs.collect()
     }
 

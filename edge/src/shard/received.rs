@@ -162,7 +162,10 @@ impl JobShard {
             };
             let gone = || {
                 let what_to_do = "upload the file again and create a new job";
-                ApiError::new(Code::Conflict, format!("the upload {upload} that this job reads was deleted; {what_to_do}"))
+                ApiError::new(
+                    Code::Conflict,
+                    format!("the upload {upload} that this job reads was deleted; {what_to_do}"),
+                )
             };
             used.map_err(|error| if error.is(Code::NotFound) { gone() } else { error })?;
         }
@@ -188,7 +191,8 @@ impl JobShard {
         let mut found = Vec::new();
         for jobs in jobs.chunk_by(|a, b| a.place().shard() == b.place().shard()) {
             let shard = jobs[0].place().shard();
-            let asked = if shard == here { self.over(jobs) } else { super::ask(&self.env, shard, Op::Over, &jobs).await };
+            let asked =
+                if shard == here { self.over(jobs) } else { super::ask(&self.env, shard, Op::Over, &jobs).await };
             match asked {
                 Ok(over) => found.extend(jobs.iter().zip(over).filter_map(|(job, at)| Some((*job, at?)))),
                 Err(error) => console_error!("uploads: shard {shard} does not say which jobs are over: {error}"),

@@ -52,7 +52,10 @@ pub(super) fn of(route: Route) -> Option<Operation> {
             .says("The job keeps its id and its attempts, and is `queued` again.")
             .answers::<answer::Accepted>(202, "The job waits for a node.", accepted())
             .refuses(Code::Conflict, "the job is neither `failed` nor `cancelled`")
-            .refuses(Code::Conflict, "its input needs headers, which were forgotten when it ended; or its upload was deleted"),
+            .refuses(
+                Code::Conflict,
+                "its input needs headers, which were forgotten when it ended; or its upload was deleted",
+            ),
         Route::Deliveries => {
             Operation::keyed(Scope::Jobs, "Webhooks", "listDeliveries", "Read the webhook log of a job")
                 .says("Every attempt, how it went, and the first 4 KB of the answer.")
@@ -111,14 +114,17 @@ pub(super) fn of(route: Route) -> Option<Operation> {
             Operation::keyed(Scope::Settings, "Settings", "readWebhookSecret", "Read the webhook secret")
                 .answers::<answer::WebhookSecret>(200, "The secret that signs webhooks.", secret())
         }
-        Route::RotateSecret => {
-            Operation::keyed(Scope::Settings, "Settings", "rotateWebhookSecret", "Make a new webhook secret")
-                .says(
-                    "The old one signs beside the new one for 24 hours. In the first minute some webhooks are signed with \
+        Route::RotateSecret => Operation::keyed(
+            Scope::Settings,
+            "Settings",
+            "rotateWebhookSecret",
+            "Make a new webhook secret",
+        )
+        .says(
+            "The old one signs beside the new one for 24 hours. In the first minute some webhooks are signed with \
                     the old one alone, so accept both.",
-                )
-                .answers::<answer::WebhookSecret>(200, "The new secret.", secret())
-        }
+        )
+        .answers::<answer::WebhookSecret>(200, "The new secret.", secret()),
         Route::CreateProvider => {
             Operation::keyed(Scope::Settings, "Storage", "addStorageProvider", "Add a bucket of yours")
                 .says(

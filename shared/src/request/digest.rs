@@ -51,7 +51,8 @@ mod tests {
     #[test]
     fn the_order_of_names_and_space_do_not_change_the_digest() {
         let text = r#"{"mode":"recipe","recipe":{"name":"trim","startSeconds":1},"metadata":{"a":"1","b":"2"}}"#;
-        let turned = r#"{ "metadata": {"b": "2", "a": "1"}, "recipe": {"startSeconds": 1, "name": "trim"}, "mode": "recipe" }"#;
+        let turned =
+            r#"{ "metadata": {"b": "2", "a": "1"}, "recipe": {"startSeconds": 1, "name": "trim"}, "mode": "recipe" }"#;
         assert_eq!(of(text), of(turned));
         let in_a_list = (r#"[{"a":1,"b":2}]"#, r#"[{"b":2,"a":1}]"#);
         assert_eq!(of(in_a_list.0), of(in_a_list.1));
@@ -66,8 +67,23 @@ mod tests {
     #[test]
     fn different_requests_have_different_digests() {
         let texts = [
-            "{}", "[]", "null", "\"\"", "1", "\"1\"", "[1]", "[[1]]", "[1,2]", "[12]", r#"{"a":1}"#, r#"{"a":"1"}"#,
-            r#"{"a":{"b":1}}"#, r#"{"a":null}"#, r#"{"a":1,"b":2}"#, r#"{"a,b":1}"#, r#"{"a":"1,\"b\":2"}"#,
+            "{}",
+            "[]",
+            "null",
+            "\"\"",
+            "1",
+            "\"1\"",
+            "[1]",
+            "[[1]]",
+            "[1,2]",
+            "[12]",
+            r#"{"a":1}"#,
+            r#"{"a":"1"}"#,
+            r#"{"a":{"b":1}}"#,
+            r#"{"a":null}"#,
+            r#"{"a":1,"b":2}"#,
+            r#"{"a,b":1}"#,
+            r#"{"a":"1,\"b\":2"}"#,
         ];
         let digests: std::collections::HashSet<_> = texts.map(of).into();
         assert_eq!(digests.len(), texts.len());

@@ -195,7 +195,8 @@ async fn a_repeated_request_makes_no_second_job_and_is_answered_with_the_first_a
 async fn a_repeated_request_is_answered_though_what_it_names_is_gone() -> Result<()> {
     let client = idle_edge().await?.client();
     let config = json!({"mode": "recipe", "output": {"format": "jpg"}, "recipe": {"name": "thumbnail"}});
-    let preset = client.post("/v1/presets", &json!({"name": "still", "config": config})).await?.expect(201)?["id"].take();
+    let preset =
+        client.post("/v1/presets", &json!({"name": "still", "config": config})).await?.expect(201)?["id"].take();
     let body = json!({"presetId": preset, "input": {"url": HTTPS}}).to_string();
     let (first, _) = create_once(&client, "gone", &body).await?;
     let id = first.expect(202)?["jobId"].take();
