@@ -77,7 +77,7 @@ impl Cause {
 
 /// What the edge is told. None when nobody waits for word any more.
 pub fn classify(cause: &Cause, stage: Stage) -> Option<Failure> {
-    use FailureKind::{InputTooLarge, Misconfigured, OutputInvalid, ProcessDied, Storage};
+    use FailureKind::{InputTooLarge, Misconfigured, OutputInvalid, ProcessDied, SandboxKilled, Storage};
     let (kind, message) = match cause {
         Cause::Source(fault) => of_source(fault),
         Cause::Job { kind, message } => (*kind, message.clone()),
@@ -85,6 +85,7 @@ pub fn classify(cause: &Cause, stage: Stage) -> Option<Failure> {
             ProcessDied,
             "the media process misbehaved and was stopped; if this happens again, report the input".into(),
         ),
+        Cause::Died { signal: Some(SIGSYS) } => (SandboxKilled, of_breakout(stage)),
         Cause::Died { signal } => (ProcessDied, of_death(*signal, stage)),
         Cause::Memory { limit } => {
             let message = format!(
@@ -207,10 +208,21 @@ fn of_trouble(trouble: Trouble) -> String {
     }
 }
 
+/// What a system call filter kills with.
+const SIGSYS: i32 = rustix::process::Signal::SYS.as_raw();
+
+fn of_breakout(stage: Stage) -> String {
+    format!(
+        "the media process was killed while {}, because it made a system call that the sandbox forbids; that says nothing of \
+         the input: retry the job, and if it happens again, tell the operator of the node",
+        doing(stage)
+    )
+}
+
 fn of_death(signal: Option<i32>, stage: Stage) -> String {
     let doing = doing(stage);
     match signal {
-        // What the kernel sends when memory runs out, and what a crash or a breach of the sandbox sends.
+        // What the kernel sends when memory runs out, and what a crash sends.
         Some(9) => format!("the media process was killed while {doing}, probably for want of memory; retry the job"),
         Some(signal) => format!("the media process crashed while {doing} (signal {signal}); the input may be damaged"),
         None => format!("the media process ended unexpectedly while {doing}; retry the job"),
@@ -302,6 +314,7 @@ mod tests {
             (Cause::Job { kind: InputUnsupported, message: "x".into() }, InputUnsupported),
             (Cause::Confused, ProcessDied),
             (Cause::Died { signal: Some(11) }, ProcessDied),
+            (Cause::Died { signal: Some(31) }, SandboxKilled),
             (Cause::Breach(Breach::Frame), ProcessDied),
             (Cause::Memory { limit: 5 }, ProcessDied),
             (Cause::CpuTime { limit: Duration::from_secs(5) }, ProcessDied),

@@ -152,6 +152,7 @@ impl Conversation {
                 FromJob::Read { input, offset, length } => self.read(input, offset, length)?,
                 FromJob::Part { output: 0, number, bytes } => return Ok(Heard::Part { number, bytes }),
                 FromJob::Part { .. } => return Err(Broken::Breach(Breach::Part)),
+                FromJob::Message(Up::Locked(Ok(_))) => {}
                 FromJob::Message(Up::ExpectOnly { input, places }) => {
                     let source = self.sources.get(input as usize).ok_or(Broken::Breach(Breach::Read))?;
                     source.expect_only(&places);
@@ -196,6 +197,8 @@ impl Conversation {
 
     fn heard(&mut self, up: Up) -> Result<Heard, Broken> {
         Ok(match up {
+            // It was to be locked down, and is not: it does no work.
+            Up::Locked(Err(_)) => return Err(Broken::Died),
             Up::Stage(stage) => Heard::Stage(stage),
             Up::Planned { strategy, format, expected_bytes, part_size } => {
                 // From here on a part may come: its bytes, and 8 that say which.
@@ -214,7 +217,7 @@ impl Conversation {
             Up::Verified(report) => Heard::Verified(report),
             Up::Failed(failure) => Heard::Failed(failure),
             // Nobody asked for these here, or for so many of them; or they are taken before.
-            Up::Encoders(_) | Up::InHardware(_) | Up::Log(_) | Up::ExpectOnly { .. } => {
+            Up::Locked(Ok(_)) | Up::Encoders(_) | Up::InHardware(_) | Up::Log(_) | Up::ExpectOnly { .. } => {
                 return Err(Broken::Breach(Breach::Message));
             }
         })

@@ -3,18 +3,14 @@
 
 use std::{io, time::Duration};
 
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::UnixStream,
-    time::timeout,
-};
+use tokio::{io::AsyncWriteExt, time::timeout};
 use tracing::warn;
 
 use crate::{
     config::Config,
-    ipc::{Assignment, FromJob, ToJob, Up, Work, frame_head},
+    ipc::{Assignment, FromJob, ToJob, Up, Work},
     job::encoders::TRIALS,
-    process::Launcher,
+    process::{Launcher, message},
 };
 
 /// How long one set of encoders may take.
@@ -44,19 +40,10 @@ async fn trial(launcher: &Launcher, config: &Config, names: &[&str]) -> io::Resu
         match message(&mut stream).await? {
             FromJob::Message(Up::Encoders(found)) => return Ok(found),
             // What libav has to say of hardware that is not there is of no interest.
-            FromJob::Message(Up::Log(_)) => {}
+            FromJob::Message(Up::Locked(Ok(_)) | Up::Log(_)) => {}
             FromJob::Message(_) | FromJob::Read { .. } | FromJob::Part { .. } => {
                 return Err(io::ErrorKind::InvalidData.into());
             }
         }
     }
-}
-
-async fn message(stream: &mut UnixStream) -> io::Result<FromJob> {
-    let mut head = [0; 5];
-    stream.read_exact(&mut head).await?;
-    let (length, kind) = frame_head(head)?;
-    let mut payload = Vec::new();
-    stream.take(length as u64).read_to_end(&mut payload).await?;
-    FromJob::parse(kind, payload)
 }

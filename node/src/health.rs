@@ -6,6 +6,7 @@ use axum::{Json, Router, extract::State, routing::get};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tracing::info;
+use xora_shared::protocol::SandboxLevel;
 
 use crate::attempt::Node;
 
@@ -18,6 +19,8 @@ struct Health {
     tasks: usize,
     slots: usize,
     encodes: usize,
+    /// How job processes are isolated.
+    sandbox: Option<SandboxLevel>,
     /// Those that encoded something at the start.
     encoders: Vec<String>,
     /// Milliseconds since the edge last answered; null before it ever has.
@@ -43,6 +46,7 @@ async fn health(State(node): State<Arc<Node>>) -> Json<Health> {
         tasks: node.board.count(),
         slots: node.config.slots,
         encodes: node.config.encodes,
+        sandbox: node.edge.node.sandbox,
         encoders: node.edge.node.encoders.clone(),
         edge_answered_ms_ago: answered.map(|ago| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)),
         draining: node.stop.phase() > crate::stop::Phase::Running,

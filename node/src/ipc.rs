@@ -16,6 +16,8 @@ use xora_shared::{
     report::{Expectation, RunReport, Unchanged, VerifyReport},
 };
 
+use crate::job::lockdown::{Lacking, Sandbox};
+
 /// The longest read that a job process may ask for, in bytes.
 pub const MAX_READ: u32 = 1 << 20;
 /// The longest frame either side accepts, in bytes: one part and its header.
@@ -123,6 +125,8 @@ pub enum FromJob {
 /// Messages of a job process.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Up {
+    /// How far the process is locked down: its first word. Where it cannot be as it was to be, its last as well.
+    Locked(Result<Sandbox, Lacking>),
     /// The work entered this stage.
     Stage(Stage),
     /// What was decided; before the first part.

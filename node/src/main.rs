@@ -56,7 +56,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!("{error}");
-            ExitCode::FAILURE
+            // Whoever starts the node may then decide to go on without a sandbox.
+            if error.kind() == std::io::ErrorKind::Unsupported { ExitCode::from(3) } else { ExitCode::FAILURE }
         }
     }
 }

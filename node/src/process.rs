@@ -30,7 +30,8 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    job::lockdown::Level,
+    ipc::{FromJob, Up, frame_head},
+    job::lockdown::{Lacking, Level, Sandbox},
     zygote::wire::{self, Word},
 };
 
@@ -40,6 +41,8 @@ const BUFFER: usize = 2 << 20;
 const LOG: usize = 64 << 10;
 /// How long a process may take to end once it has said its last word.
 const ENDING: Duration = Duration::from_secs(2);
+/// How long the first job process may take to its first word.
+const STARTING: Duration = Duration::from_secs(20);
 /// How often a job process's memory and CPU time are looked at.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -110,6 +113,15 @@ impl Launcher {
         let process = self.fork(theirs.into(), their_errors.into()).await?;
         tokio::spawn(drain(pipe::Receiver::from_owned_fd(errors.into())?, label.to_owned()));
         Ok((process, UnixStream::from_std(ours)?))
+    }
+
+    /// How far job processes are locked down, or what they lack. Asks one of them.
+    pub async fn locked(&self) -> io::Result<Result<Sandbox, Lacking>> {
+        let (_process, mut stream) = self.start_job("sandbox").await?;
+        match timeout(STARTING, message(&mut stream)).await?? {
+            FromJob::Message(Up::Locked(locked)) => Ok(locked),
+            FromJob::Message(_) | FromJob::Read { .. } | FromJob::Part { .. } => Err(io::ErrorKind::InvalidData.into()),
+        }
     }
 
     async fn fork(&self, socket: OwnedFd, errors: OwnedFd) -> io::Result<JobProcess> {
@@ -231,6 +243,16 @@ impl Drop for JobProcess {
         // Without effect on one that is gone.
         self.kill();
     }
+}
+
+/// The next frame of a job process that is asked for nothing but a few messages.
+pub async fn message(stream: &mut UnixStream) -> io::Result<FromJob> {
+    let mut head = [0; 5];
+    stream.read_exact(&mut head).await?;
+    let (length, kind) = frame_head(head)?;
+    let mut payload = Vec::new();
+    stream.take(length as u64).read_to_end(&mut payload).await?;
+    FromJob::parse(kind, payload)
 }
 
 async fn hear(words: &UnixDatagram) -> io::Result<Option<(Word, Option<OwnedFd>)>> {
@@ -370,6 +392,24 @@ mod tests {
             let line = limits.lines().find(|line| line.starts_with("Max address space")).expect("a limit");
             assert!(line.contains(&space.to_string()), "{line}");
         }
+    }
+
+    /// `tests/sandbox.rs` proves what each filter refuses.
+    #[tokio::test]
+    async fn a_job_process_is_locked_down_and_the_first_that_the_kernel_kills() {
+        let launcher = launcher();
+        assert_eq!(launcher.locked().await.expect("asked"), Ok(Sandbox::Strict { landlock: true }));
+        let (_process, _stream, pid) = waiting(&launcher).await;
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+        let own = fs::read_to_string("/proc/self/status").expect("a process");
+        let number = |status: &str, name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("such a line");
+            line.trim().parse::<u32>().expect("a number")
+        };
+        assert_eq!((number(&status, "Seccomp:"), number(&status, "NoNewPrivs:")), (2, 1), "{status}");
+        // Those that this test itself runs under are inherited.
+        assert_eq!(number(&status, "Seccomp_filters:"), number(&own, "Seccomp_filters:") + 5, "{status}");
+        assert_eq!(fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("read").trim(), "1000");
     }
 
     #[tokio::test]

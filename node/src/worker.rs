@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tracing::{info, warn};
-use xora_shared::protocol::{Lease, NodeInfo, Release};
+use xora_shared::protocol::{Lease, NodeInfo, Release, SandboxLevel};
 
 use crate::{
     attempt::{self, Node},
@@ -16,6 +16,7 @@ use crate::{
     config::Config,
     edge::{CallError, Edge},
     encoders, health,
+    job::lockdown::{Lacking, Sandbox},
     process::Launcher,
     share::Share,
     source::{Room, client},
@@ -37,6 +38,7 @@ pub async fn run(config: Config, launcher: Launcher) -> io::Result<()> {
     let info = NodeInfo {
         name: config.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        sandbox: Some(sandbox(&launcher).await?),
         encoders: encoders::find(&launcher, &config).await,
     };
     let edge = Arc::new(Edge::new(trusted.clone(), config.edge.clone(), config.token.clone(), info));
@@ -56,6 +58,25 @@ pub async fn run(config: Config, launcher: Launcher) -> io::Result<()> {
     Worker::new(node).work().await;
     info!("stopped");
     Ok(())
+}
+
+/// How far job processes are locked down. An error where that is less than was asked for: no work is begun then.
+async fn sandbox(launcher: &Launcher) -> io::Result<SandboxLevel> {
+    let lacking = |lacking: Lacking| io::Error::new(io::ErrorKind::Unsupported, lacking);
+    let level = match launcher.locked().await?.map_err(lacking)? {
+        Sandbox::Strict { .. } => {
+            info!("sandbox: strict (resource limits, system call filters, Landlock)");
+            return Ok(SandboxLevel::Strict);
+        }
+        Sandbox::Basic => SandboxLevel::Basic,
+        Sandbox::Off => SandboxLevel::Off,
+    };
+    warn!(
+        "job processes are not isolated (--sandbox={}): a decoder that is taken over by a hostile file can read what this user \
+         can read and use the network",
+        if level == SandboxLevel::Basic { "basic" } else { "off" }
+    );
+    Ok(level)
 }
 
 struct Worker {

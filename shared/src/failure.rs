@@ -31,6 +31,8 @@ pub enum FailureKind {
     Storage,
     /// The job process crashed, stalled, or ran out of time or memory.
     ProcessDied,
+    /// The job process made a system call for which the sandbox kills it.
+    SandboxKilled,
     /// The node stopped answering and the lease ran out.
     NodeLost,
     /// No node took the job in time.
@@ -88,7 +90,7 @@ pub struct Verdict {
 
 impl FailureKind {
     /// Every kind, for tables and tests.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::AddressRefused,
         Self::OriginRefused,
         Self::OriginUnavailable,
@@ -100,6 +102,7 @@ impl FailureKind {
         Self::OutputInvalid,
         Self::Storage,
         Self::ProcessDied,
+        Self::SandboxKilled,
         Self::NodeLost,
         Self::Unclaimed,
         Self::Misconfigured,
@@ -121,6 +124,7 @@ impl FailureKind {
             Self::OutputInvalid => (Failed, JobCode::OutputInvalid, true, Once),
             Self::Storage => (Failed, JobCode::StorageError, true, WhileAttemptsLast),
             Self::ProcessDied => (Failed, JobCode::EngineInvocationError, true, Once),
+            Self::SandboxKilled => (Failed, JobCode::EngineError, true, Once),
             Self::NodeLost => (Failed, JobCode::NodeLost, true, WhileAttemptsLast),
             Self::Unclaimed => (Failed, JobCode::EngineInvokeFailed, true, Never),
             Self::Misconfigured => (Failed, JobCode::ConfigError, false, Never),

@@ -2,7 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{id::Id, job::JobState, protocol::NodeInfo, time::UnixMs};
+use crate::{
+    id::Id,
+    job::JobState,
+    protocol::{NodeInfo, SandboxLevel},
+    time::UnixMs,
+};
 
 /// A node as one shard knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +45,8 @@ pub struct NodeView {
     version: String,
     /// What it can encode, by the names of libav's encoders.
     encoders: Vec<String>,
+    /// How the processes that decode and encode are isolated; null for nodes of earlier versions.
+    sandbox: Option<SandboxLevel>,
     /// The jobs that it works on.
     holds: Vec<Held>,
     /// When it was last heard of, to half a minute or so while it has nothing to do.
@@ -61,9 +68,9 @@ impl NodeView {
     }
 
     fn of(NodeSeen { info, last_seen_ms, mut holds }: NodeSeen) -> Self {
-        let NodeInfo { name, version, encoders } = info;
+        let NodeInfo { name, version, encoders, sandbox } = info;
         holds.sort_by_key(|held| held.job_id);
-        Self { name, version, encoders, holds, last_seen_at: UnixMs(last_seen_ms) }
+        Self { name, version, encoders, sandbox, holds, last_seen_at: UnixMs(last_seen_ms) }
     }
 }
 
@@ -83,7 +90,8 @@ mod tests {
     use crate::id::Place;
 
     fn seen(name: &str, version: &str, last_seen_ms: i64, held: &[i64]) -> NodeSeen {
-        let info = NodeInfo { name: name.to_owned(), version: version.to_owned(), encoders: vec![] };
+        let sandbox = Some(SandboxLevel::Strict);
+        let info = NodeInfo { name: name.to_owned(), version: version.to_owned(), encoders: vec![], sandbox };
         let job = |ms: &i64| Id::new(UnixMs(*ms), 0, Place::FIRST);
         let holds = held.iter().map(|ms| Held { job_id: job(ms), state: JobState::Transcoding, progress: 7 });
         NodeSeen { info, last_seen_ms, holds: holds.collect() }
@@ -98,7 +106,7 @@ mod tests {
             seen("b", "1", 6, &[2]),
         ]);
         let told = serde_json::to_value(nodes).expect("JSON");
-        assert_eq!(told[0]["name"], "a");
+        assert_eq!((&told[0]["name"], &told[0]["sandbox"]), (&"a".into(), &"strict".into()));
         assert_eq!((told[1]["name"].as_str(), told[1]["version"].as_str()), (Some("b"), Some("2")));
         assert_eq!(told[1]["lastSeenAt"], "1970-01-01T00:00:00.007Z");
         assert_eq!(told[1]["holds"].as_array().map(Vec::len), Some(3));

@@ -61,6 +61,22 @@ pub struct NodeInfo {
     pub version: String,
     /// Encoders that were opened for real at start, by libav's names.
     pub encoders: Vec<String>,
+    /// How its job processes are isolated; nodes of earlier versions do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<SandboxLevel>,
+}
+
+/// How the processes of a node that decode and encode are isolated from the rest of its machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum SandboxLevel {
+    /// Resource limits, system call filters and Landlock: no files, no sockets, no other process.
+    Strict,
+    /// Resource limits only.
+    Basic,
+    /// Not at all.
+    Off,
 }
 
 /// Asks for one task.

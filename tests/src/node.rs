@@ -12,6 +12,9 @@ use crate::{
     root, wait_for,
 };
 
+/// What a node's log says where `--sandbox=strict` cannot be had.
+const NOT_STRICT: &str = "start with --sandbox=basic";
+
 /// How a node is to be started.
 #[derive(Clone, Debug)]
 pub struct NodeOptions {
@@ -79,6 +82,25 @@ impl Node {
         let mut node = Self { name: options.name, url: format!("http://{listen}"), group };
         node.ready().await.with_context(|| fs::read_to_string(&log).unwrap_or_default())?;
         Ok(node)
+    }
+
+    /// The same for a person who tries the system out: where the kernel cannot isolate job processes, this is said in one
+    /// line, and the node runs without.
+    pub async fn start_anywhere(edge: &Edge, options: NodeOptions) -> Result<Self> {
+        let log = edge.dir().join(format!("{}.log", options.name));
+        match Self::start(edge, options.clone()).await {
+            // It is the last line: the log of an earlier start may say the same.
+            Err(_) if fs::read_to_string(&log)?.lines().last().is_some_and(|line| line.contains(NOT_STRICT)) => {
+                eprintln!(
+                    "warning: this kernel cannot isolate job processes; going on with --sandbox=basic (see {})",
+                    log.display()
+                );
+                let mut options = options;
+                options.flags.push("--sandbox=basic".to_owned());
+                Self::start(edge, options).await
+            }
+            started => started,
+        }
     }
 
     /// What it says of itself.

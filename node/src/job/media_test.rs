@@ -43,7 +43,7 @@ fn supervise(work: Work, limits: Limits, input: &[u8], fail_from: Option<u64>) -
 /// every read fail that touches that byte or one behind it.
 fn supervise_all(work: Work, limits: Limits, inputs: &[&[u8]], fail_from: Option<u64>) -> Told {
     let (mut ours, theirs) = UnixStream::pair().expect("socket pair");
-    let engine = thread::spawn(move || serve(theirs, Sandbox::Off));
+    let engine = thread::spawn(move || serve(theirs, Ok(Sandbox::Off)));
     let assignment = Assignment { work, limits, threads: 1, hardware: Vec::new() };
     ours.write_all(&ToJob::Assignment(Box::new(assignment)).to_frame().expect("frame")).expect("told");
     let (mut messages, mut parts, mut bytes_read) = (Vec::new(), Vec::new(), 0);

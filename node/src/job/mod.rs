@@ -33,6 +33,7 @@ mod source;
 mod still;
 mod streams;
 mod timeline;
+mod unlisted;
 mod verify;
 mod video;
 
@@ -79,19 +80,22 @@ use crate::{
         about::About,
         fault::{Done, Fault},
         link::Link,
-        lockdown::Sandbox,
+        lockdown::{Lacking, Sandbox},
         mux::Layout,
         plan::{Abilities, Film, Make, Plan, Still},
         probe::Probe,
     },
 };
 
-/// Says how far this process is locked down, takes one piece of work from the socket, and does it. False when the
-/// supervisor could not be told how it ended.
-pub fn serve(stream: UnixStream, sandbox: Sandbox) -> bool {
+/// Says how far this process is locked down, takes one piece of work from the socket, and does it: none where it is not
+/// locked down as it was to be. False when the supervisor could not be told how it ended.
+pub fn serve(stream: UnixStream, locked: Result<Sandbox, Lacking>) -> bool {
     xora_av::keep_log();
     let link = Link::new(stream);
-    let _ = link.say(Up::Log(format!("sandbox: {sandbox:?}")));
+    let is_told = link.say(Up::Locked(locked)).is_ok();
+    if locked.is_err() {
+        return is_told;
+    }
     let Ok(assignment) = link.assignment() else { return false };
     let last = match work(&link, assignment) {
         Ok(message) => Some(message),

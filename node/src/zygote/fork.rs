@@ -1,8 +1,8 @@
 //! Forking, and what goes with it.
-#![allow(unsafe_code, reason = "the one module of the node that may: nothing safe forks, or reaps with the usage")]
+#![allow(unsafe_code, reason = "nothing safe forks, or reaps with the usage")]
 
 use std::{
-    io,
+    fs, io,
     mem::MaybeUninit,
     os::{
         fd::{AsRawFd, OwnedFd},
@@ -46,10 +46,12 @@ fn child(zygote: Pid, socket: OwnedFd, errors: &OwnedFd, lock: &Lock) -> io::Res
         return Ok(false);
     }
     set_name(c"xora-job")?;
+    // When memory runs out, the kernel kills job processes first, and the supervisor tells the edge. It has to be written
+    // before files are out of reach; without /proc it stays as it is.
+    let _ = fs::write("/proc/self/oom_score_adj", "1000");
     dup2_stderr(errors)?;
     close_all_but(&socket)?;
-    let sandbox = lock.enter()?;
-    Ok(job::serve(UnixStream::from(socket), sandbox))
+    Ok(job::serve(UnixStream::from(socket), lock.enter()))
 }
 
 /// Closes all descriptors beside the standard ones and this: the zygote's, and those of other jobs.

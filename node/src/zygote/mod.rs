@@ -20,7 +20,7 @@ use rustix::{
     io::fcntl_dupfd_cloexec,
     process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open},
     stdio::{dup2_stdin, stdin},
-    thread::set_name,
+    thread::{set_name, set_no_new_privs},
 };
 
 use crate::{
@@ -47,6 +47,8 @@ struct Child {
 
 fn serve(level: Level, memory: u64) -> io::Result<()> {
     set_name(c"xora-zygote")?;
+    // Job processes inherit it. Without it a set-user-ID program would be a way out.
+    set_no_new_privs(true)?;
     let orders = take_stdin()?;
     let lock = Lock::prepare(level, memory);
     let mut children: Vec<Child> = Vec::new();

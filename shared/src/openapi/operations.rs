@@ -379,7 +379,7 @@ fn job_events() -> Operation {
 
 fn nodes() -> Value {
     json!({"nodes": [{"name": "node-1", "version": env!("CARGO_PKG_VERSION"), "encoders": ["libx264", "aac"],
-        "holds": [{"jobId": ID, "state": "transcoding", "progress": 40}], "lastSeenAt": "2026-01-02T03:05:06.120Z"}]})
+        "sandbox": "strict", "holds": [{"jobId": ID, "state": "transcoding", "progress": 40}], "lastSeenAt": "2026-01-02T03:05:06.120Z"}]})
 }
 
 const ID: &str = "01M86XHHP6260EWAT1TBY7T000";

@@ -36,7 +36,7 @@ async fn demo() -> Result<()> {
     let edge = Edge::start(EdgeOptions { port, ..EdgeOptions::default() }).await?;
     took("edge", started);
     let begun = Instant::now();
-    let _node = Node::start(&edge, NodeOptions::default()).await?;
+    let _node = Node::start_anywhere(&edge, NodeOptions::default()).await?;
     took("node", begun);
 
     let origin = Origin::start().await?;
