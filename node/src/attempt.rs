@@ -38,6 +38,7 @@ use crate::{
     source::{AHEAD, HEAD, Origin, Room, Source, SourceFault},
     stage::Staging,
     stop::{Phase, Stop},
+    tell::{Patience, Rest, until_answered},
     tried::{Found, Tried},
 };
 
@@ -72,11 +73,11 @@ pub struct Node {
 }
 
 /// Does the work of a lease that was asked for at `asked`, and tells the edge how it went.
-pub async fn run(node: &Arc<Node>, lease: Lease, asked: Instant, share: &Share) {
+pub async fn run(node: &Arc<Node>, lease: Lease, asked: Instant, share: Share) {
     let job = lease.job_id;
     info!(%job, attempt = lease.attempt, recipe = lease.wanted.recipe.name(), "leased");
     let holding = node.board.hold(lease.hold.clone(), lease.clock, asked);
-    let attempt = Attempt { node, lease: &lease, holding: &holding, share, asked, done_us: AtomicU64::new(0) };
+    let attempt = Attempt { node, lease: &lease, holding: &holding, share: &share, asked, done_us: AtomicU64::new(0) };
     let longest = node.config.longest;
     let result = tokio::select! {
         result = attempt.work() => result,
@@ -84,9 +85,7 @@ pub async fn run(node: &Arc<Node>, lease: Lease, asked: Instant, share: &Share) 
         () = sleep(longest) => Err(Cause::Halted(Halt::Late { limit: longest })),
         () = node.stop.reached(Phase::Now) => Err(Cause::Halted(Halt::Drained)),
     };
-    let (stage, expires) = (holding.stage(), holding.expires());
-    // From here on a heartbeat could only hear that the lease is over.
-    drop(holding);
+    let stage = holding.stage();
     let word = last_word(lease.hold, result, stage);
     match &word {
         Last::Complete(complete) => info!(%job, bytes = complete.result.bytes, "done"),
@@ -94,7 +93,7 @@ pub async fn run(node: &Arc<Node>, lease: Lease, asked: Instant, share: &Share) 
         Last::Release(_) => info!(%job, "given back"),
         Last::Nothing(cause) => info!(%job, ?cause, "dropped"),
     }
-    tell(node, &word, expires).await;
+    tell(node, &word, holding, share).await;
 }
 
 /// What the edge hears last about a lease.
@@ -117,27 +116,20 @@ fn last_word(hold: Hold, result: Result<NodeResult, Cause>, stage: Stage) -> Las
     }
 }
 
-/// Says it again and again while the lease lives. Stale: someone else has the task, and there is nothing to say.
-async fn tell(node: &Node, word: &Last, expires: Instant) {
-    let mut wait = Duration::from_millis(200);
-    loop {
-        let told = match word {
-            Last::Complete(complete) => node.edge.complete(complete).await,
-            Last::Fail(fail) => node.edge.fail(fail).await,
-            Last::Release(release) => {
-                timeout(RELEASING, node.edge.release(release)).await.unwrap_or(Err(CallError::Stale))
-            }
-            Last::Nothing(_) => return,
-        };
-        match told {
-            Ok(()) | Err(CallError::Stale) => return,
-            Err(error @ (CallError::Key | CallError::Refused(_))) => return warn!("the edge was not told: {error}"),
-            Err(CallError::Unreachable) if Instant::now() + wait >= expires => {
-                return warn!("the edge was not told before the lease ended");
-            }
-            Err(CallError::Unreachable) => sleep(wait).await,
+/// Tells the edge until it answers.
+async fn tell(node: &Node, word: &Last, holding: Holding, share: Share) {
+    let edge = &node.edge;
+    let patience = if matches!(word, Last::Release(_)) { Patience::Release } else { Patience::Work };
+    let say = || async move {
+        match word {
+            Last::Complete(complete) => edge.complete(complete).await,
+            Last::Fail(fail) => edge.fail(fail).await,
+            Last::Release(release) => timeout(RELEASING, edge.release(release)).await.unwrap_or(Err(CallError::Stale)),
+            Last::Nothing(_) => Ok(()),
         }
-        wait = (wait * 2).min(Duration::from_secs(4));
+    };
+    if let Err(error) = until_answered(say, &node.stop, Rest { holding, share, patience }).await {
+        warn!("the edge was not told how an attempt ended: {error}");
     }
 }
 
@@ -288,14 +280,14 @@ impl Attempt<'_> {
 
     /// Opens all inputs at once. The limit is for them together.
     async fn open_all(&self) -> Result<Vec<Source>, Cause> {
-        self.holding.reading(true);
+        self.holding.reading(true, 0, 0);
         let is_one = self.lease.inputs.len() == 1;
         let opening = self.lease.inputs.iter().zip(1..).map(|(input, number)| async move {
             let named = |cause| if is_one { cause } else { Cause::OfInput(number, Box::new(cause)) };
             self.open(input).await.map_err(named)
         });
         let sources = try_join_all(opening).await;
-        self.holding.reading(false);
+        self.holding.reading(false, 0, 0);
         let (sources, limit) = (sources?, self.node.config.max_input_bytes);
         let known = sources.iter().filter_map(Source::size).fold(0, u64::saturating_add);
         if known > limit { Err(Cause::Source(SourceFault::TooLarge { limit })) } else { Ok(sources) }
@@ -540,7 +532,9 @@ impl Attempt<'_> {
 
     /// Notes how much media time is done, in microseconds, which earns the attempt more time.
     fn advance(&self, done_us: u64) {
-        self.done_us.fetch_max(done_us, Ordering::Relaxed);
+        if self.done_us.fetch_max(done_us, Ordering::Relaxed) < done_us {
+            self.holding.advance();
+        }
         self.holding.limit(self.allowed(self.node.config.wall_factor));
     }
 

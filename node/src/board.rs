@@ -29,15 +29,18 @@ const TOLD: Duration = Duration::from_millis(400);
 /// Between two looks at the time of an attempt, at least.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// What a job process may be given of an input without getting anywhere, beside four times its size, in bytes.
+const IDLE: u64 = 1 << 30;
+/// A read counts for this many bytes at least.
+const READ: u64 = 64 << 10;
+
 /// Why an attempt must stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Halt {
     /// The caller cancelled the job.
     Cancelled,
-    /// The lease is someone else's or over.
+    /// The edge says that the lease is someone else's or over.
     Lost,
-    /// The edge has not answered for as long as a lease allows.
-    Silent,
     /// Nothing advanced for too long.
     Stalled {
         /// Whether the job process was waiting for bytes of its input.
@@ -78,6 +81,8 @@ struct Live {
     answered: Instant,
     /// When anything last advanced.
     advanced: Instant,
+    /// Bytes of inputs that were given to the job process since then.
+    idle: u64,
     /// Since when the job process waits for bytes of its input.
     reading: Option<Instant>,
     /// When the edge was last told of progress out of turn.
@@ -96,6 +101,7 @@ impl Board {
             progress: 0,
             answered: asked,
             advanced: Instant::now(),
+            idle: 0,
             reading: None,
             told: Instant::now(),
             waited: Duration::ZERO,
@@ -117,7 +123,7 @@ impl Board {
         loop {
             let held: Vec<_> = lock(&self.held).values().cloned().collect();
             if !held.is_empty() {
-                self.say(edge, &held).await;
+                let _ = self.say(edge, &held).await;
             }
             let every = held.iter().map(|held| millis(held.clock.heartbeat_ms)).min().unwrap_or(Duration::MAX);
             let _ = tokio::time::timeout(every, self.beat.notified()).await;
@@ -125,18 +131,28 @@ impl Board {
         }
     }
 
-    async fn say(&self, edge: &Edge, held: &[Arc<Held>]) {
+    /// Shows the edge all leases, once. False when it does not answer.
+    pub async fn renew(&self, edge: &Edge) -> bool {
+        let held: Vec<_> = lock(&self.held).values().cloned().collect();
+        held.is_empty() || self.say(edge, &held).await
+    }
+
+    /// Answers whether the edge did.
+    async fn say(&self, edge: &Edge, held: &[Arc<Held>]) -> bool {
         let sent = Instant::now();
         let leases = held.iter().map(|held| held.beat()).collect();
         match edge.heartbeat(&Heartbeat { node: edge.node.clone(), leases }).await {
             Ok(answer) => {
+                // A lease without a word is one that the edge does not know about just now.
                 for (held, word) in held.iter().zip(answer.words) {
                     held.hear(word, sent);
                 }
+                return true;
             }
             Err(error @ (CallError::Unreachable | CallError::Stale)) => debug!("heartbeat: {error}"),
             Err(error @ (CallError::Key | CallError::Refused(_))) => warn!("heartbeat: {error}"),
         }
+        false
     }
 }
 
@@ -149,8 +165,9 @@ pub struct Holding {
 impl Holding {
     /// The work enters a stage; the edge hears of it at once.
     pub fn enter(&self, stage: Stage) {
-        let changed = self.held.update(|live| std::mem::replace(&mut live.stage, stage) != stage);
+        let changed = std::mem::replace(&mut lock(&self.held.live).stage, stage) != stage;
         if changed {
+            self.held.advance();
             self.board.beat.notify_one();
         }
     }
@@ -158,16 +175,11 @@ impl Holding {
     /// How far the work is, 0 to 99. Whoever watches the job hears of each hundredth soon, which is at most a hundred
     /// heartbeats for a job.
     pub fn progress(&self, percent: u8) {
-        let tell = self.held.update(|live| {
-            let more = percent.min(99) > live.progress;
-            live.progress = live.progress.max(percent.min(99));
-            let tell = more && live.told.elapsed() >= TOLD;
-            if tell {
-                live.told = Instant::now();
-            }
-            tell
-        });
-        if tell {
+        let mut live = lock(&self.held.live);
+        let more = percent.min(99) > live.progress;
+        live.progress = live.progress.max(percent.min(99));
+        if more && live.told.elapsed() >= TOLD {
+            live.told = Instant::now();
             self.board.beat.notify_one();
         }
     }
@@ -204,17 +216,24 @@ impl Held {
         lock(&self.live).stage
     }
 
-    /// Something advanced: bytes or media time.
+    /// Something advanced: bytes that came from or went to storage or the origin, or media time.
     pub fn advance(&self) {
-        self.update(|_| ());
+        let mut live = lock(&self.live);
+        live.advanced = Instant::now();
+        live.idle = 0;
     }
 
-    /// The job process waits for bytes of its input, or no longer does.
-    pub fn reading(&self, reading: bool) {
-        self.update(|live| {
-            live.waited += live.reading.map_or(Duration::ZERO, |since| since.elapsed());
-            live.reading = reading.then(Instant::now);
-        });
+    /// The job process waits for bytes of an input of `size` bytes, or was given this many. That is an advance too, but not
+    /// for ever: a demuxer that reads the same bytes again and again, which cost nobody a request, gets nowhere.
+    pub fn reading(&self, reading: bool, bytes: u64, size: u64) {
+        let mut live = lock(&self.live);
+        let waited = live.reading.map_or(Duration::ZERO, |since| since.elapsed());
+        live.waited += waited;
+        live.reading = reading.then(Instant::now);
+        live.idle = live.idle.saturating_add(bytes.max(READ));
+        if live.idle <= size.saturating_mul(4).saturating_add(IDLE) {
+            live.advanced = Instant::now();
+        }
     }
 
     /// Sets how long the attempt may take in all, waiting for the input left out: how fast an origin is, its clock of
@@ -223,27 +242,32 @@ impl Held {
         lock(&self.live).limit = Some(limit);
     }
 
-    /// Until when the edge cannot have given the task to someone else for want of heartbeats.
+    /// How long ago a heartbeat was sent that the edge has answered, or the lease was asked for.
+    pub fn answered_for(&self) -> Duration {
+        lock(&self.live).answered.elapsed()
+    }
+
+    /// Until when the edge has not given the task to someone else for want of heartbeats. After that it may or may not
+    /// have: a lease that nobody has taken since is renewed by the next heartbeat.
     pub fn expires(&self) -> Instant {
         lock(&self.live).answered + millis(self.clock.lease_ms)
     }
 
-    /// Waits until the work must stop: by word of the edge, or by the clock rules of the lease.
+    /// Waits until the work must stop: by word of the edge, or because it does not advance or takes too long.
+    ///
+    /// An edge that is silent stops nothing. It may be restarted in the third hour of an encode, and the fence of the lease
+    /// makes harmless whatever this node still says of a task that someone else has by then.
     pub async fn halted(&self) -> Halt {
         let mut said = self.halt.subscribe();
         loop {
             let live = *lock(&self.live);
-            let silent = live.answered + millis(self.clock.silence_ms);
             let stalled = live.advanced + millis(self.clock.stall_ms);
             let now = Instant::now();
             let waited = live.waited + live.reading.map_or(Duration::ZERO, |since| now - since);
             let late = live.limit.map(|limit| (self.asked + waited + limit, limit));
             // Nothing wakes us when the limit is set, or when a wait moves it away.
             let look = late.map_or(now, |(late, _)| late).max(now + LOOK);
-            let first = look.min(silent).min(stalled);
-            if now >= silent {
-                return Halt::Silent;
-            }
+            let first = look.min(stalled);
             if now >= stalled {
                 return Halt::Stalled { reading: live.reading.is_some() };
             }
@@ -266,7 +290,8 @@ impl Held {
         Beat { hold: self.hold.clone(), stage: live.stage, progress: live.progress }
     }
 
-    fn hear(&self, word: Word, sent: Instant) {
+    /// Takes a word of the edge about this lease, which answers what was sent at `sent`.
+    pub fn hear(&self, word: Word, sent: Instant) {
         match word {
             Word::Continue => {
                 let mut live = lock(&self.live);
@@ -274,14 +299,8 @@ impl Held {
             }
             Word::Cancel => drop(self.halt.send_replace(Some(Halt::Cancelled))),
             Word::Lost => drop(self.halt.send_replace(Some(Halt::Lost))),
+            Word::Unknown => {}
         }
-    }
-
-    /// Changes what is known; every change is an advance.
-    fn update<T>(&self, change: impl FnOnce(&mut Live) -> T) -> T {
-        let mut live = lock(&self.live);
-        live.advanced = Instant::now();
-        change(&mut live)
     }
 }
 
@@ -309,25 +328,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_edge_that_stays_silent_stops_the_work_before_the_lease_ends() {
+    async fn work_goes_on_while_the_edge_is_silent_and_stops_when_it_says_so() {
         let (_board, holding) = holding();
         let started = Instant::now();
-        let beating = async {
-            loop {
+        let working = async {
+            for second in 0.. {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 holding.advance();
+                // An hour without an answer; then one that does not know this lease, as its shard fails; then the shard.
+                match second {
+                    3600 => holding.hear(Word::Unknown, Instant::now()),
+                    3700 => holding.hear(Word::Lost, Instant::now()),
+                    _ => {}
+                }
             }
         };
-        let halt = tokio::select! { halt = holding.halted() => halt, () = beating => unreachable!("endless") };
-        assert_eq!(halt, Halt::Silent);
-        assert_eq!(started.elapsed().as_secs(), 25);
-        assert!(Instant::now() < holding.expires());
+        let halt = tokio::select! { halt = holding.halted() => halt, () = working => unreachable!("endless") };
+        assert_eq!(halt, Halt::Lost);
+        assert_eq!(started.elapsed().as_secs(), 3701);
     }
 
     #[tokio::test(start_paused = true)]
     async fn work_that_does_not_advance_is_stopped_though_the_edge_answers() {
         let (_board, holding) = holding();
-        holding.reading(true);
+        holding.reading(true, 0, 1000);
         let beating = async {
             loop {
                 tokio::time::sleep(Duration::from_secs(5)).await;
@@ -339,13 +363,40 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_demuxer_that_reads_the_same_bytes_for_ever_is_stopped() {
+        let (_board, holding) = holding();
+        let reading = async {
+            loop {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                holding.reading(true, 0, 5_000_000);
+                holding.reading(false, 1 << 20, 5_000_000);
+            }
+        };
+        let halt = tokio::select! { halt = holding.halted() => halt, () = reading => unreachable!("endless") };
+        assert_eq!(halt, Halt::Stalled { reading: false });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_reads_its_input_again_and_gets_on_is_not_stopped() {
+        let (_board, holding) = holding();
+        let reading = async {
+            for _ in 0..600 {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                holding.reading(false, 100 << 20, 5_000_000);
+                holding.advance();
+            }
+        };
+        tokio::select! { halt = holding.halted() => panic!("{halt:?}"), () = reading => {} }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_limit_of_an_attempt_does_not_count_the_wait_for_its_input() {
         let (_board, holding) = holding();
         let (started, limit) = (Instant::now(), Duration::from_secs(100));
         let working = async {
             for second in 0.. {
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                holding.reading((50..80).contains(&second));
+                holding.reading((50..80).contains(&second), 1000, 1000);
                 holding.limit(limit);
                 holding.hear(Word::Continue, Instant::now());
             }

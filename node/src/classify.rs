@@ -232,7 +232,7 @@ fn of_death(signal: Option<i32>, stage: Stage) -> String {
 fn of_halt(halt: Halt, stage: Stage) -> Option<(FailureKind, String)> {
     let doing = doing(stage);
     match halt {
-        Halt::Cancelled | Halt::Lost | Halt::Silent | Halt::Drained => None,
+        Halt::Cancelled | Halt::Lost | Halt::Drained => None,
         Halt::Stalled { reading: true } => Some((
             FailureKind::OriginUnavailable,
             format!("the origin sent nothing for too long while {doing}; retry the job later"),
@@ -345,7 +345,7 @@ mod tests {
 
     #[test]
     fn nobody_is_told_when_nobody_waits() {
-        for halt in [Halt::Cancelled, Halt::Lost, Halt::Silent, Halt::Drained] {
+        for halt in [Halt::Cancelled, Halt::Lost, Halt::Drained] {
             assert_eq!(kind(&Cause::Halted(halt)), None, "{halt:?}");
         }
         assert_eq!(kind(&Cause::Storage(StorageFault::Stale)), None);

@@ -27,12 +27,11 @@ use xora_shared::{
 
 use crate::{
     board::Held,
+    bounds::{Bounded, ENCODERS, LINES, LISTS, Pace, RANGES, STAGES, spend},
     ipc::{Assignment, FromJob, JobFailure, MAX_FRAME, MAX_MESSAGE, MAX_READ, ToJob, Up, frame_head},
     source::{Source, SourceFault},
 };
 
-/// Lines for the log that a sound process may want: libav's last ones, and how it is locked down.
-const LINES: u32 = 50;
 /// Inputs that may all hold bytes in memory. Of more, only the one that is read.
 pub const FEW: usize = 4;
 
@@ -43,12 +42,20 @@ pub struct Conversation {
     sources: Arc<Vec<Source>>,
     /// Hardware encoders that it may use.
     hardware: Vec<String>,
-    /// Lines for the log that it may still want.
-    lines: u32,
+    left: Left,
+    pace: Pace,
     /// The longest frame that is taken now, in bytes.
     longest: usize,
     fault: Arc<OnceLock<SourceFault>>,
     answering: AbortHandle,
+}
+
+/// Messages of each kind that a job process may still send.
+struct Left {
+    lines: u32,
+    stages: u32,
+    encoders: u32,
+    lists: u32,
 }
 
 /// What a job process says, reads left out.
@@ -142,7 +149,11 @@ impl Conversation {
         let (reads, wanted) = mpsc::channel(1);
         let fault = Arc::new(OnceLock::new());
         let answering = tokio::spawn(answer(wanted, to, Arc::clone(&sources), held, Arc::clone(&fault))).abort_handle();
-        Ok(Self { from, reads, sources, hardware, lines: LINES, longest: MAX_MESSAGE, fault, answering })
+        let inputs = u32::try_from(sources.len()).unwrap_or(u32::MAX);
+        let lists = LISTS.saturating_mul(inputs);
+        let left = Left { lines: LINES, stages: STAGES, encoders: ENCODERS, lists };
+        let pace = Pace::new();
+        Ok(Self { from, reads, sources, hardware, left, pace, longest: MAX_MESSAGE, fault, answering })
     }
 
     /// The next thing said.
@@ -154,6 +165,9 @@ impl Conversation {
                 FromJob::Part { .. } => return Err(Broken::Breach(Breach::Part)),
                 FromJob::Message(Up::Locked(Ok(_))) => {}
                 FromJob::Message(Up::ExpectOnly { input, places }) => {
+                    if places.len() > RANGES || !spend(&mut self.left.lists) {
+                        return Err(Broken::Breach(Breach::Message));
+                    }
                     let source = self.sources.get(input as usize).ok_or(Broken::Breach(Breach::Read))?;
                     source.expect_only(&places);
                 }
@@ -181,7 +195,12 @@ impl Conversation {
         if read < length {
             return Err(Broken::Died);
         }
-        FromJob::parse(kind, payload).map_err(|_| BREACH)
+        let heard = FromJob::parse(kind, payload).map_err(|_| BREACH)?;
+        // Reads wait for their answers, and parts are as many as the output may have.
+        if matches!(heard, FromJob::Message(_)) {
+            self.pace.take(length).await;
+        }
+        Ok(heard)
     }
 
     fn read(&self, input: u32, offset: u64, length: u32) -> Result<(), Broken> {
@@ -199,29 +218,42 @@ impl Conversation {
         Ok(match up {
             // It was to be locked down, and is not: it does no work.
             Up::Locked(Err(_)) => return Err(Broken::Died),
-            Up::Stage(stage) => Heard::Stage(stage),
-            Up::Planned { strategy, format, expected_bytes, part_size } => {
+            Up::Stage(stage) if spend(&mut self.left.stages) => Heard::Stage(stage),
+            Up::Planned { mut strategy, format, expected_bytes, part_size } => {
+                strategy.bound();
                 // From here on a part may come: its bytes, and 8 that say which.
                 let part = usize::try_from(part_size.saturating_add(8)).unwrap_or(usize::MAX);
                 self.longest = part.clamp(MAX_MESSAGE, MAX_FRAME as usize);
                 Heard::Planned { strategy, format, expected_bytes, part_size }
             }
             Up::Progress { done_us, total_us } => Heard::Progress { done_us, total_us },
-            Up::InHardware(encoder) if self.hardware.contains(&encoder) => Heard::InHardware(encoder),
-            Up::Log(line) if self.lines > 0 => {
-                self.lines -= 1;
-                Heard::Log(line)
+            Up::InHardware(encoder) if self.hardware.contains(&encoder) && spend(&mut self.left.encoders) => {
+                Heard::InHardware(encoder)
             }
-            Up::Produced(report) => Heard::Produced(report),
-            Up::Unchanged(report) => Heard::Unchanged(report),
-            Up::Verified(report) => Heard::Verified(report),
-            Up::Failed(failure) => Heard::Failed(failure),
+            Up::Log(line) if spend(&mut self.left.lines) => Heard::Log(line),
+            Up::Produced(report) => Heard::Produced(bounded(report)),
+            Up::Unchanged(report) => Heard::Unchanged(bounded(report)),
+            Up::Verified(report) => Heard::Verified(bounded(report)),
+            Up::Failed(mut failure) => {
+                failure.bound();
+                Heard::Failed(failure)
+            }
             // Nobody asked for these here, or for so many of them; or they are taken before.
-            Up::Locked(Ok(_)) | Up::Encoders(_) | Up::InHardware(_) | Up::Log(_) | Up::ExpectOnly { .. } => {
+            Up::Locked(Ok(_))
+            | Up::Stage(_)
+            | Up::Encoders(_)
+            | Up::InHardware(_)
+            | Up::Log(_)
+            | Up::ExpectOnly { .. } => {
                 return Err(Broken::Breach(Breach::Message));
             }
         })
     }
+}
+
+fn bounded<T: Bounded>(mut report: Box<T>) -> Box<T> {
+    report.bound();
+    report
 }
 
 impl Drop for Conversation {
@@ -245,7 +277,8 @@ async fn answer(
             sources[last].forget();
         }
         last = input;
-        held.reading(true);
+        let size = || source.size().unwrap_or_else(|| source.received());
+        held.reading(true, 0, size());
         let answer = match read(source, offset, length.into(), &held).await {
             Ok(bytes) => ToJob::Data(bytes),
             Err(why) => {
@@ -253,7 +286,7 @@ async fn answer(
                 ToJob::ReadFailed
             }
         };
-        held.reading(false);
+        held.reading(false, length.into(), size());
         let Ok(frame) = answer.to_frame() else { return };
         if to.write_all(&frame).await.is_err() {
             return;
@@ -390,6 +423,7 @@ mod tests {
     #[tokio::test]
     async fn every_bound_is_checked() {
         let read = |input, length| FromJob::Read { input, offset: 0, length };
+        let places = |count| FromJob::Message(Up::ExpectOnly { input: 0, places: vec![0..1; count] });
         let table: Vec<(Vec<FromJob>, Breach)> = vec![
             (vec![read(1, 10)], Breach::Read),
             (vec![read(0, MAX_READ + 1)], Breach::Read),
@@ -399,6 +433,9 @@ mod tests {
             (vec![planned(8 << 20), part(0, (8 << 20) + 1)], Breach::Frame),
             (vec![FromJob::Message(Up::InHardware("h264_of_theirs".into()))], Breach::Message),
             ((0..=LINES).map(|_| FromJob::Message(Up::Log("again".into()))).collect(), Breach::Message),
+            ((0..=STAGES).map(|_| FromJob::Message(Up::Stage(Stage::Probe))).collect(), Breach::Message),
+            ((0..=LISTS).map(|_| places(1)).collect(), Breach::Message),
+            (vec![places(RANGES + 1)], Breach::Message),
         ];
         for (frames, expected) in table {
             let shown = format!("{:?}", frames.first()).chars().take(60).collect::<String>();

@@ -1,13 +1,15 @@
 //! Calls to the edge (`xora_shared::protocol`).
 
 use std::{
-    sync::atomic::{AtomicI64, Ordering},
+    error::Error,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use reqwest::{Client, StatusCode, header::AUTHORIZATION};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::Instant;
+use tracing::{info, warn};
 use url::Url;
 use xora_shared::protocol::{
     COMPLETE, Complete, FAIL, Fail, HEARTBEAT, Heartbeat, HeartbeatAnswer, INPUT_BEGIN, INPUT_FINISH, InputBegin,
@@ -23,6 +25,9 @@ const QUICK: Duration = Duration::from_secs(10);
 /// Storage puts the parts of a large object together.
 const SLOW: Duration = Duration::from_mins(2);
 
+/// Between two warnings that it does not answer.
+const WARN_AGAIN: Duration = Duration::from_mins(1);
+
 /// The edge, as this node sees it.
 pub struct Edge {
     http: Client,
@@ -30,9 +35,27 @@ pub struct Edge {
     token: Secret,
     /// Who we are.
     pub node: NodeInfo,
-    started: Instant,
-    /// When the edge last answered, in milliseconds since the start; negative before it ever has.
-    answered_ms: AtomicI64,
+    contact: Mutex<Contact>,
+}
+
+/// How the edge answers.
+#[derive(Default)]
+struct Contact {
+    /// When it last did.
+    answered: Option<Instant>,
+    /// Why it did not at the last call.
+    trouble: Option<Trouble>,
+    /// When this was last said in the log.
+    warned: Option<Instant>,
+}
+
+/// Why the edge is of no use to this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// It refuses the key.
+    Key,
+    /// It does not answer, for this reason.
+    Silent(String),
 }
 
 /// Why a call did not succeed.
@@ -55,7 +78,7 @@ pub enum CallError {
 impl Edge {
     /// An edge at a URL that ends in a slash.
     pub fn new(http: Client, base: Url, token: Secret, node: NodeInfo) -> Self {
-        Self { http, base, token, node, started: Instant::now(), answered_ms: AtomicI64::new(-1) }
+        Self { http, base, token, node, contact: Mutex::default() }
     }
 
     /// `POST /v1/node/lease`
@@ -110,8 +133,36 @@ impl Edge {
 
     /// How long ago the edge last answered, if it ever has.
     pub fn silent_for(&self) -> Option<Duration> {
-        let answered = u64::try_from(self.answered_ms.load(Ordering::Relaxed)).ok()?;
-        Some(self.started.elapsed().saturating_sub(Duration::from_millis(answered)))
+        self.contact().answered.map(|answered| answered.elapsed())
+    }
+
+    /// What was wrong with the last call, if anything was.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.contact().trouble.clone()
+    }
+
+    /// Notes how a call went. Says in the log when that changes, and each minute while it does not get better.
+    fn note(&self, trouble: Option<Trouble>) {
+        let mut contact = self.contact();
+        let before = std::mem::replace(&mut contact.trouble, trouble);
+        let Some(trouble) = &contact.trouble else {
+            contact.answered = Some(Instant::now());
+            if before.is_some() && contact.warned.take().is_some() {
+                info!("the edge answers again");
+            }
+            return;
+        };
+        if contact.warned.is_none_or(|warned| warned.elapsed() >= WARN_AGAIN) {
+            match trouble {
+                Trouble::Key => warn!("{}", CallError::Key),
+                Trouble::Silent(why) => warn!("no answer from the edge at {}: {why}", self.base),
+            }
+            contact.warned = Some(Instant::now());
+        }
+    }
+
+    fn contact(&self) -> MutexGuard<'_, Contact> {
+        self.contact.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The URL of a path, and the value of the `Authorization` header.
@@ -129,20 +180,42 @@ impl Edge {
         let (url, authorization) = self.address(path).ok_or(CallError::Unreachable)?;
         let request = self.http.post(url).header(AUTHORIZATION, authorization).timeout(within).json(body);
         let request = request.header(NODE_NAME, name_for_header(&self.node.name));
-        let response = request.send().await.map_err(|_| CallError::Unreachable)?;
-        let status = response.status();
-        if status.is_success() {
-            let answer = response.json().await.map_err(|_| CallError::Unreachable)?;
-            let now = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
-            self.answered_ms.store(now, Ordering::Relaxed);
-            return Ok(answer);
-        }
-        Err(match status {
-            StatusCode::CONFLICT => CallError::Stale,
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => CallError::Key,
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => CallError::Unreachable,
-            status if status.is_client_error() => CallError::Refused(status.as_u16()),
-            _ => CallError::Unreachable,
-        })
+        let answer = async {
+            let response = request.send().await.map_err(|error| (CallError::Unreachable, why(&error)))?;
+            let status = response.status();
+            if status.is_success() {
+                return response.json().await.map_err(|error| (CallError::Unreachable, why(&error)));
+            }
+            Err((of_status(status), format!("it answers {status}")))
+        };
+        let answer = answer.await;
+        self.note(match &answer {
+            Ok(_) | Err((CallError::Stale | CallError::Refused(_), _)) => None,
+            Err((CallError::Key, _)) => Some(Trouble::Key),
+            Err((CallError::Unreachable, why)) => Some(Trouble::Silent(why.clone())),
+        });
+        answer.map_err(|(error, _)| error)
     }
+}
+
+fn of_status(status: StatusCode) -> CallError {
+    match status {
+        StatusCode::CONFLICT => CallError::Stale,
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => CallError::Key,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => CallError::Unreachable,
+        status if status.is_client_error() => CallError::Refused(status.as_u16()),
+        _ => CallError::Unreachable,
+    }
+}
+
+/// The innermost reason: the others say only that a request was made.
+fn why(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "it takes too long".to_owned();
+    }
+    let mut innermost: &dyn Error = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
 }

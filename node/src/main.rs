@@ -6,6 +6,7 @@
 
 mod attempt;
 mod board;
+mod bounds;
 mod classify;
 mod config;
 mod conversation;
@@ -21,6 +22,7 @@ mod share;
 mod source;
 mod stage;
 mod stop;
+mod tell;
 mod tried;
 mod wake;
 mod worker;

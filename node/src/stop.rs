@@ -43,6 +43,12 @@ impl Stop {
         Ok(Self(receiver))
     }
 
+    /// Follows whoever holds the other end.
+    #[cfg(test)]
+    pub const fn following(phase: watch::Receiver<Phase>) -> Self {
+        Self(phase)
+    }
+
     /// How far it has come.
     pub fn phase(&self) -> Phase {
         *self.0.borrow()

@@ -119,6 +119,12 @@ impl Worker {
 
     /// Looks for work once, and waits for a reason to look again if there is none.
     async fn look(&mut self, share: Share) {
+        // An edge that was away may offer the tasks whose leases ran out meanwhile. Those that run here are shown first, or
+        // this node would be given its own work again.
+        if self.node.edge.trouble().is_some() && !self.node.board.renew(&self.node.edge).await {
+            self.connected = false;
+            return self.idle_longer(OUTAGE).await;
+        }
         let asked = Instant::now();
         // Not to be interrupted: the answer may be a lease.
         match self.node.edge.lease(!share.can_encode()).await {
@@ -135,9 +141,6 @@ impl Worker {
                 }
             }
             Err(CallError::Unreachable | CallError::Stale) => {
-                if self.connected {
-                    warn!("the edge does not answer");
-                }
                 self.connected = false;
                 self.idle_longer(OUTAGE).await;
             }
@@ -156,8 +159,7 @@ impl Worker {
         }
         let (node, wake) = (Arc::clone(&self.node), Arc::clone(&self.wake));
         self.running.spawn(async move {
-            attempt::run(&node, lease, asked, &share).await;
-            drop(share);
+            attempt::run(&node, lease, asked, share).await;
             wake.look.notify_one();
         });
     }

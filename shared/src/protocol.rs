@@ -180,6 +180,9 @@ pub enum Word {
     Cancel,
     /// Someone else's now, or over: kill the work.
     Lost,
+    /// The edge cannot say, because the lease's shard did not answer: go on. So is a word of a later version.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Opens the output of a task. Repeated under the same fence it starts a new upload and drops the earlier one.

@@ -12,7 +12,7 @@ use xora_shared::{
     net::Policy,
     protocol::{
         Complete, Fail, Heartbeat, HeartbeatAnswer, InputBegin, InputBegun, InputFinish, LeaseAnswer, LeaseRequest,
-        OutputBegin, OutputBegun, OutputFinish, OutputFinished, OutputTargets, PartTarget, Release,
+        OutputBegin, OutputBegun, OutputFinish, OutputFinished, OutputTargets, PartTarget, Release, Word,
     },
     request::{Headers, JobRequest},
     settings::Settings,
@@ -56,6 +56,9 @@ fn messages_of_a_newer_deployment_are_understood() {
         };
         assert!(read, "{file}");
     }
+    // A node that is older than its edge goes on with what it does not understand.
+    let words = serde_json::from_value::<HeartbeatAnswer>(json!({"words": ["continue", "word_of_the_future"]}));
+    assert_eq!(words.expect("understood").words, [Word::Continue, Word::Unknown]);
 }
 
 #[test]

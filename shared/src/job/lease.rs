@@ -14,8 +14,8 @@ pub struct Clock {
     pub heartbeat_ms: i64,
     /// How long media time may stand still before the node gives up: alive but not advancing is not alive.
     pub stall_ms: i64,
-    /// How long a node goes on without an answered heartbeat, by its monotonic clock. Shorter than the lease, so that
-    /// the old holder has stopped before a new one starts.
+    /// How long nodes of earlier versions go on without an answered heartbeat, by their monotonic clock; those of this
+    /// version go on until the edge says that the lease is lost.
     pub silence_ms: i64,
 }
 

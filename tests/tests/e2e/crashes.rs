@@ -1,6 +1,6 @@
 //! What survives when something dies.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde_json::json;
@@ -123,6 +123,27 @@ async fn a_job_goes_on_after_the_edge_loses_power() -> Result<()> {
     let done = client.finished(&id, Duration::from_mins(2)).await?;
     assert_eq!(done["state"], "completed", "{done}");
     assert_eq!(receiver.wait(1, PATIENCE).await?[0].job()["jobId"], id.as_str());
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_encode_goes_on_while_the_edge_is_down_for_longer_than_its_lease() -> Result<()> {
+    let mut edge = own_edge().await?;
+    let client = edge.client();
+    let origin = Origin::start().await?;
+    // VP9 in one thread takes more than a minute on any machine.
+    let slow = NodeOptions { flags: vec!["--threads=1".to_owned()], ..NodeOptions::default() };
+    let _node = Node::start(&edge, slow).await?;
+    let id = client.create(&job(&origin.file(&long_clip()?)?, "webm", &json!({"name": "compress"}))).await?;
+    client.when(&id, PATIENCE, |job| job["state"] == "transcoding").await?;
+    edge.freeze()?;
+    let frozen = Instant::now();
+    let over = async || Ok((frozen.elapsed() > Duration::from_secs(35)).then_some(()));
+    wait_for("the lease of 30 s to be over", PATIENCE, over).await?;
+    edge.restart().await?;
+    let done = client.finished(&id, PATIENCE * 10).await?;
+    assert_eq!(done["state"], "completed", "{done}");
+    assert_eq!(done["attempts"].as_array().map(Vec::len), Some(1), "nobody else took it: {done}");
     Ok(())
 }
 
