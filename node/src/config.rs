@@ -9,6 +9,7 @@ use xora_shared::net::Policy;
 use crate::{
     ipc::Limits,
     job::{encoders::is_hardware, lockdown::Level},
+    memory::{Capacity, Memory},
 };
 
 /// The native node of Xora.
@@ -45,11 +46,11 @@ pub struct RawConfig {
     /// Name of this node, shown in attempts. Default: the host's name and four random letters.
     #[arg(long, env = "XORA_NODE_NAME", global = true)]
     name: Option<String>,
-    /// Where `GET /healthz` listens. Port 0 takes a free one.
+    /// Where `GET /healthz`, `/readyz` and `/livez` listen. Port 0 takes a free one.
     #[arg(long, env = "XORA_NODE_LISTEN", default_value = "127.0.0.1:9401", global = true)]
     listen: SocketAddr,
     /// Tasks at a time, those that encode pictures among them. Default: beside the encodes one for every core, at least
-    /// 4, because cheap work mostly waits for the network.
+    /// 4, because cheap work mostly waits for the network; fewer where memory is short.
     #[arg(long, env = "XORA_NODE_SLOTS", global = true)]
     slots: Option<u32>,
     /// Tasks at a time that encode moving pictures. Default: one for every 8 cores, at least 1.
@@ -84,9 +85,10 @@ pub struct RawConfig {
     /// Most bytes of one output.
     #[arg(long, env = "XORA_MAX_OUTPUT_BYTES", default_value_t = 64 << 30, global = true)]
     max_output_bytes: u64,
-    /// Most resident memory of one job process, in bytes.
-    #[arg(long, env = "XORA_MAX_JOB_MEMORY_BYTES", default_value_t = 4 << 30, global = true)]
-    pub max_job_memory_bytes: u64,
+    /// Most resident memory of one job process, in bytes. Default: 4 GiB, or less where the machine or its control group
+    /// has not that much for each encode.
+    #[arg(long, env = "XORA_MAX_JOB_MEMORY_BYTES", global = true)]
+    pub max_job_memory_bytes: Option<u64>,
     /// Longest time of one attempt, as a multiple of the media time done; waiting for the origin does not count.
     #[arg(long, env = "XORA_MAX_WALL_FACTOR", default_value_t = 30, global = true)]
     max_wall_factor: u32,
@@ -146,6 +148,8 @@ pub struct Config {
     pub max_input_bytes: u64,
     /// Most resident memory of one job process, in bytes.
     pub max_job_memory: u64,
+    /// The memory that there is, as far as it could be found out.
+    pub memory: Option<Memory>,
     /// See [`RawConfig::max_wall_factor`].
     pub wall_factor: u32,
     /// See [`RawConfig::max_attempt_seconds`].
@@ -234,7 +238,9 @@ impl Config {
         }
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let encodes = encodes.map_or((cores / CORES_PER_ENCODE).max(1), |encodes| encodes as usize);
-        let slots = slots.map_or(encodes + cores.max(4), |slots| slots as usize);
+        let memory = Memory::found();
+        let slots = slots.map(|slots| slots as usize);
+        let Capacity { slots, encodes, job } = Capacity::of(memory, cores, encodes, slots, max_job_memory_bytes);
         let threads = threads.map_or(cores.div_ceil(encodes.max(1)), |threads| threads as usize);
         if let Some(name) = hardware.iter().find(|name| !is_hardware(name)) {
             return Err(BadConfig::Hardware(name.clone()));
@@ -260,7 +266,8 @@ impl Config {
                 output_bytes: max_output_bytes,
             },
             max_input_bytes,
-            max_job_memory: max_job_memory_bytes,
+            max_job_memory: job,
+            memory,
             wall_factor: max_wall_factor,
             longest: Duration::from_secs(max_attempt_seconds),
             sandbox,

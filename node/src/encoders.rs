@@ -13,8 +13,8 @@ use crate::{
     process::{Launcher, message},
 };
 
-/// How long one set of encoders may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long one set of encoders may take: it took 10 s on two cores that ten compilers shared.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Names of the encoders that work. What is allowed and does not is warned of: jobs will go without it.
 pub async fn find(launcher: &Launcher, config: &Config) -> Vec<String> {

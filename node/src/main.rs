@@ -16,8 +16,10 @@ mod encoders;
 mod health;
 mod ipc;
 mod job;
+mod memory;
 mod output;
 mod process;
+mod secret;
 mod share;
 mod source;
 mod stage;
@@ -36,6 +38,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     config::{Cli, Command, Config},
+    job::lockdown::Level,
     process::Launcher,
 };
 
@@ -45,6 +48,11 @@ fn main() -> ExitCode {
         Command::Run => start_log(),
         // Nothing has started a thread yet, and nothing may.
         Command::Zygote => return zygote::run(cli.raw.sandbox, cli.raw.max_job_memory_bytes),
+    }
+    secret::overwrite("XORA_NODE_TOKEN");
+    // Whoever runs it without a sandbox looks for a fault.
+    if cli.raw.sandbox != Level::Off {
+        secret::keep_out();
     }
     let config = match Config::convert(cli.raw) {
         Ok(config) => config,

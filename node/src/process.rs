@@ -42,7 +42,7 @@ const LOG: usize = 64 << 10;
 /// How long a process may take to end once it has said its last word.
 const ENDING: Duration = Duration::from_secs(2);
 /// How long the first job process may take to its first word.
-const STARTING: Duration = Duration::from_secs(20);
+const STARTING: Duration = Duration::from_mins(1);
 /// How often a job process's memory and CPU time are looked at.
 const LOOK: Duration = Duration::from_millis(250);
 

@@ -17,6 +17,7 @@ use crate::{
     edge::{CallError, Edge},
     encoders, health,
     job::lockdown::{Lacking, Sandbox},
+    memory::Capacity,
     process::Launcher,
     share::Share,
     source::{Room, client},
@@ -34,6 +35,7 @@ const OUTAGE: Duration = Duration::from_secs(5);
 /// Works until told to stop.
 pub async fn run(config: Config, launcher: Launcher) -> io::Result<()> {
     let stop = Stop::on_signals(config.drain)?;
+    say_capacity(&config);
     let trusted = client::trusted().map_err(io::Error::other)?;
     let info = NodeInfo {
         name: config.name.clone(),
@@ -58,6 +60,27 @@ pub async fn run(config: Config, launcher: Launcher) -> io::Result<()> {
     Worker::new(node).work().await;
     info!("stopped");
     Ok(())
+}
+
+/// Says what the node does at a time, and what of it follows from its memory.
+fn say_capacity(config: &Config) {
+    let Config { slots, encodes, threads, max_job_memory, .. } = *config;
+    let mib = |bytes: u64| bytes >> 20;
+    let Some(memory) = config.memory else {
+        return warn!(
+            "how much memory there is cannot be read from /proc; --slots and --max-job-memory-bytes stand unchecked"
+        );
+    };
+    let whose = if memory.by_cgroup { "control group" } else { "machine" };
+    info!(
+        "{} MiB of memory ({whose}): {slots} slots, {encodes} of them for encodes with {threads} threads, at most {} MiB for a \
+         job process",
+        mib(memory.bytes),
+        mib(max_job_memory)
+    );
+    if (Capacity { slots, encodes, job: max_job_memory }).exceeds(memory) {
+        warn!("the encodes may together take more memory than there is; lower --encodes or --max-job-memory-bytes");
+    }
 }
 
 /// How far job processes are locked down. An error where that is less than was asked for: no work is begun then.

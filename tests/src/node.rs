@@ -116,6 +116,19 @@ impl Node {
         Ok(line.split_whitespace().next().context("a number")?.parse()?)
     }
 
+    /// Bytes that its supervisor had written to disk. None where the kernel tells root alone, as the supervisor is not
+    /// dumpable.
+    pub fn written(&self) -> Result<Option<u64>> {
+        match self.counter("io", "write_bytes") {
+            Err(error) if !rustix::process::geteuid().is_root() => {
+                let why = error.downcast::<std::io::Error>()?;
+                anyhow::ensure!(why.kind() == std::io::ErrorKind::PermissionDenied, "{why}");
+                Ok(None)
+            }
+            written => written.map(Some),
+        }
+    }
+
     /// Asks it to finish what it can, give the rest back, and end.
     pub fn terminate(&self) -> Result<()> {
         self.group.terminate()

@@ -30,8 +30,9 @@ use crate::{
 
 /// The whole of `xora-node zygote`: serves the supervisor until that is gone. Job processes may have this much memory, in
 /// bytes.
-pub fn run(level: Level, memory: u64) -> ExitCode {
-    match serve(level, memory) {
+pub fn run(level: Level, memory: Option<u64>) -> ExitCode {
+    // The supervisor says it always.
+    match serve(level, memory.unwrap_or_default()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
