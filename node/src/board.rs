@@ -91,6 +91,8 @@ struct Live {
     waited: Duration,
     /// How long the attempt may take, waiting for the input left out.
     limit: Option<Duration>,
+    /// Whether heartbeats leave it out.
+    quiet: bool,
 }
 
 impl Board {
@@ -106,6 +108,7 @@ impl Board {
             told: Instant::now(),
             waited: Duration::ZERO,
             limit: None,
+            quiet: false,
         };
         let held = Arc::new(Held { hold, clock, asked, live: Mutex::new(live), halt: watch::channel(None).0 });
         lock(&self.held).insert(held.hold.task_id, Arc::clone(&held));
@@ -118,10 +121,15 @@ impl Board {
         lock(&self.held).len()
     }
 
+    /// Those that heartbeats show.
+    pub fn shown(&self) -> Vec<Arc<Held>> {
+        lock(&self.held).values().filter(|held| !lock(&held.live).quiet).cloned().collect()
+    }
+
     /// Sends heartbeats for ever.
     pub async fn keep(&self, edge: &Edge) {
         loop {
-            let held: Vec<_> = lock(&self.held).values().cloned().collect();
+            let held = self.shown();
             if !held.is_empty() {
                 let _ = self.say(edge, &held).await;
             }
@@ -133,7 +141,7 @@ impl Board {
 
     /// Shows the edge all leases, once. False when it does not answer.
     pub async fn renew(&self, edge: &Edge) -> bool {
-        let held: Vec<_> = lock(&self.held).values().cloned().collect();
+        let held = self.shown();
         held.is_empty() || self.say(edge, &held).await
     }
 
@@ -234,6 +242,12 @@ impl Held {
         if live.idle <= size.saturating_mul(4).saturating_add(IDLE) {
             live.advanced = Instant::now();
         }
+    }
+
+    /// Leaves it out of heartbeats, or no longer does: while the edge is being told that the lease is over, a heartbeat that
+    /// comes behind would hold it again.
+    pub fn hush(&self, quiet: bool) {
+        lock(&self.live).quiet = quiet;
     }
 
     /// Sets how long the attempt may take in all, waiting for the input left out: how fast an origin is, its clock of

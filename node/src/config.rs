@@ -110,7 +110,9 @@ pub struct RawConfig {
     /// Most bytes of all such inputs together.
     #[arg(long, env = "XORA_SPOOL_BYTES", default_value_t = 16 << 30, global = true)]
     spool_bytes: u64,
-    /// What job processes give up: all that the kernel can take (`strict`), limits only, or nothing.
+    /// What job processes give up: files, sockets, other processes and all system calls that they do not need (`strict`,
+    /// which takes Landlock and seccomp; a node that cannot have them does not start), or only resources beyond their
+    /// limits, or nothing.
     #[arg(long, env = "XORA_SANDBOX", value_enum, default_value_t = Level::Strict, global = true)]
     pub sandbox: Level,
     /// How long running tasks may go on after SIGTERM before they are given back, in seconds.

@@ -63,10 +63,11 @@ pub async fn until_answered<F: Future<Output = Result<(), CallError>>>(
     let mut share = Some(share);
     let (mut wait, mut renewed) = (FIRST, 0);
     loop {
+        held.hush(true);
         match say().await {
             Ok(()) | Err(CallError::Stale) => return Ok(()),
             Err(error @ (CallError::Key | CallError::Refused(_))) => return Err(NotTold::Refused(error)),
-            Err(CallError::Unreachable) => {}
+            Err(CallError::Unreachable) => held.hush(false),
         }
         drop(share.take());
         if held.answered_for() < LONGEST {
@@ -134,11 +135,16 @@ mod tests {
         let (started, tries) = (Instant::now(), Cell::new(0));
         let say = || {
             tries.set(tries.get() + 1);
-            assert_eq!(node.board.count(), 1, "heartbeats go on");
+            assert!(node.board.shown().is_empty(), "no heartbeat comes behind the end");
             assert_eq!(node.slots.available_permits(), usize::from(tries.get() > 1), "others may work meanwhile");
             ready(if started.elapsed() < HOUR * 2 { Err(CallError::Unreachable) } else { Ok(()) })
         };
-        assert_eq!(until_answered(say, &node.stop, node.rest(Patience::Work)).await, Ok(()));
+        let heartbeats = async {
+            sleep(HOUR).await;
+            assert_eq!(node.board.shown().len(), 1, "heartbeats go on between two tries");
+        };
+        let (told, ()) = tokio::join!(until_answered(say, &node.stop, node.rest(Patience::Work)), heartbeats);
+        assert_eq!(told, Ok(()));
         assert!(started.elapsed() < HOUR * 2 + Duration::from_secs(31), "soon after it is back");
         assert!((240..260).contains(&tries.get()), "waits grow to half a minute: {}", tries.get());
         assert_eq!(node.board.count(), 0);
