@@ -29,6 +29,10 @@ pub enum Kind {
 pub struct Stream {
     /// Its index in the input.
     pub index: usize,
+    /// The container's own number of it: the track ID of MP4, the PID of a transport stream.
+    pub id: i32,
+    /// Numbers of the programmes that it belongs to; none where the container has no programmes.
+    pub programs: Vec<i32>,
     /// What it carries.
     pub kind: Kind,
     /// libav's name of the codec, `none` when unknown.
@@ -45,6 +49,9 @@ pub struct Stream {
     pub bit_rate: u64,
     /// The one a player takes by default.
     pub is_default: bool,
+    /// Marked as something beside the main track of its kind: audio description, commentary, audio for the hearing impaired,
+    /// karaoke, effects alone, or a layer that shows nothing without another track.
+    pub is_secondary: bool,
     /// A single picture that belongs to the file, such as cover art.
     pub is_attached_picture: bool,
     /// Width in pixels, as stored.
@@ -119,6 +126,8 @@ impl Stream {
             let aspect = ffi::av_guess_sample_aspect_ratio(context, stream, std::ptr::null_mut());
             Self {
                 index: usize::try_from((*stream).index).unwrap_or(0),
+                id: (*stream).id,
+                programs: programs(context, (*stream).index),
                 kind: kind((&raw const (*parameters).codec_type).cast::<i32>().read()),
                 codec: text(ffi::avcodec_get_name((*parameters).codec_id)),
                 time_base,
@@ -127,6 +136,7 @@ impl Stream {
                 frames: u64::try_from((*stream).nb_frames).unwrap_or(0),
                 bit_rate: u64::try_from((*parameters).bit_rate).unwrap_or(0),
                 is_default: (*stream).disposition & ffi::AV_DISPOSITION_DEFAULT != 0,
+                is_secondary: (*stream).disposition & SECONDARY != 0,
                 is_attached_picture: (*stream).disposition & ffi::AV_DISPOSITION_ATTACHED_PIC != 0,
                 width: u32::try_from((*parameters).width).unwrap_or(0),
                 height: u32::try_from((*parameters).height).unwrap_or(0),
@@ -153,6 +163,36 @@ impl Stream {
                 has_header: (*parameters).extradata_size > 0,
             }
         }
+    }
+}
+
+/// Dispositions of tracks that a player does not take by itself.
+const SECONDARY: i32 = ffi::AV_DISPOSITION_COMMENT
+    | ffi::AV_DISPOSITION_LYRICS
+    | ffi::AV_DISPOSITION_KARAOKE
+    | ffi::AV_DISPOSITION_HEARING_IMPAIRED
+    | ffi::AV_DISPOSITION_VISUAL_IMPAIRED
+    | ffi::AV_DISPOSITION_CLEAN_EFFECTS
+    | ffi::AV_DISPOSITION_DESCRIPTIONS
+    | ffi::AV_DISPOSITION_DEPENDENT
+    | ffi::AV_DISPOSITION_STILL_IMAGE
+    | ffi::AV_DISPOSITION_TIMED_THUMBNAILS;
+
+/// The numbers of the programmes that list a stream.
+///
+/// # Safety
+///
+/// `context` is valid.
+unsafe fn programs(context: *const ffi::AVFormatContext, stream: i32) -> Vec<i32> {
+    // SAFETY: promised by the caller; the context has as many programmes as it counts, and each as many indexes.
+    unsafe {
+        let count = (*context).nb_programs as usize;
+        let all = (0..count).map(|number| *(*context).programs.add(number));
+        let lists = |program: &*mut ffi::AVProgram| {
+            let count = (**program).nb_stream_indexes as usize;
+            (0..count).any(|number| i32::try_from(*(**program).stream_index.add(number)) == Ok(stream))
+        };
+        all.filter(|program| !program.is_null() && lists(program)).map(|program| (*program).id).collect()
     }
 }
 

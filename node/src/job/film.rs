@@ -28,7 +28,7 @@ use crate::{
         probe::Probe,
         progress::Progress,
         still::{STEP_BACK_US, least_back_us},
-        streams::pick_video,
+        streams::{belong_together, pick_video},
         timeline::Timeline,
         video::{Setup, VideoPath},
     },
@@ -309,7 +309,9 @@ fn window(film: &Film) -> Window {
 
 /// Whether the part begins behind the end of the input, by what that says of its length.
 fn seems_behind(film: &Film, probe: &Probe) -> bool {
-    let starts = probe.streams.iter().filter_map(Stream::start_us);
+    let leader = film.leader().map(|stream| &probe.streams[stream]);
+    let belongs = |stream: &&Stream| leader.is_none_or(|leader| belong_together(leader, stream));
+    let starts = probe.streams.iter().filter(belongs).filter_map(Stream::start_us);
     let end = probe.duration_us.map(|length| starts.min().unwrap_or(0).saturating_add_unsigned(length));
     film.part.from_start && end.is_some_and(|end| film.start_us >= end)
 }

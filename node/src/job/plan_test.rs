@@ -25,6 +25,8 @@ pub(super) const ABILITIES: Abilities = Abilities { tonemap: true, copy: true, p
 fn stream(index: usize, kind: Kind, codec: &str) -> Stream {
     Stream {
         index,
+        id: 0,
+        programs: Vec::new(),
         kind,
         codec: codec.to_owned(),
         time_base: Rational(1, 1000),
@@ -33,6 +35,7 @@ fn stream(index: usize, kind: Kind, codec: &str) -> Stream {
         frames: 0,
         bit_rate: 0,
         is_default: false,
+        is_secondary: false,
         is_attached_picture: false,
         width: 0,
         height: 0,

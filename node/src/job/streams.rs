@@ -3,21 +3,39 @@
 use xora_av::{Kind, Stream};
 use xora_shared::report::{Fate, StreamFate};
 
-/// The pictures: those that a player takes by default if they are marked so, then those with the most pixels, then the
-/// first. Covers are not pictures in motion, and what has no size could not be read.
+/// The video: a main track before one beside it, then what a player takes by default if it is marked so, then what has the
+/// most pixels, then the first. Covers are not video, and what has no size could not be read.
 pub fn pick_video(streams: &[Stream]) -> Option<&Stream> {
     let moving = |stream: &&Stream| {
         stream.kind == Kind::Video && !stream.is_attached_picture && stream.width > 0 && stream.height > 0
     };
-    let rank = |stream: &&Stream| (stream.is_default, u64::from(stream.width) * u64::from(stream.height));
+    let pixels = |stream: &Stream| u64::from(stream.width) * u64::from(stream.height);
+    let rank = |stream: &&Stream| (!stream.is_secondary, stream.is_default, pixels(stream));
     // `max_by_key` takes the last of equals.
     streams.iter().rev().filter(moving).max_by_key(rank)
 }
 
-/// The sound: what a player takes by default if it is marked so, then what has the most channels, then the first.
+/// The audio: of the video's programme before others, a main track before one beside it, then what a player takes by
+/// default if it is marked so, then what has the most channels, then the first.
 pub fn pick_audio(streams: &[Stream]) -> Option<&Stream> {
-    let rank = |stream: &&Stream| (stream.is_default, stream.channels);
+    let video = pick_video(streams);
+    let belongs = |stream: &Stream| video.is_none_or(|video| belong_together(video, stream));
+    let rank = |stream: &&Stream| (belongs(stream), !stream.is_secondary, stream.is_default, stream.channels);
     streams.iter().rev().filter(|stream| is_audible(stream)).max_by_key(rank)
+}
+
+/// As [`pick_audio`], for a film: none where all audio is of other programmes than the video.
+pub fn pick_audio_of_film(streams: &[Stream]) -> Option<&Stream> {
+    let video = pick_video(streams);
+    pick_audio(streams).filter(|audio| video.is_none_or(|video| belong_together(video, audio)))
+}
+
+/// Whether two tracks are of one programme. A track that no programme lists belongs to each of them: the tables of some
+/// recorders leave tracks out.
+pub fn belong_together(one: &Stream, other: &Stream) -> bool {
+    one.programs.is_empty()
+        || other.programs.is_empty()
+        || one.programs.iter().any(|program| other.programs.contains(program))
 }
 
 /// The first sound.
@@ -72,6 +90,8 @@ pub fn describe(stream: &Stream) -> String {
 
 fn why_dropped(stream: &Stream, chosen: &[(&Stream, Fate)]) -> String {
     let taken = chosen.iter().any(|(one, _)| one.kind == stream.kind);
+    let pictures = chosen.iter().find(|(one, _)| one.kind == Kind::Video && !one.is_attached_picture);
+    let is_of_another = pictures.is_some_and(|(one, _)| !belong_together(one, stream));
     let only_sound = chosen.iter().all(|(one, _)| one.kind == Kind::Audio || one.is_attached_picture);
     let why = match stream.kind {
         Kind::Video if stream.is_attached_picture => {
@@ -79,6 +99,7 @@ fn why_dropped(stream: &Stream, chosen: &[(&Stream, Fate)]) -> String {
         }
         Kind::Video if stream.width == 0 || stream.height == 0 => "its pictures could not be read",
         Kind::Video if only_sound => "the output has sound only",
+        Kind::Audio if is_of_another => "it belongs to another programme than the video",
         Kind::Video | Kind::Audio if !taken => "the output is a single picture",
         Kind::Video => "the output has one picture track at most, and another was chosen",
         Kind::Audio if stream.sample_rate == 0 || stream.codec == "none" => "its sound could not be read",

@@ -14,7 +14,7 @@ use super::{
 use crate::job::{
     fault::{Done, Fault},
     probe::Probe,
-    streams::{fates, pick_audio, pick_video},
+    streams::{fates, pick_audio, pick_audio_of_film, pick_video},
 };
 
 /// One input, as the plan sees it.
@@ -110,7 +110,7 @@ pub fn decide(inputs: &[Candidate], format: Format, abilities: Abilities) -> Don
         each.collect()
     };
     let video = if wish.is_some() { parts(picked(pick_video)) } else { Vec::new() };
-    let audio = parts(picked(pick_audio));
+    let audio = parts(picked(if video.is_empty() { pick_audio } else { pick_audio_of_film }));
     check_there(inputs, format, &video, &audio)?;
     let mut reasons = vec![format!("{} inputs are joined in their order", inputs.len())];
     let pictures =

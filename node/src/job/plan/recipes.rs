@@ -13,7 +13,7 @@ use super::{
 use crate::job::{
     fault::{Done, Fault},
     probe::Probe,
-    streams::{fates, first_audio, pick_audio, pick_cover, pick_video},
+    streams::{belong_together, fates, first_audio, pick_audio, pick_cover, pick_video},
 };
 
 /// Quality where a recipe states none: x264's own default, at which few see a difference.
@@ -190,12 +190,14 @@ pub(super) fn video_in(format: Format, scale: Scale) -> Option<VideoWish> {
 pub fn film(probe: &Probe, wish: &Wish, abilities: Abilities) -> Done<Plan> {
     let streams = &probe.streams;
     let video = wish.video.as_ref().and_then(|_| pick_video(streams));
-    let audio = (wish.sound)(streams);
+    let is_of_another = |stream: &&Stream| video.is_some_and(|video| !belong_together(video, stream));
+    let audio = (wish.sound)(streams).filter(|stream| !is_of_another(stream));
     check_there(probe, wish, video, audio)?;
     let candidates: Vec<&Stream> = video.into_iter().chain(audio).collect();
     let first = candidates.iter().filter_map(|stream| stream.start_us()).min();
     // A part is a part of the file, whichever of its tracks are used; all of a track begins where it does.
-    let begins_us = if wish.cut.is_whole() { first } else { begins_us(streams).or(first) }.unwrap_or(0);
+    let of_all = || candidates.first().and_then(|leader| begins_us(streams, leader));
+    let begins_us = if wish.cut.is_whole() { first } else { of_all().or(first) }.unwrap_or(0);
     let is_outside = |stream: &&&Stream| is_outside(stream, begins_us, wish.cut, probe.declares_duration);
     let outside = candidates.iter().filter(is_outside).map(|stream| stream.index);
     // What has nothing to show or to say in the part is left out, as long as something else is in it.
@@ -386,9 +388,12 @@ fn reason_of(stream: &Stream, film: &Film) -> Option<String> {
     }
 }
 
-/// When the first of all tracks that play begins, in microseconds.
-pub(super) fn begins_us(streams: &[Stream]) -> Option<i64> {
-    let plays = |stream: &&Stream| matches!(stream.kind, Kind::Video | Kind::Audio) && !stream.is_attached_picture;
+/// When the first of all tracks of a stream's programme that play begins, in microseconds: every programme has a clock of
+/// its own.
+pub(super) fn begins_us(streams: &[Stream], of: &Stream) -> Option<i64> {
+    let plays = |stream: &&Stream| {
+        matches!(stream.kind, Kind::Video | Kind::Audio) && !stream.is_attached_picture && belong_together(of, stream)
+    };
     streams.iter().filter(plays).filter_map(Stream::start_us).min()
 }
 

@@ -77,6 +77,6 @@ pub fn still(probe: &Probe, thumbnail: &Thumbnail, format: Format, abilities: Ab
 /// How long after the file its pictures begin, in microseconds. Where that may be what a codec puts before its first
 /// sound, the first picture is shown from the start.
 fn late_us(stream: &Stream, streams: &[Stream]) -> u64 {
-    let late = stream.start_us().map_or(0, |start| start - begins_us(streams).unwrap_or(start));
+    let late = stream.start_us().map_or(0, |start| start - begins_us(streams, stream).unwrap_or(start));
     if late <= PRIMING_US { 0 } else { late.unsigned_abs() }
 }
