@@ -7,7 +7,7 @@ use ffmpeg_next::ffi;
 use crate::{
     allow::DECODERS,
     error::{Error, ErrorKind, Poll, Result, check, poll},
-    frame::Frame,
+    frame::{Frame, Matrix},
     input::Input,
     options::Options,
     packet::Packet,
@@ -21,6 +21,8 @@ pub struct Decoder {
     /// Width over height of a pixel as the container says, which counts more than what the pictures say; 0 where it is
     /// silent.
     aspect: ffi::AVRational,
+    /// How pictures must be turned since one of them has said so.
+    orientation: Option<Matrix>,
 }
 
 impl Decoder {
@@ -43,7 +45,7 @@ impl Decoder {
             if context.is_null() {
                 return Err(Error::memory("allocate decoder"));
             }
-            let decoder = Self { context, time_base, aspect };
+            let decoder = Self { context, time_base, aspect, orientation: None };
             check(ffi::avcodec_parameters_to_context(context, parameters), "set up decoder")?;
             // Without it the samples that only prime an audio decoder would not be cut off.
             (*context).pkt_timebase = time_base.into();
@@ -65,8 +67,21 @@ impl Decoder {
         poll(unsafe { ffi::avcodec_send_packet(self.context, packet) }, "decode")
     }
 
-    /// Takes the next frame.
+    /// Takes the next frame. What one says of how it must be turned holds for those that follow it (ITU-T H.264, section
+    /// D.2.27), and is on each of them.
     pub fn receive(&mut self, frame: &mut Frame) -> Result<Poll> {
+        let received = self.receive_as_decoded(frame)?;
+        if received == Poll::Ready {
+            match (frame.matrix(), &self.orientation) {
+                (Some(matrix), _) => self.orientation = Some(matrix),
+                (None, Some(matrix)) => frame.set_matrix(matrix)?,
+                (None, None) => {}
+            }
+        }
+        Ok(received)
+    }
+
+    fn receive_as_decoded(&mut self, frame: &mut Frame) -> Result<Poll> {
         let frame = frame.as_mut_ptr();
         // SAFETY: open; the frame is released and overwritten.
         unsafe {
@@ -87,6 +102,7 @@ impl Decoder {
 
     /// Forgets what it holds, after a seek.
     pub fn reset(&mut self) {
+        self.orientation = None;
         // SAFETY: open.
         unsafe { ffi::avcodec_flush_buffers(self.context) }
     }

@@ -6,11 +6,17 @@ use crate::{
     error::{Error, Result, check},
     filter::{AudioShape, PictureShape},
     names::{layout_name, pixel_format_name, sample_format_name},
+    orientation::Orientation,
     time::{Rational, bounded, known, unknown},
 };
 
 /// An owned, reference-counted frame.
 pub struct Frame(*mut ffi::AVFrame);
+
+/// A display matrix, as nine numbers of the machine.
+pub(crate) type Matrix = [u8; 36];
+
+const MATRIX: ffi::AVFrameSideDataType = ffi::AVFrameSideDataType::AV_FRAME_DATA_DISPLAYMATRIX;
 
 /// How a picture's numbers mean colours: code points of ITU-T H.273, as libav numbers them. 2 is "unspecified" for all
 /// but the range, where that is 0.
@@ -149,6 +155,39 @@ impl Frame {
     pub fn is_damaged(&self) -> bool {
         let frame = self.get();
         frame.decode_error_flags != 0 || frame.flags & ffi::AV_FRAME_FLAG_CORRUPT != 0
+    }
+
+    /// How it must be turned, where the picture itself or one before it says so: EXIF of JPEG, display orientation of H.264
+    /// and HEVC.
+    pub fn orientation(&self) -> Option<Orientation> {
+        let matrix = self.matrix()?;
+        let (numbers, _) = matrix.as_chunks::<4>();
+        Some(Orientation::from_matrix(std::array::from_fn(|n| i32::from_ne_bytes(numbers[n]))))
+    }
+
+    /// Forgets how it must be turned, once that has been done.
+    pub fn forget_orientation(&mut self) {
+        // SAFETY: the frame is ours and valid.
+        unsafe { ffi::av_frame_remove_side_data(self.0, MATRIX) }
+    }
+
+    pub(crate) fn matrix(&self) -> Option<Matrix> {
+        // SAFETY: the frame is ours and valid; its side data has `size` bytes and is copied before the frame changes.
+        unsafe {
+            let found = ffi::av_frame_get_side_data(self.0, MATRIX).as_ref()?;
+            (!found.data.is_null() && found.size >= size_of::<Matrix>()).then(|| found.data.cast::<Matrix>().read())
+        }
+    }
+
+    pub(crate) fn set_matrix(&mut self, matrix: &Matrix) -> Result<()> {
+        // SAFETY: the frame is ours and valid; libav allocates as many bytes as are written.
+        unsafe {
+            let Some(made) = ffi::av_frame_new_side_data(self.0, MATRIX, matrix.len()).as_ref() else {
+                return Err(Error::memory("allocate side data"));
+            };
+            made.data.copy_from_nonoverlapping(matrix.as_ptr(), matrix.len());
+        }
+        Ok(())
     }
 
     /// What its colours mean.

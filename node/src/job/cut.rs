@@ -6,7 +6,9 @@
 //! own beside the input's, no reordering, and the input's decoding delay, so that all decoding times keep their order.
 //! Where any of this does not hold, the packets are [uncopyable](Fault::uncopyable), and everything is encoded.
 
-use xora_av::{Decoder, Encoder, Frame, Input, MICROSECONDS, Packet, Poll, Rational, Stream, VideoEncoding, rescale};
+use xora_av::{
+    Decoder, Encoder, Frame, Input, MICROSECONDS, Orientation, Packet, Poll, Rational, Stream, VideoEncoding, rescale,
+};
 
 use crate::job::{
     copy::{CopyFacts, CopyPath, Window},
@@ -28,6 +30,8 @@ pub struct CutPath<'a> {
     index: usize,
     time_base: Rational,
     frame_rate: Rational,
+    /// How the container says that the pictures must be turned.
+    orientation: Orientation,
     window: Window,
     /// Where the first picture of the track begins.
     begins: i64,
@@ -84,6 +88,7 @@ impl<'a> CutPath<'a> {
             index: INDEX,
             time_base: stream.time_base,
             frame_rate: stream.frame_rate,
+            orientation: stream.orientation,
             window,
             begins,
             has_sought,
@@ -351,6 +356,9 @@ impl<'a> CutPath<'a> {
         let profile = match self.header.profile().ok_or_else(refuse)? {
             66 => "baseline",
             77 => "main",
+        if first.orientation().is_some_and(|orientation| orientation != self.orientation) {
+            return Err(Fault::uncopyable("the pictures say themselves how they must be turned"));
+        }
             100 => "high",
             _ => return Err(Fault::uncopyable("the profile of the pictures is unusual")),
         };

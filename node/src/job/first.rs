@@ -1,7 +1,7 @@
 //! Whether the first pictures of a track that is copied can be decoded. Recordings often begin between two places where
 //! decoding can; copied, such a file would begin with nothing, or with rubble.
 
-use xora_av::{Decoder, Frame, Input, Packet};
+use xora_av::{Decoder, Frame, Input, Orientation, Packet};
 
 use crate::job::{
     damage::Damage,
@@ -20,13 +20,27 @@ pub struct FirstPictures {
     sent: u64,
     shown: u64,
     is_good: bool,
+    /// How the container says that the pictures must be turned.
+    orientation: Orientation,
+    /// Whether the pictures say otherwise, which few players heed.
+    is_turned: bool,
 }
 
 impl FirstPictures {
     /// Begins with a stream.
     pub fn open(input: &Input, stream: usize, max_pixels: u64) -> Done<Self> {
         let decoder = Decoder::open(input, stream, 1, max_pixels)?;
-        Ok(Self { decoder, damage: Damage::default(), has_begun: false, sent: 0, shown: 0, is_good: true })
+        let orientation = input.streams().get(stream).map_or(Orientation::Upright, |stream| stream.orientation);
+        Ok(Self {
+            decoder,
+            damage: Damage::default(),
+            has_begun: false,
+            sent: 0,
+            shown: 0,
+            is_good: true,
+            orientation,
+            is_turned: false,
+        })
     }
 
     /// Looks at the next packet, or with `None` at the end, and is gone once enough was seen.
@@ -53,6 +67,9 @@ impl FirstPictures {
         if packet.is_some() {
             self.decode(None)?;
         }
+        if self.is_turned {
+            return Err(Fault::uncopyable("the pictures say themselves how they must be turned"));
+        }
         if self.is_good && self.shown > 0 && self.damage.warning().is_none() {
             return Ok(true);
         }
@@ -60,10 +77,11 @@ impl FirstPictures {
     }
 
     fn decode(&mut self, packet: Option<&Packet>) -> Done<()> {
-        let Self { decoder, damage, shown, is_good, .. } = self;
+        let Self { decoder, damage, shown, is_good, orientation, is_turned, .. } = self;
         decode(decoder, packet, damage, |frame: &mut Frame| {
             *shown += 1;
             *is_good &= !frame.is_damaged();
+            *is_turned |= frame.orientation().is_some_and(|found| found != *orientation);
             Ok(())
         })
     }

@@ -2,8 +2,7 @@
 //! `ffmpeg -threads 1 -ss SECONDS -i INPUT -frames:v 1 -q:v 10 OUTPUT.jpg`, when the time is one of the input's own.
 
 use xora_av::{
-    Decoder, Encoder, FieldOrder, Frame, Graph, Input, MICROSECONDS, Packet, Poll, Rational, Stream, VideoEncoding,
-    rescale,
+    Decoder, Encoder, Frame, Graph, Input, MICROSECONDS, Packet, Poll, Rational, Stream, VideoEncoding, rescale,
 };
 use xora_shared::{
     media::FileType,
@@ -22,6 +21,7 @@ use crate::{
         probe::{self, Probe},
         progress::Progress,
         shape::{Picture, Pixels, chain},
+        video::first_picture,
     },
 };
 
@@ -245,11 +245,12 @@ fn fit(found: Scan, decoder: &Decoder, want: &Picture, limits: &Limits) -> Done<
     };
     let shape_of = |frame: &Frame| frame.picture_shape(decoder.time_base(), Rational(0, 1));
     let shape = shape_of(&shown);
-    let deinterlace = want.deinterlace || shown.field_order() != FieldOrder::Progressive;
-    let chain = chain(&shape, &Picture { deinterlace, ..want.clone() }).within(limits.pixels)?;
+    let want = first_picture(want, &shown);
+    let chain = chain(&shape, &want).within(limits.pixels)?;
     let mut graph = Graph::pictures(&shape, &chain.text, 1)?;
     // What moves between two fields is seen from the pictures around them.
-    let [before, later] = [before, later].map(|frame| frame.filter(|frame| deinterlace && shape_of(frame) == shape));
+    let [before, later] =
+        [before, later].map(|frame| frame.filter(|frame| want.deinterlace && shape_of(frame) == shape));
     let place = usize::from(before.is_some());
     // Some filters wait for a time.
     for (pts, mut frame) in (0..).zip([before, Some(shown), later].into_iter().flatten()) {
@@ -264,6 +265,7 @@ fn fit(found: Scan, decoder: &Decoder, want: &Picture, limits: &Limits) -> Done<
         }
     }
     fitted.set_color(chain.color);
+    fitted.forget_orientation();
     Ok(fitted)
 }
 

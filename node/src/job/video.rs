@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use xora_av::{
-    Color, Decoder, Encoder, FieldOrder, Frame, Graph, Input, Packet, PictureShape, Poll, Rational, Stream,
-    VideoEncoding, rescale,
+    Color, Decoder, Encoder, FieldOrder, Frame, Graph, Input, Orientation, Packet, PictureShape, Poll, Rational,
+    Stream, VideoEncoding, rescale,
 };
 use xora_shared::report::ExpectedVideo;
 
@@ -88,6 +88,8 @@ impl Window {
 struct Filter {
     graph: Graph,
     shape: PictureShape,
+    /// How the frames themselves say that they must be turned.
+    orientation: Option<Orientation>,
     chain: Chain,
     /// Where the last picture ends, in the unit of what goes in.
     end: i64,
@@ -195,19 +197,25 @@ fn show(
     (frame, shape): (&mut Frame, PictureShape),
     mux: &mut Mux,
 ) -> Done<()> {
+    let orientation = frame.orientation();
     let mut fitting = match (filter.take(), setup.alike) {
-        (Some(filter), _) if filter.shape == shape => filter,
+        (Some(filter), _) if filter.shape == shape && filter.orientation == orientation => filter,
         (Some(mut other), None) => {
             drain(&mut other, None, sink, mux)?;
-            Filter::build(shape, &sink.later_picture(), setup)?
+            let later = sink.later_picture();
+            let chain = chain(&shape, &Picture { orientation: orientation.unwrap_or(later.orientation), ..later });
+            Filter::of((shape, orientation), chain, setup)?
         }
-        (None, None) => Filter::build(shape, &first_picture(picture, frame), setup)?,
+        (None, None) => {
+            let chain = chain(&shape, &first_picture(picture, frame));
+            Filter::of((shape, orientation), chain, setup)?
+        }
         (other, Some(alike)) => {
             if let Some(mut other) = other {
                 drain(&mut other, None, sink, mux)?;
             }
             let chain = sink.make_alike(chain(&shape, &first_picture(picture, frame)), alike);
-            Filter::of(shape, chain, setup)?
+            Filter::of((shape, orientation), chain, setup)?
         }
     };
     drain(&mut fitting, Some(frame), sink, mux)?;
@@ -215,22 +223,19 @@ fn show(
     Ok(())
 }
 
-/// Fields are looked for in the first picture, too: many containers are silent about them.
-fn first_picture(picture: &Picture, frame: &Frame) -> Picture {
+/// Fields are looked for in the first frame, too: many containers are silent about them. How a frame says that it must be
+/// turned counts more than what the container says.
+pub fn first_picture(picture: &Picture, frame: &Frame) -> Picture {
     let deinterlace = picture.deinterlace || frame.field_order() != FieldOrder::Progressive;
-    Picture { deinterlace, ..picture.clone() }
+    let orientation = frame.orientation().unwrap_or(picture.orientation);
+    Picture { deinterlace, orientation, ..picture.clone() }
 }
 
 impl Filter {
-    fn build(shape: PictureShape, picture: &Picture, setup: &Setup) -> Done<Self> {
-        let chain = chain(&shape, picture);
-        Self::of(shape, chain, setup)
-    }
-
-    fn of(shape: PictureShape, chain: Chain, setup: &Setup) -> Done<Self> {
+    fn of((shape, orientation): (PictureShape, Option<Orientation>), chain: Chain, setup: &Setup) -> Done<Self> {
         let chain = chain.within(setup.means.limits.pixels)?;
         let graph = Graph::pictures(&shape, &chain.text, setup.means.threads)?;
-        Ok(Self { graph, shape, chain, end: 0 })
+        Ok(Self { graph, shape, orientation, chain, end: 0 })
     }
 }
 
@@ -248,6 +253,7 @@ fn drain(filter: &mut Filter, frame: Option<&mut Frame>, sink: &mut VideoSink, m
     let mut filtered = Frame::new()?;
     while filter.graph.pull(&mut filtered)? == Poll::Ready {
         filtered.set_color(filter.chain.color);
+        filtered.forget_orientation();
         sink.take(&mut filtered, filter, mux)?;
     }
     Ok(())
