@@ -247,13 +247,21 @@ pub struct Trim {
     pub cut: Cut,
 }
 
-/// `extractAudio`: the first sound track, copied where its codec has a file format of its own. The format asked for is
+/// `extractAudio`: the first audio track, copied where its codec has a file format of its own. The format asked for is
 /// what it is encoded to otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExtractAudio {
     /// The part.
     pub cut: Cut,
+    /// Whether it may be copied. False always encodes to the format asked for.
+    #[serde(default = "copies")]
+    pub copy: bool,
+}
+
+/// `extractAudio` copies, unless the caller says otherwise; so do jobs that were stored before they could say it.
+const fn copies() -> bool {
+    true
 }
 
 /// `compress`: a smaller file of the same picture size.

@@ -14,7 +14,7 @@ use crate::job::{
 };
 
 fn extract(input: &Path, format: Format) -> super::media_test::Made {
-    make(input, wanted(Recipe::ExtractAudio(ExtractAudio { cut: Cut::default() }), format))
+    make(input, wanted(Recipe::ExtractAudio(ExtractAudio { cut: Cut::default(), copy: true }), format))
 }
 
 /// A tag of a file, or of its first track of sound, where Ogg has it.

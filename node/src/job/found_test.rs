@@ -67,7 +67,7 @@ fn flac_comes_out_of_mp4_whole() {
     // Some say of the last packet that it has no length.
     let lengths = "-bsf:a setts=duration=if(eq(N\\,34)\\,0\\,DURATION)";
     let input = synth("found-flac.mp4", &format!("{sound} -c:a flac -strict -2 {lengths}"));
-    let extract = Recipe::ExtractAudio(ExtractAudio { cut: cut(0, None) });
+    let extract = Recipe::ExtractAudio(ExtractAudio { cut: cut(0, None), copy: true });
     let made = make(&input, wanted(extract, Format::Mp3));
     assert_eq!(made.report.facts.format, Format::Flac);
     assert!((sound_ms(&made.file) - 3300).abs() <= 1, "{}", sound_ms(&made.file));

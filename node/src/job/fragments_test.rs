@@ -81,7 +81,7 @@ fn a_part_of_a_fragmented_film_is_the_same_as_read_from_the_start_and_takes_few_
         thumbnail(99_900_000),
         thumbnail(400_000_000),
         wanted(trim, Format::Webm),
-        wanted(Recipe::ExtractAudio(ExtractAudio { cut: sound }), Format::Wav),
+        wanted(Recipe::ExtractAudio(ExtractAudio { cut: sound, copy: true }), Format::Wav),
     ];
     for film in films() {
         let unfindable = unfindable(&film, false);

@@ -169,13 +169,13 @@ fn run_one(means: Means, source: &Source, wanted: &Wanted, tried: &Tried) -> Don
     link.stage(Stage::Probe);
     let (mut input, probe) = probe::open_part(link, source, limits, &wanted.recipe)?;
     link.stage(Stage::Plan);
-    let Plan { mut strategy, mut fates, make } =
+    let Plan { mut strategy, mut fates, warnings, make } =
         plan::decide(&probe, wanted, abilities(tried.uncopyable.is_none(), tried.has_address))?;
     strategy.reasons.extend(tried.reasons());
-    let report = match make {
+    let mut report = match make {
         Make::Nothing(facts) => {
             let verified = seen(&probe);
-            let warnings = probe.warnings;
+            let warnings = [probe.warnings, warnings].concat();
             let unchanged = Unchanged { strategy, facts, streams: fates, warnings, verified };
             return Ok(Up::Unchanged(Box::new(unchanged)));
         }
@@ -207,6 +207,7 @@ fn run_one(means: Means, source: &Source, wanted: &Wanted, tried: &Tried) -> Don
     Ok(Up::Produced(Box::new(report)))
 }
 
+    report.warnings.extend(warnings);
 /// Makes a film, from the start of the input and without its sound where it has to be.
 fn make_film(
     means: Means,

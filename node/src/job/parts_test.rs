@@ -125,7 +125,7 @@ fn a_part_of_the_sound_is_the_same_part_of_the_file_as_with_pictures() {
 #[test]
 fn sound_without_loss_keeps_its_depth_and_a_part_of_it_counts_from_its_start() {
     let fine = synth("fine.flac", &format!("-i {} -vn -c:a flac -sample_fmt s32", numbered().display()));
-    let extract = |cut| wanted(Recipe::ExtractAudio(ExtractAudio { cut }), Format::Mp3);
+    let extract = |cut| wanted(Recipe::ExtractAudio(ExtractAudio { cut, copy: true }), Format::Mp3);
     let part = make(&fine, extract(cut(1_500_000, Some(2_000_000))));
     assert_eq!(entry(&part.file, "a:0", "codec_name,bits_per_raw_sample"), "flac,24");
     assert_eq!(sound_ms(&part.file), 2_000);
@@ -141,7 +141,8 @@ fn sound_without_loss_keeps_its_depth_and_a_part_of_it_counts_from_its_start() {
 fn sound_that_an_edit_list_hides_is_not_copied_to_where_nothing_can_be_hidden() {
     let edited = synth("edited-sound.mp4", &format!("-ss 2.5 -i {} -c copy", numbered().display()));
     let hears = clicks(&edited);
-    let extracted = make(&edited, wanted(Recipe::ExtractAudio(ExtractAudio { cut: Cut::default() }), Format::Mp3));
+    let extracted =
+        make(&edited, wanted(Recipe::ExtractAudio(ExtractAudio { cut: Cut::default(), copy: true }), Format::Mp3));
     assert_eq!(entry(&extracted.file, "a:0", "codec_name"), "aac");
     let found = clicks(&extracted.file);
     assert_eq!(found.len(), hears.len(), "{found:?} {hears:?}");
@@ -157,7 +158,7 @@ fn of_what_a_camera_recorded_its_sound_alone_is_read() {
     let camera = synth("camera.mov", &format!("{pictures} -i {} {codecs} -t 5", numbered().display()));
     let hears = clicks(&camera);
     for (cut, begins_ms, count) in [(Cut::default(), 0, hears.len()), (cut(1_500_000, Some(2_000_000)), 1_500, 2)] {
-        let made = make(&camera, wanted(Recipe::ExtractAudio(ExtractAudio { cut }), Format::Wav));
+        let made = make(&camera, wanted(Recipe::ExtractAudio(ExtractAudio { cut, copy: true }), Format::Wav));
         let found = clicks(&made.file);
         assert_eq!(found.len(), count, "{found:?} of {hears:?}");
         let meant = hears.iter().filter(|at| **at >= begins_ms);

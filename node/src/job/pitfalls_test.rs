@@ -302,7 +302,7 @@ fn more_channels_than_have_names_are_kept_or_refused_and_never_guessed_at() {
     let channels = |count: usize| vec!["0.1*sin(2764*t)"; count].join("|");
     let recorded = |name, count| synth(name, &format!("-f lavfi -i aevalsrc={}:d=1:s=48000", channels(count)));
     let (ten, sixteen) = (recorded("pit-ten.wav", 10), recorded("pit-sixteen.wav", 16));
-    let part = wanted(Recipe::ExtractAudio(ExtractAudio { cut: cut(100_000, Some(300_000)) }), Format::Mp3);
+    let part = wanted(Recipe::ExtractAudio(ExtractAudio { cut: cut(100_000, Some(300_000)), copy: true }), Format::Mp3);
     for (input, count) in [(&ten, "10"), (&sixteen, "16")] {
         let made = make(input, part.clone());
         assert_eq!(entry(&made.file, "a:0", "codec_name,sample_rate,channels"), format!("pcm_s16le,48000,{count}"));
@@ -455,7 +455,7 @@ fn a_film_that_is_stretched_on_purpose_is_shown_so() {
 fn a_part_of_slow_samples_is_exact() {
     for (name, options) in [("pit-slow.wav", "-ar 8000 -c:a pcm_u8"), ("pit-fine.wav", "-ar 44100 -c:a pcm_s24le")] {
         let input = synth(name, &format!("-f lavfi -i sine=d=4 {options}"));
-        let extract = ExtractAudio { cut: cut(610_000, Some(830_000)) };
+        let extract = ExtractAudio { cut: cut(610_000, Some(830_000)), copy: true };
         let made = make(&input, wanted(Recipe::ExtractAudio(extract), Format::Mp3));
         let rate: usize = entry(&input, "a:0", "sample_rate").parse().expect("a rate");
         let samples = |file: &std::path::Path| {
@@ -474,7 +474,7 @@ fn flac_that_ends_early_says_so_afterwards() {
     let bytes = fs::read(&whole).expect("file");
     let file = whole.with_file_name("pit-early.flac");
     fs::write(&file, &bytes[..bytes.len() * 85 / 100]).expect("written");
-    let extract = ExtractAudio { cut: cut(0, None) };
+    let extract = ExtractAudio { cut: cut(0, None), copy: true };
     let made = make(&file, wanted(Recipe::ExtractAudio(extract), Format::Mp3));
     assert_eq!(made.report.facts.format, Format::Flac);
     assert!((3300..3500).contains(&length_ms(&made.file)), "{}", length_ms(&made.file));

@@ -76,7 +76,7 @@ fn a_part_of_a_film_without_an_index_is_the_same_as_read_from_the_start_and_take
         film("once.flv", &format!("{X264} -g 5000 -keyint_min 5000 -sc_threshold 0 {AAC}")),
     ];
     let trim = Recipe::Trim(Trim { cut: cut(53_300_000, Some(1_000_000)) });
-    let sound = Recipe::ExtractAudio(ExtractAudio { cut: cut(57_000_000, Some(3_000_000)) });
+    let sound = Recipe::ExtractAudio(ExtractAudio { cut: cut(57_000_000, Some(3_000_000)), copy: true });
     let parts = [
         thumbnail(53_300_000),
         thumbnail(99_900_000),

@@ -30,6 +30,8 @@ pub struct Plan {
     pub strategy: Strategy,
     /// What becomes of each stream.
     pub fates: Vec<StreamFate>,
+    /// What the caller should know of what is made instead of what was asked for.
+    pub warnings: Vec<String>,
     /// What is made.
     pub make: Make,
 }

@@ -337,13 +337,13 @@ fn extracted_sound_is_copied_into_its_own_format_or_encoded_to_the_fallback() {
         ("wmav2", Format::Jpg, Format::Mp3, "libmp3lame"),
     ];
     for (codec, asked, expected, how) in table {
-        let recipe = Recipe::ExtractAudio(ExtractAudio { cut: Cut::default() });
+        let recipe = Recipe::ExtractAudio(ExtractAudio { cut: Cut::default(), copy: true });
         let (film, fates) = film_of(vec![hd(), with_codec(codec, stereo())], &Wanted { recipe, format: asked });
         assert_eq!(film.format, expected, "{codec}");
         assert_eq!(way(film.audio.as_ref(), |encode| encode.encoder), how, "{codec}");
         assert!(film.video.is_none() && fates[0].fate == Fate::Dropped && fates[0].reason.is_some());
     }
-    let recipe = Recipe::ExtractAudio(ExtractAudio { cut: Cut::default() });
+    let recipe = Recipe::ExtractAudio(ExtractAudio { cut: Cut::default(), copy: true });
     let default = Stream { is_default: true, ..with_codec("mp3", audio(2, 48_000, 2)) };
     let tracks = || vec![hd(), stereo(), default.clone()];
     let (film, _) = film_of(tracks(), &Wanted { recipe: recipe.clone(), format: Format::Mp3 });

@@ -136,7 +136,7 @@ impl Part {
         match recipe {
             Recipe::Thumbnail(wanted) => part(wanted.seek_us, Some(0), &[Kind::Video]),
             Recipe::Trim(Trim { cut }) => part(cut.start_us, cut.duration_us, &[Kind::Video, Kind::Audio]),
-            Recipe::ExtractAudio(ExtractAudio { cut }) => part(cut.start_us, cut.duration_us, &[Kind::Audio]),
+            Recipe::ExtractAudio(ExtractAudio { cut, .. }) => part(cut.start_us, cut.duration_us, &[Kind::Audio]),
             Recipe::WebReady(_)
             | Recipe::Proxy(_)
             | Recipe::Compress(_)

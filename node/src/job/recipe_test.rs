@@ -195,7 +195,7 @@ fn a_proxy_is_cut_and_can_be_begun_at_where_it_says() {
 
 #[test]
 fn sound_is_extracted_by_copy_or_to_the_fallback() {
-    let extract = |format| wanted(Recipe::ExtractAudio(ExtractAudio { cut: Cut::default() }), format);
+    let extract = |format| wanted(Recipe::ExtractAudio(ExtractAudio { cut: Cut::default(), copy: true }), format);
     let table = [
         ("extract-mp3.mkv", "libmp3lame", Format::Wav, "mp3", "mp3", StrategyKind::Copy),
         ("extract-aac.mp4", "aac", Format::Mp3, "aac", "aac", StrategyKind::Copy),
@@ -223,7 +223,7 @@ fn sound_is_extracted_by_copy_or_to_the_fallback() {
 
 #[test]
 fn a_part_of_the_sound_is_extracted_with_its_clicks_in_place() {
-    let recipe = Recipe::ExtractAudio(ExtractAudio { cut: cut(2_500_000, Some(3_000_000)) });
+    let recipe = Recipe::ExtractAudio(ExtractAudio { cut: cut(2_500_000, Some(3_000_000)), copy: true });
     let made = make(&numbered(), wanted(recipe, Format::Wav));
     let found = clicks(&made.file);
     assert_eq!(found.len(), 3, "{found:?}");

@@ -165,6 +165,9 @@ pub struct JobView {
     /// The receipt: what was found when the result was read back.
     #[serde(skip_serializing_if = "Option::is_none")]
     verification: Option<Verification>,
+    /// What you should know of the result: that it is not what was asked for in some way, or that something was lost.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 /// A result.
@@ -346,6 +349,7 @@ impl JobView {
             timings: None,
             usage: None,
             verification: None,
+            warnings: Vec::new(),
         };
         if let Some(Published { key, own: _, result }) = result {
             // Without a key the caller's own file is the result, at the caller's own address.
@@ -365,6 +369,7 @@ impl JobView {
             });
             view.usage = Some(result.usage);
             view.strategy = Some(result.strategy.clone());
+            view.warnings.clone_from(&result.warnings);
             view.verification = Some(Verification::of(result));
         }
         view

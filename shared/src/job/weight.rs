@@ -117,7 +117,7 @@ mod tests {
         assert!(
             through(web_ready(), StrategyKind::Remux) && !through(Recipe::Thumbnail(thumbnail), StrategyKind::Encode)
         );
-        let sound = |cut| Recipe::ExtractAudio(ExtractAudio { cut });
+        let sound = |cut| Recipe::ExtractAudio(ExtractAudio { cut, copy: true });
         assert!(through(sound(Cut::default()), StrategyKind::Copy) && !through(sound(cut), StrategyKind::Copy));
         assert!(!whole(sound(Cut::default()), StrategyKind::Copy));
         let always = |recipe| always_reads_through(&Wanted { recipe, format: Format::Mp4 });

@@ -191,11 +191,15 @@ pub enum Recipe {
         #[schemars(flatten)]
         staging: Staging,
     },
-    /// The first audio track. What fits into a file of its own is copied into one; the rest is encoded to the format, or
-    /// to mp3 where that is none for audio.
+    /// The first audio track. What fits into a file of its own is copied into one, whatever the format; the rest is encoded
+    /// to the format, or to mp3 where that is none for audio. Where the file is not of the format asked for, the job's
+    /// `warnings` say so.
     ExtractAudio {
         #[schemars(flatten)]
         cut: Cut,
+        /// Whether the audio may be copied, into `aac` from an MP4 for example. False: it is always encoded to
+        /// `output.format`. Default: true.
+        copy: Option<bool>,
         #[schemars(flatten)]
         staging: Staging,
     },

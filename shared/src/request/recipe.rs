@@ -114,8 +114,9 @@ fn trim(fields: &mut Fields, format: Option<Format>) -> Option<Recipe> {
 /// Any format may be asked for: what is no sound becomes mp3 when the time comes.
 fn extract_audio(fields: &mut Fields, format: Option<Format>) -> Option<Recipe> {
     let cut = cut(fields);
+    let copy = fields.optional("copy", Field::boolean).unwrap_or(true);
     format?;
-    Some(Recipe::ExtractAudio(ExtractAudio { cut }))
+    Some(Recipe::ExtractAudio(ExtractAudio { cut, copy }))
 }
 
 fn thumbnail(fields: &mut Fields, format: Option<Format>) -> Option<Recipe> {

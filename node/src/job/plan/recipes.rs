@@ -146,10 +146,10 @@ pub fn trim(probe: &Probe, recipe: &Trim, format: Format, abilities: Abilities) 
 pub fn extract_audio(probe: &Probe, recipe: &ExtractAudio, format: Format, abilities: Abilities) -> Done<Plan> {
     // Encoding anew loses nothing of these.
     let is_kept = |own: &Format| abilities.copy || matches!(own, Format::Flac | Format::Wav);
-    let own = first_audio(&probe.streams).and_then(tracks::own_format).filter(is_kept);
+    let own = first_audio(&probe.streams).and_then(tracks::own_format).filter(|_| recipe.copy).filter(is_kept);
     let fallback = if format.file_type() == FileType::Audio { format } else { Format::Mp3 };
     // MP4 need not say how long the last packet is, and the header of FLAC must.
-    let copies_audio = own != Some(Format::Flac) || probe.mp4.is_none();
+    let copies_audio = recipe.copy && (own != Some(Format::Flac) || probe.mp4.is_none());
     let reason = match own {
         Some(Format::Flac) if !recipe.cut.is_whole() || !abilities.copy || !copies_audio => {
             "extractAudio keeps FLAC as it is".to_owned()
@@ -170,7 +170,19 @@ pub fn extract_audio(probe: &Probe, recipe: &ExtractAudio, format: Format, abili
         is_exact: false,
         reason,
     };
-    film(probe, &wish, abilities)
+    let plan = film(probe, &wish, abilities)?;
+    Ok(Plan { warnings: delivered_warning(format, wish.format).into_iter().collect(), ..plan })
+}
+
+/// What a caller should know who gets another format than asked for.
+fn delivered_warning(asked: Format, made: Format) -> Option<String> {
+    let [wanted, delivered] = [asked, made].map(Format::extension);
+    let why = if asked.file_type() == FileType::Audio {
+        format!("because its audio is copied as it is; `\"copy\": false` encodes it to {wanted}")
+    } else {
+        format!("because {wanted} is no format of audio; name one in output.format")
+    };
+    (asked != made).then(|| format!("the output is {delivered} instead of {wanted}, {why}"))
 }
 
 /// The pictures of a format at the usual quality; none for formats of sound.
@@ -247,6 +259,7 @@ pub fn film(probe: &Probe, wish: &Wish, abilities: Abilities) -> Done<Plan> {
     Ok(Plan {
         strategy: Strategy { kind: kind(&film, wish.cut, streams), reasons },
         fates,
+        warnings: Vec::new(),
         make: Make::Film(Box::new(film)),
     })
 }

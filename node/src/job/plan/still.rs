@@ -57,6 +57,7 @@ pub fn still(probe: &Probe, thumbnail: &Thumbnail, format: Format, abilities: Ab
     Ok(Plan {
         strategy: Strategy { kind: StrategyKind::Encode, reasons: vec![reason.to_owned()] },
         fates: fates(&probe.streams, &[(stream, Fate::Converted)], |_| None),
+        warnings: Vec::new(),
         make: Make::Still(Still {
             format,
             stream: stream.index,

@@ -107,6 +107,7 @@ fn nothing(probe: &Probe, facts: OutputFacts) -> Plan {
     Plan {
         strategy: Strategy { kind: StrategyKind::Passthrough, reasons: vec![reason.to_owned()] },
         fates: fates(&probe.streams, &kept, |_| None),
+        warnings: Vec::new(),
         make: Make::Nothing(facts),
     }
 }
