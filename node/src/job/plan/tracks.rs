@@ -210,9 +210,11 @@ fn video_options(wish: &VideoWish, stream: &Stream) -> Vec<(&'static str, String
             ("lag-in-frames", "25".into()),
         ],
     };
-    match wish.rate {
-        RateControl::Crf(crf) => options.push(("crf", crf.to_string())),
-        RateControl::BitrateKbps(kbps) => options.push(("b", (u64::from(kbps) * 1000).to_string())),
+    match (wish.rate, wish.codec) {
+        // x264 takes everything below 1 for lossless, which needs another profile, that no browser plays.
+        (RateControl::Crf(0), VideoCodec::H264) => options.push(("crf", "1".to_owned())),
+        (RateControl::Crf(crf), _) => options.push(("crf", crf.to_string())),
+        (RateControl::BitrateKbps(kbps), _) => options.push(("b", (u64::from(kbps) * 1000).to_string())),
     }
     if wish.codec == VideoCodec::Vp9 && matches!(wish.rate, RateControl::Crf(_)) {
         // Else the default rate would cap the quality.
