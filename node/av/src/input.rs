@@ -21,6 +21,16 @@ pub struct Input {
     /// After `context` in use, so it is freed later: see `drop`.
     io: Reader,
     streams: Vec<Stream>,
+    /// By stream, the codec's header that the container has put in force in mid-stream.
+    headers: Vec<Option<NewHeader>>,
+}
+
+/// See [`Input::headers`].
+#[derive(Clone)]
+struct NewHeader {
+    bytes: Vec<u8>,
+    /// Whether the next packet must say it again: MP4's demuxer says it once, whoever took that packet.
+    is_due: bool,
 }
 
 /// Caps while opening, before anything else is known of the file.
@@ -62,7 +72,7 @@ impl Input {
             Err(_) if io.failed() => return Err(Error::new(ErrorKind::Source, "open input")),
             opened => opened?,
         };
-        let mut input = Self { context, io, streams: Vec::new() };
+        let mut input = Self { context, io, streams: Vec::new(), headers: Vec::new() };
         if let Some(size) = input.size().filter(|_| input.format().starts_with("mpeg")) {
             input.expect(size.saturating_sub(LAST_BYTES)..size);
         }
@@ -298,7 +308,25 @@ impl Input {
         if ticks > 1 {
             packet.rescale(coarse, time_base);
         }
+        self.follow_header(packet)?;
         Ok(true)
+    }
+
+    /// Notes a header that comes beside a packet, and repeats it on the first packet behind a seek.
+    fn follow_header(&mut self, packet: &mut Packet) -> Result<()> {
+        let stream = packet.stream();
+        if let Some(bytes) = packet.new_header().map(<[u8]>::to_vec) {
+            if self.headers.len() <= stream {
+                self.headers.resize(stream + 1, None);
+            }
+            self.headers[stream] = Some(NewHeader { bytes, is_due: false });
+        } else if let Some(header) =
+            self.headers.get_mut(stream).and_then(Option::as_mut).filter(|header| header.is_due)
+        {
+            packet.set_new_header(&header.bytes)?;
+            header.is_due = false;
+        }
+        Ok(())
     }
 
     /// Goes to the last point at or before `time` (in the stream's time base) where decoding can begin.
@@ -307,6 +335,11 @@ impl Input {
         let time = time.div_euclid(self.time_bases(stream).2);
         // SAFETY: valid while `self` is; libav checks the index.
         let code = unsafe { ffi::av_seek_frame(self.context, index, time, ffi::AVSEEK_FLAG_BACKWARD) };
+        // Other demuxers have forgotten which header was in force: FLV says the next one where its tag is read.
+        let is_mp4 = self.format().starts_with("mov");
+        for header in self.headers.iter_mut().flatten() {
+            header.is_due = is_mp4;
+        }
         check(code, "seek").map(|_| ()).map_err(|error| self.blame(error))
     }
 

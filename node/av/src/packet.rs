@@ -89,6 +89,40 @@ impl Packet {
         }
     }
 
+    /// The codec's header from this packet on, where the container says so beside the packet. It may be the one that was in
+    /// force already: FLV repeats it.
+    pub fn new_header(&self) -> Option<&[u8]> {
+        self.side_data(ffi::AVPacketSideDataType::AV_PKT_DATA_NEW_EXTRADATA)
+    }
+
+    /// Whether the container says beside the packet that its sample rate, channels or size are others from here on.
+    pub fn has_new_parameters(&self) -> bool {
+        self.side_data(ffi::AVPacketSideDataType::AV_PKT_DATA_PARAM_CHANGE).is_some()
+    }
+
+    fn side_data(&self, kind: ffi::AVPacketSideDataType) -> Option<&[u8]> {
+        let mut size = 0;
+        // SAFETY: the packet is ours and valid; its side data has `size` bytes and lives as long as `self` is borrowed.
+        unsafe {
+            let data = ffi::av_packet_get_side_data(self.0, kind, &raw mut size);
+            (!data.is_null()).then(|| std::slice::from_raw_parts(data, size))
+        }
+    }
+
+    /// Says beside the packet what the codec's header is from here on.
+    pub(crate) fn set_new_header(&mut self, header: &[u8]) -> Result<()> {
+        let kind = ffi::AVPacketSideDataType::AV_PKT_DATA_NEW_EXTRADATA;
+        // SAFETY: the packet is ours and valid; libav allocates as many bytes as are written.
+        unsafe {
+            let data = ffi::av_packet_new_side_data(self.0, kind, header.len());
+            if data.is_null() {
+                return Err(Error::memory("allocate side data"));
+            }
+            data.copy_from_nonoverlapping(header.as_ptr(), header.len());
+        }
+        Ok(())
+    }
+
     /// Converts all its times between time bases.
     pub fn rescale(&mut self, from: Rational, to: Rational) {
         // SAFETY: the packet is ours and valid.

@@ -29,6 +29,10 @@ pub struct CopyPath {
     window: Window,
     /// What no packet may change.
     form: Form,
+    /// The codec's header, which the output has once for the whole track.
+    header: Vec<u8>,
+    /// Whether the container has put another one in force.
+    is_changed: bool,
     /// What becomes of packets that are hidden, because players leave out what an edit list does.
     hidden: Hidden,
     /// Hidden packets that may have to go before the first that is not.
@@ -159,11 +163,11 @@ impl CopyPath {
     /// Describes track `index` of the output as what `stream` of the input holds.
     pub fn open(input: &Input, stream: &Stream, index: usize, window: Window, mux: &mut Mux) -> Done<Self> {
         mux.open_copy(index, input, stream.index)?;
-        Ok(Self { form: Form::of(input, stream, mux), ..Self::described(stream, index, window, mux) })
+        Ok(Self { form: Form::of(input, stream, mux), ..Self::described(input, stream, index, window, mux) })
     }
 
     /// For a track that has been described.
-    pub fn described(stream: &Stream, index: usize, window: Window, mux: &Mux) -> Self {
+    pub fn described(input: &Input, stream: &Stream, index: usize, window: Window, mux: &Mux) -> Self {
         Self {
             index,
             is_video: stream.kind == Kind::Video,
@@ -175,6 +179,8 @@ impl CopyPath {
             delay: if mux.counts_priming() { priming(stream) } else { 0 },
             window,
             form: Form::Any,
+            header: input.header(stream.index),
+            is_changed: false,
             hidden: hidden(stream, mux),
             primers: Vec::new(),
             untimed: Vec::new(),
@@ -189,8 +195,24 @@ impl CopyPath {
         self.time_base
     }
 
+    /// Notes what the container says beside a packet, whether the packet is copied or not. What has no header of its own is
+    /// described by the numbers of the container.
+    pub fn follow(&mut self, packet: &Packet) {
+        if let Some(header) = packet.new_header() {
+            self.is_changed = header != self.header;
+        } else if self.header.is_empty() {
+            self.is_changed |= packet.has_new_parameters();
+        }
+    }
+
+    /// Fails where another header is in force than the output has.
+    pub fn check_header(&self) -> Done<()> {
+        if self.is_changed { Err(Fault::uncopyable("the codec's header changes in mid-stream")) } else { Ok(()) }
+    }
+
     /// Takes a packet, which is empty afterwards. Returns the time reached, in microseconds of the output.
     pub fn take(&mut self, packet: &mut Packet, mux: &mut Mux) -> Done<i64> {
+        self.follow(packet);
         let Some(pts) = packet.pts().or(packet.dts()) else {
             return Err(Fault::uncopyable("a packet of the input has no time"));
         };
@@ -198,6 +220,7 @@ impl CopyPath {
         if self.is_outside(pts, end) {
             return Ok(self.us(pts));
         }
+        self.check_header()?;
         self.form.check(packet)?;
         match self.hidden {
             Hidden::Primer if packet.is_discarded() => {

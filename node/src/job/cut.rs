@@ -92,7 +92,7 @@ impl<'a> CutPath<'a> {
             window,
             begins,
             has_sought,
-            copy: CopyPath::described(stream, INDEX, Window { from_us: None, ..window }, mux),
+            copy: CopyPath::described(input, stream, INDEX, Window { from_us: None, ..window }, mux),
             decoder: Decoder::open(input, stream.index, means.threads, means.limits.pixels)?,
             header,
             phase: Phase::Head,
@@ -117,7 +117,10 @@ impl<'a> CutPath<'a> {
                 self.end_head(packet, pts, mux, damage)?;
                 self.hold(packet)?;
             }
-            Phase::Head => self.decode_head(Some(packet), damage)?,
+            Phase::Head => {
+                self.copy.follow(packet);
+                self.decode_head(Some(packet), damage)?;
+            }
             Phase::Copy
                 if begins && (self.is_past_end(packet) || self.held.iter().any(|held| self.is_past_end(held))) =>
             {
@@ -313,6 +316,8 @@ impl<'a> CutPath<'a> {
         if self.phase == Phase::Done {
             return Ok(());
         }
+        self.copy.follow(packet);
+        self.copy.check_header()?;
         if !self.header.covers(packet.data()) {
             return Err(Fault::uncopyable("the parameters of the pictures change"));
         }
@@ -351,14 +356,14 @@ impl<'a> CutPath<'a> {
         if self.encoder.is_some() {
             return Ok(());
         }
+        if first.orientation().is_some_and(|orientation| orientation != self.orientation) {
+            return Err(Fault::uncopyable("the pictures say themselves how they must be turned"));
+        }
         let refuse = || Fault::uncopyable("the parameters of the pictures leave no room for others");
         let id = self.header.free_id().ok_or_else(refuse)?;
         let profile = match self.header.profile().ok_or_else(refuse)? {
             66 => "baseline",
             77 => "main",
-        if first.orientation().is_some_and(|orientation| orientation != self.orientation) {
-            return Err(Fault::uncopyable("the pictures say themselves how they must be turned"));
-        }
             100 => "high",
             _ => return Err(Fault::uncopyable("the profile of the pictures is unusual")),
         };

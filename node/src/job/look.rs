@@ -240,6 +240,7 @@ pub(super) fn number(source: &mut dyn ReadAt, body: u64, places: [u64; 2], lengt
 }
 
 /// The head of a box.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Head {
     pub(super) kind: [u8; 4],
     /// Where what it holds begins and ends, in bytes; [`u64::MAX`] for the end of the file.

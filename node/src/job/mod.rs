@@ -13,6 +13,7 @@ mod cut;
 mod damage;
 mod decode;
 pub mod encoders;
+mod entries;
 mod fault;
 mod film;
 mod first;
@@ -63,6 +64,8 @@ mod places_test;
 mod plan_test;
 #[cfg(test)]
 mod recipe_test;
+#[cfg(test)]
+mod tracks_test;
 
 use std::os::unix::net::UnixStream;
 
@@ -204,10 +207,10 @@ fn run_one(means: Means, source: &Source, wanted: &Wanted, tried: &Tried) -> Don
             report
         }
     };
+    report.warnings.extend(warnings);
     Ok(Up::Produced(Box::new(report)))
 }
 
-    report.warnings.extend(warnings);
 /// Makes a film, from the start of the input and without its sound where it has to be.
 fn make_film(
     means: Means,

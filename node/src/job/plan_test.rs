@@ -81,6 +81,7 @@ pub(super) fn probe(streams: Vec<Stream>) -> Probe {
         streams,
         declares_duration: true,
         is_whole: false,
+        changing: Vec::new(),
         warnings: Vec::new(),
     }
 }

@@ -8,6 +8,7 @@ use xora_shared::media::{ExtractAudio, Recipe, Trim};
 use crate::{
     ipc::{JobFailure, Limits, Source},
     job::{
+        entries,
         fault::{Done, Fault},
         fragments::{self, Around, Sparse},
         link::Link,
@@ -15,6 +16,7 @@ use crate::{
         places,
         source::RemoteInput,
         still::STEP_BACK_US,
+        streams::describe,
     },
 };
 
@@ -35,6 +37,9 @@ pub struct Probe {
     pub is_whole: bool,
     /// The streams, by index.
     pub streams: Vec<Stream>,
+    /// Streams, by index, whose codec's header changes in mid-stream by the container's index. Only MP4 and MOV that are not
+    /// fragmented have such an index; of others, packets tell when they come.
+    pub changing: Vec<usize>,
     /// What a caller should know.
     pub warnings: Vec<String>,
 }
@@ -81,7 +86,17 @@ fn open_for(
     };
     let is_sparse = sparse.is_some();
     let goes_forward = is_sparse && part.is_none();
-    let mut input = sparse.map_or_else(|| open(Box::new(remote)), Ok)?;
+    let opened = sparse.map_or_else(|| open(Box::new(remote)), Ok);
+    let tracks = match appearance {
+        // The index has been read for the most part, and whoever fetched it holds it.
+        Look::Mp4(_) => entries::tracks(&mut again()).map_err(unreadable)?,
+        Look::Empty | Look::Matroska | Look::Playlist | Look::Text | Look::Html | Look::Other => Vec::new(),
+    };
+    if let Some(kind) = tracks.iter().find_map(|track| track.encrypted) {
+        return Err(encrypted(&String::from_utf8_lossy(&kind)));
+    }
+    let mut input = opened?;
+    check_clear(&input)?;
     let kinds = part.map_or(&[Kind::Video, Kind::Audio][..], |part| part.kinds);
     if !is_sparse && may_come_late(&input, kinds) {
         input = open_as(Input::open, Box::new(again()), appearance, limits, true)?;
@@ -96,6 +111,7 @@ fn open_for(
         duration_us: length_us(&input),
         declares_duration: input.declares_duration(),
         is_whole,
+        changing: changing(&input, &tracks)?,
         streams: input.streams().to_vec(),
         warnings: Vec::new(),
     };
@@ -107,6 +123,41 @@ fn open_for(
         return Ok((open_as(Input::open_forward, Box::new(again()), appearance, limits, false)?, probe));
     }
     Ok((input, probe))
+}
+
+/// Refuses a protected input; `what` is the mark by which it was recognised.
+fn encrypted(what: &str) -> Fault {
+    Fault::unsupported(format!(
+        "the input is encrypted (DRM; its mark is `{what}`); only the holder of its licence can play it: use a copy \
+         without copy protection"
+    ))
+}
+
+/// Refuses encryption that libav notes in tags: that of Matroska and WebM (RFC 9559, section 5.1.4.1.31.9), and of ASF.
+fn check_clear(input: &Input) -> Done<()> {
+    let of_track = input.streams().iter().any(|stream| input.tag(Some(stream.index), "enc_key_id").is_some());
+    if of_track {
+        return Err(encrypted("ContentEncryption"));
+    }
+    let of_file = ["ASF_Protection_Type", "ASF_Key_ID"].into_iter().find(|name| input.tag(None, name).is_some());
+    of_file.map_or(Ok(()), |name| Err(encrypted(name)))
+}
+
+/// The streams whose header changes by the index. Fails where a decoder could not follow: libav gives one stream for
+/// one track, of the codec that comes first.
+fn changing(input: &Input, tracks: &[entries::Track]) -> Done<Vec<usize>> {
+    let is_media = |stream: &&Stream| matches!(stream.kind, Kind::Video | Kind::Audio);
+    let of = |stream: &Stream| tracks.iter().find(|track| i64::try_from(track.id) == Ok(stream.id.into()));
+    let found: Vec<_> =
+        input.streams().iter().filter(is_media).filter_map(|stream| Some((stream, of(stream)?))).collect();
+    if let Some((stream, [one, other])) = found.iter().find_map(|(stream, track)| Some((stream, track.codecs?))) {
+        let [one, other] = [one, other].map(|kind| String::from_utf8_lossy(&kind).into_owned());
+        return Err(Fault::unsupported(format!(
+            "{} changes its codec in mid-stream, from `{one}` to `{other}`; split the input there",
+            describe(stream)
+        )));
+    }
+    Ok(found.into_iter().filter(|(_, track)| track.changes).map(|(stream, _)| stream.index).collect())
 }
 
 /// Whether a kind of stream has not been found whose packets may come yet.

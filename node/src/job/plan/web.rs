@@ -87,7 +87,7 @@ fn as_it_stands(probe: &Probe, video: Option<&Stream>, audio: Option<&Stream>) -
     let mp4 = probe.mp4.filter(|mp4| mp4.boxes == Boxes::Whole && mp4.is_index_first && !mp4.is_fragmented)?;
     // A player may choose any of several.
     let moving = |stream: &&Stream| stream.kind == Kind::Video && !stream.is_attached_picture;
-    if probe.streams.iter().filter(moving).count() > 1 {
+    if probe.streams.iter().filter(moving).count() > 1 || !probe.changing.is_empty() {
         return None;
     }
     probe.size?;
@@ -118,6 +118,7 @@ fn unready(probe: &Probe) -> &'static str {
         None => "its container is not MP4",
         Some(Mp4 { is_fragmented: true, .. }) => "its index is spread over the file",
         Some(Mp4 { is_index_first: false, .. }) => "its index is not first",
+        Some(_) if !probe.changing.is_empty() => "a track changes its codec's header in mid-stream",
         Some(_) => "its tracks are not all what a browser plays",
     }
 }
