@@ -101,8 +101,6 @@ fn make(
     }
     let Tape { video, audio, mut damage, mut progress, jumps, mut warnings, .. } = tape;
     warnings.extend(inputs.iter().flat_map(|(_, probe)| probe.warnings.clone()));
-    let pictures = join.clips.iter().zip(inputs.iter());
-    warnings.extend(pictures.filter_map(|(clip, (_, probe))| probe.warning_of(clip.video?)));
     let first = |pick: fn(&Clip) -> Option<usize>| {
         let found = join.clips.iter().zip(inputs.iter()).find_map(|(clip, (_, probe))| probe.streams.get(pick(clip)?));
         found.cloned()

@@ -71,7 +71,6 @@ pub fn make(job: &Job, input: &mut Input, film: &Film, layout: Layout, fates: Ve
     let Pump { video, audio, mut damage, timeline, mut progress, .. } = pump;
     let mut warnings = job.probe.warnings.clone();
     warnings.extend(shorter);
-    warnings.extend(film.video.as_ref().and_then(|track| job.probe.warning_of(track.stream)));
     let pictures = film.video.as_ref().map(|track| &job.probe.streams[track.stream]);
     let video = video.zip(pictures);
     let video =

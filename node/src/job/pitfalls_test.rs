@@ -11,8 +11,8 @@ use xora_shared::{
 use super::{
     copy_test::{decoded, sound_after_pictures, transcode},
     media_test::{
-        LIMITS, Made, PICTURES, SOUND, X264, compress, corners, entry, make, make_of_all, picture_times, refused,
-        run_once, synth, thumbnail, tool, wanted,
+        LIMITS, Made, PICTURES, SOUND, X264, all_refused, compress, corners, entry, make, make_of_all, picture_times,
+        refused, run_once, synth, thumbnail, tool, wanted,
     },
     recipe_test::{cut, sound_ms},
 };
@@ -117,7 +117,7 @@ fn of_several_sounds_the_default_one_is_taken_else_that_with_the_most_channels()
 }
 
 #[test]
-fn dolby_vision_without_a_picture_for_others_is_made_and_warned_of() {
+fn dolby_vision_without_a_picture_for_others_is_refused() {
     let hevc = synth("pit-dolby.mp4", &format!("{PICTURES} -c:v libx265 -x265-params log-level=none -tag:v hvc1"));
     let bytes = fs::read(&hevc).expect("file");
     // Profile 5, with a layer of its own (0) or one that is HLG for others (4): a box at the end of the sample entry.
@@ -140,10 +140,15 @@ fn dolby_vision_without_a_picture_for_others_is_made_and_warned_of() {
         fs::write(&file, bytes).expect("written");
         file
     };
-    let warned = |made: &Made| made.report.warnings.iter().any(|warning| warning.contains("Dolby Vision"));
     let (own, shared) = (with(0, "pit-dolby-5.mp4"), with(4, "pit-dolby-8.mp4"));
-    assert!(warned(&compressed(&own)) && warned(&make(&own, thumbnail(0))));
-    assert!(!warned(&compressed(&shared)));
+    let concat = wanted(Recipe::Concat, Format::Mp4);
+    let inputs = [shared.as_path(), own.as_path()];
+    for (wanted, inputs) in [(compress(Format::Mp4), &inputs[1..]), (thumbnail(0), &inputs[1..]), (concat, &inputs)] {
+        let (kind, message) = all_refused(inputs, wanted, LIMITS);
+        assert_eq!(kind, FailureKind::InputUnsupported, "{message}");
+        assert!(message.contains("profile 5"), "{message}");
+    }
+    assert_eq!(compressed(&shared).report.warnings, Vec::<String>::new());
 }
 
 #[test]

@@ -246,11 +246,15 @@ fn open_ends(mut source: RemoteInput, open: impl Fn(Box<dyn ReadAt>) -> Done<Inp
 }
 
 impl Probe {
-    /// What a caller should know of the pictures that are used.
-    pub fn warning_of(&self, stream: usize) -> Option<String> {
-        let wrong =
-            "the pictures are in a form of Dolby Vision that nothing else can show; their colours come out wrong";
-        self.streams[stream].is_dolby_only.then(|| wrong.to_owned())
+    /// Refuses video that nothing here can show in its colours.
+    pub fn check_colors(&self, stream: &Stream) -> Done<()> {
+        if !stream.is_dolby_only {
+            return Ok(());
+        }
+        Err(Fault::unsupported(
+            "the video is Dolby Vision without a picture for other players (profile 5), whose colours would come out wrong; \
+             export it as SDR, HDR10 or Dolby Vision profile 8",
+        ))
     }
 
     /// What the container says of the length of the tracks that are used, in microseconds; 0 where it says nothing

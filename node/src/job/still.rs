@@ -343,6 +343,6 @@ fn report(still: &Still, probe: &Probe, picture: &Frame, bytes: u64, streams: Ve
             cover: false,
         },
         streams,
-        warnings: probe.warnings.iter().cloned().chain(probe.warning_of(still.stream)).collect(),
+        warnings: probe.warnings.clone(),
     }
 }

@@ -28,6 +28,7 @@ pub fn still(probe: &Probe, thumbnail: &Thumbnail, format: Format, abilities: Ab
             describe_all(&probe.streams)
         ))
     })?;
+    probe.check_colors(stream)?;
     let pixels = match format {
         Format::Jpg => Pixels::Jpeg,
         Format::Png => Pixels::Rgb,
