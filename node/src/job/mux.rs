@@ -152,6 +152,10 @@ impl Mux {
     pub fn describe_copy(&mut self, track: usize, input: &Input, stream: usize) -> Done<()> {
         self.copies = true;
         self.output.describe_copy(track, input, stream, None)?;
+        // VP8 and VP9 keep transparency beside each packet, and only this says that it is there.
+        if let Some(mode) = input.tag(Some(stream), "alpha_mode").filter(|_| self.format == Format::Webm) {
+            self.output.set_tag(Some(track), "alpha_mode", &mode)?;
+        }
         if let Some(trial) = &mut self.trial {
             trial.output.describe_copy(track, input, stream, None)?;
         }

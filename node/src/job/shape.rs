@@ -83,8 +83,16 @@ impl Chain {
 /// Aspects of a pixel beyond this, either way, are mistakes, not pictures.
 const MOST_ASPECT: u64 = 10;
 
-/// The chain for pictures of one shape.
+/// The chain for pictures of one shape. libav's scaler takes all monochrome pictures for full range, so that black of those
+/// in limited range, which HEVC and AV1 have, would stay gray: they get colour planes first.
 pub fn chain(shape: &PictureShape, want: &Picture) -> Chain {
+    const LIMITED: i32 = 1;
+    if shape.format.starts_with("gray") && shape.color.range == LIMITED {
+        let format = if shape.format == "gray" { "yuv420p" } else { "yuv420p10le" };
+        let coloured = PictureShape { format: format.to_owned(), ..shape.clone() };
+        let rest = chain(&coloured, want);
+        return Chain { text: format!("format={format},{}", rest.text), ..rest };
+    }
     let hdr = shape.color.is_hdr();
     let tonemap = hdr && want.can_tonemap;
     let stored = stored_size(shape, want);
