@@ -6,9 +6,7 @@ use xora_shared::report::{Fate, StreamFate};
 /// The video: a main track before one beside it, then what a player takes by default if it is marked so, then what has the
 /// most pixels, then the first. Covers are not video, and what has no size could not be read.
 pub fn pick_video(streams: &[Stream]) -> Option<&Stream> {
-    let moving = |stream: &&Stream| {
-        stream.kind == Kind::Video && !stream.is_attached_picture && stream.width > 0 && stream.height > 0
-    };
+    let moving = |stream: &&Stream| stream.kind == Kind::Video && !stream.is_attached_picture && is_readable(stream);
     let pixels = |stream: &Stream| u64::from(stream.width) * u64::from(stream.height);
     let rank = |stream: &&Stream| (!stream.is_secondary, stream.is_default, pixels(stream));
     // `max_by_key` takes the last of equals.
@@ -44,7 +42,17 @@ pub fn first_audio(streams: &[Stream]) -> Option<&Stream> {
 }
 
 fn is_audible(stream: &Stream) -> bool {
-    stream.kind == Kind::Audio && stream.codec != "none" && stream.sample_rate > 0 && stream.channels > 0
+    stream.kind == Kind::Audio && is_readable(stream)
+}
+
+/// Whether a track of video or audio is known well enough to be decoded. Others have a codec that nothing here reads, or
+/// no packet that says what they are.
+pub fn is_readable(stream: &Stream) -> bool {
+    match stream.kind {
+        Kind::Video => stream.width > 0 && stream.height > 0,
+        Kind::Audio => stream.codec != "none" && stream.sample_rate > 0 && stream.channels > 0,
+        Kind::Subtitle | Kind::Attachment | Kind::Data => false,
+    }
 }
 
 /// The picture that belongs to the file.
@@ -97,12 +105,13 @@ fn why_dropped(stream: &Stream, chosen: &[(&Stream, Fate)]) -> String {
         Kind::Video if stream.is_attached_picture => {
             "covers are kept with music only, as JPEG or PNG in mp3, m4a and flac"
         }
-        Kind::Video if stream.width == 0 || stream.height == 0 => "its pictures could not be read",
+        Kind::Video | Kind::Audio if !is_readable(stream) => {
+            "its codec is not supported, or nothing of it could be read"
+        }
         Kind::Video if only_sound => "the output has sound only",
         Kind::Audio if is_of_another => "it belongs to another programme than the video",
         Kind::Video | Kind::Audio if !taken => "the output is a single picture",
         Kind::Video => "the output has one picture track at most, and another was chosen",
-        Kind::Audio if stream.sample_rate == 0 || stream.codec == "none" => "its sound could not be read",
         Kind::Audio => "the output has one sound track at most",
         Kind::Subtitle => "subtitles are not carried over",
         Kind::Attachment => "attachments are not carried over",

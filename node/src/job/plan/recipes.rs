@@ -13,7 +13,7 @@ use super::{
 use crate::job::{
     fault::{Done, Fault},
     probe::Probe,
-    streams::{belong_together, fates, first_audio, pick_audio, pick_cover, pick_video},
+    streams::{belong_together, fates, first_audio, is_readable, pick_audio, pick_cover, pick_video},
 };
 
 /// Quality where a recipe states none: x264's own default, at which few see a difference.
@@ -259,11 +259,25 @@ pub fn film(probe: &Probe, wish: &Wish, abilities: Abilities) -> Done<Plan> {
     }
     Ok(Plan {
         strategy: Strategy { kind: kind(&film, wish.cut, streams), reasons },
+        warnings: if wish.video.is_some() { lost(streams, &fates) } else { Vec::new() },
         fates,
         warnings: Vec::new(),
         make: Make::Film(Box::new(film)),
     })
 }
+/// What a caller should know whose film loses all of its audio or its video because nothing could be read of it.
+fn lost(streams: &[Stream], fates: &[StreamFate]) -> Vec<String> {
+    let of = |kind: Kind, name: &str| {
+        let tracks = || streams.iter().filter(|stream| stream.kind == kind && !stream.is_attached_picture);
+        let is_used = tracks().any(|stream| fates[stream.index].fate != Fate::Dropped);
+        let unread = tracks().find(|stream| !is_readable(stream)).filter(|_| !is_used)?;
+        let StreamFate { what, reason, .. } = &fates[unread.index];
+        let reason = reason.as_deref().unwrap_or("it could not be read");
+        Some(format!("the output has no {name}: `{what}` was dropped, because {reason}"))
+    };
+    of(Kind::Video, "video").into_iter().chain(of(Kind::Audio, "audio")).collect()
+}
+
 
 fn check_there(probe: &Probe, wish: &Wish, video: Option<&Stream>, audio: Option<&Stream>) -> Done<()> {
     let found = || describe_all(&probe.streams);
