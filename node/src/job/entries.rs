@@ -1,7 +1,8 @@
-//! What the index of an MP4 or MOV says of its tracks and libav keeps to itself: whether they are encrypted, and whether
-//! they go on under another sample entry, which is where the codec's header stands (ISO 14496-12, section 8.5.2).
+//! What containers say of their tracks and libav keeps to itself. The index of an MP4 or MOV: whether they are encrypted,
+//! and whether they go on under another sample entry, which is where the codec's header stands (ISO 14496-12, section
+//! 8.5.2). The packets of a transport stream: whether they are scrambled.
 
-use std::{io, ops::Range};
+use std::{collections::BTreeSet, io, ops::Range};
 
 use xora_av::ReadAt;
 
@@ -119,6 +120,35 @@ fn content(source: &mut dyn ReadAt, entry: &Head) -> io::Result<Vec<u8>> {
     let read = read_full(source, entry.body, &mut bytes)?;
     bytes.truncate(read);
     Ok(bytes)
+}
+
+/// The PIDs of a transport stream of whose packets in the first bytes none is clear (ISO 13818-1, section 2.4.3.2).
+pub fn scrambled(source: &mut dyn ReadAt) -> io::Result<Vec<i32>> {
+    /// Bytes that are looked at, and that were read to open it.
+    const HEAD: usize = 64 << 10;
+    const SYNC: u8 = 0x47;
+    let mut bytes = vec![0; HEAD];
+    let length = read_full(source, 0, &mut bytes)?;
+    bytes.truncate(length);
+    // Plain, with a time before each packet, with a checksum behind it.
+    let forms = [(0, 188), (4, 192), (0, 204)];
+    let is_right = |(first, step): &(usize, usize)| (0..3).all(|n| bytes.get(first + n * step) == Some(&SYNC));
+    let Some((first, step)) = forms.into_iter().find(is_right) else { return Ok(Vec::new()) };
+    let (mut scrambled, mut clear) = (BTreeSet::new(), BTreeSet::new());
+    for packet in bytes[first..].chunks(step) {
+        // Only what has a payload can be scrambled.
+        if let [SYNC, high, low, flags, ..] = packet
+            && flags & 0x10 != 0
+        {
+            let pid = i32::from(high & 0x1f) << 8 | i32::from(*low);
+            if flags & 0xc0 == 0 {
+                clear.insert(pid)
+            } else {
+                scrambled.insert(pid)
+            };
+        }
+    }
+    Ok(scrambled.difference(&clear).copied().collect())
 }
 
 /// Codes of protected entries: of Common Encryption (ISO 23001-7) and its kin in ISO 14496-12 section 8.12, of FairPlay,

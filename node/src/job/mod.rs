@@ -221,7 +221,7 @@ fn make_film(
     fates: Vec<StreamFate>,
 ) -> Done<RunReport> {
     let again = || probe::open(means.link, 0, source, means.limits).map(|(input, _)| input);
-    let job = film::Job { means, probe, about: &about, seeks: true };
+    let job = film::Job { means, probe, about: &about, seeks: !places::reads_from_start(&input) };
     let mut made = film::make(&job, &mut input, &film, layout, fates.clone());
     let job = film::Job { seeks: false, ..job };
     // A clock that starts again in mid-file leads seeks astray, and some files know no places to seek to.

@@ -103,6 +103,13 @@ pub fn bytes(source: &mut dyn ReadAt, range: Range<u64>) -> io::Result<Vec<u8>> 
     Ok(bytes)
 }
 
+/// Whether an input is read from its start, whatever part of it is wanted: FLV says a new header of a codec only where that
+/// comes in, and what is behind cannot be decoded without. A longer file is sought in, because few have one.
+pub fn reads_from_start(input: &Input) -> bool {
+    const SHORT: u64 = 1 << 20;
+    input.format() == "flv" && input.size().is_some_and(|size| size <= SHORT)
+}
+
 /// Notes places before a time, in microseconds from the start, so that seeking there does not read everything before.
 pub fn note(source: &mut dyn ReadAt, input: &mut Input, from_us: i64) -> io::Result<()> {
     let container = match input.format().as_str() {

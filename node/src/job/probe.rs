@@ -97,6 +97,9 @@ fn open_for(
     }
     let mut input = opened?;
     check_clear(&input)?;
+    if input.format() == "mpegts" {
+        check_scrambled(&input, &entries::scrambled(&mut again()).map_err(unreadable)?)?;
+    }
     let kinds = part.map_or(&[Kind::Video, Kind::Audio][..], |part| part.kinds);
     if !is_sparse && may_come_late(&input, kinds) {
         input = open_as(Input::open, Box::new(again()), appearance, limits, true)?;
@@ -141,6 +144,18 @@ fn check_clear(input: &Input) -> Done<()> {
     }
     let of_file = ["ASF_Protection_Type", "ASF_Key_ID"].into_iter().find(|name| input.tag(None, name).is_some());
     of_file.map_or(Ok(()), |name| Err(encrypted(name)))
+}
+
+/// Refuses a transport stream of which all video, or all audio, is scrambled. Of several programmes others may be clear.
+fn check_scrambled(input: &Input, pids: &[i32]) -> Done<()> {
+    let is_scrambled = |kind: Kind| {
+        let mut all = input.streams().iter().filter(|stream| stream.kind == kind).peekable();
+        all.peek().is_some() && all.all(|stream| pids.contains(&stream.id))
+    };
+    if is_scrambled(Kind::Video) || is_scrambled(Kind::Audio) {
+        return Err(encrypted("transport_scrambling_control"));
+    }
+    Ok(())
 }
 
 /// The streams whose header changes by the index. Fails where a decoder could not follow: libav gives one stream for

@@ -17,6 +17,7 @@ use crate::{
         decode::decode,
         encoders,
         fault::{Done, Fault},
+        places,
         plan::Still,
         probe::{self, Probe},
         progress::Progress,
@@ -99,6 +100,9 @@ fn find(
     on_the_way: &mut OnTheWay,
 ) -> Done<Option<Scan>> {
     let (start, target) = (stream.start.unwrap_or(0), target(stream, seek_us));
+    if target > start && places::reads_from_start(input) {
+        return Ok(None);
+    }
     for back_us in [least_back_us(input), STEP_BACK_US, i64::MAX] {
         let from = target.saturating_sub(rescale(back_us, MICROSECONDS, stream.time_base)).max(start);
         for way in [Way::Short, Way::Whole] {

@@ -18,7 +18,7 @@ use super::{
     look::find,
     media_test::{
         LIMITS, all_refused, compress, corners, entry, film, make, make_of_all, name, passes_through, refused, synth,
-        thumbnail, wanted,
+        thumbnail, tool, wanted,
     },
     recipe_test::{clicks, cut},
 };
@@ -336,6 +336,18 @@ fn a_part_is_decoded_with_the_header_that_is_in_force_there() {
 }
 
 #[test]
+fn a_part_of_a_recording_that_was_started_again_is_decoded_with_the_header_that_came_before_it() {
+    let input = restarted_flv("restarted-part.flv");
+    // The second half begins at 2.02 s.
+    let made = make(&input, wanted(trim(2_420_000, Some(1_000_000)), Format::Mp4));
+    assert_numbers(&made.file, 10, 25);
+    assert_tone(&made.file, 440, 1);
+    let made = make(&input, wanted(thumbnail(2_420_000).recipe, Format::Jpg));
+    let (found, complaints) = watched(&made.file);
+    assert!(complaints.is_empty() && found[0].abs_diff(12) <= 4, "{found:?} {complaints}");
+}
+
+#[test]
 fn sample_entries_that_are_alike_change_nothing() {
     film();
     let one = numbered("entry-one.mp4", "128x96", "-x264-params cabac=0:8x8dct=0 -profile:v baseline -crf 4");
@@ -531,5 +543,79 @@ fn audio_that_must_not_be_copied_is_encoded_to_the_format_asked_for() {
         assert_eq!(found.len(), expected.len(), "{format:?}: {found:?}");
         let moved = found.iter().zip(&expected).map(|(found, expected)| (found - expected).abs()).max();
         assert!(moved <= Some(45), "{format:?}: {found:?}");
+    }
+}
+
+/// A transport stream whose packets of these PIDs say that they are scrambled.
+fn scrambled(pids: &[u16]) -> Vec<u8> {
+    let mut bytes = fs::read(synth("clear.ts", &format!("-i {} -c copy", film().display()))).expect("film");
+    for packet in bytes.chunks_exact_mut(188) {
+        if pids.contains(&(u16::from_be_bytes([packet[1], packet[2]]) & 0x1fff)) {
+            packet[3] |= 0x80;
+        }
+    }
+    bytes
+}
+
+#[test]
+fn a_broadcast_that_is_scrambled_is_refused_as_encrypted() {
+    for pids in [&[0x100][..], &[0x101], &[0x100, 0x101]] {
+        let (kind, message) = refused(&scrambled(pids), wanted(Recipe::Transcode, Format::Mp4), LIMITS);
+        assert_eq!(kind, FailureKind::InputUnsupported);
+        assert!(message.starts_with("the input is encrypted (DRM"), "{message}");
+    }
+}
+
+#[test]
+fn audio_of_broadcasters_is_decoded() {
+    let inputs =
+        "-f lavfi -i testsrc2=s=128x96:r=25:d=2 -f lavfi -i sine=440:d=2:r=48000,aformat=channel_layouts=stereo";
+    let input = synth("s302m.ts", &format!("{inputs} -c:v libx264 -preset ultrafast -c:a s302m -strict -2"));
+    let made = make(&input, wanted(Recipe::Transcode, Format::Mp4));
+    assert_eq!(made.report.warnings, Vec::<String>::new());
+    assert_tone(&made.file, 440, 2);
+}
+
+#[test]
+fn a_film_that_loses_its_audio_or_its_video_says_so_with_the_reason() {
+    let plain = fs::read(synth("lossy.flv", &format!("-i {} -c copy", film().display()))).expect("film");
+    // Numbers of codecs that libav has no name for: HEVC as it was written before it had one, and a reserved one.
+    for (kind, mask, codec, lost) in [(9, 0x0f, 12, "video"), (8, 0xf0, 13 << 4, "audio")] {
+        let (mut bytes, mut at) = (plain.clone(), 13);
+        while at < bytes.len() {
+            if bytes[at] == kind {
+                bytes[at + 11] = bytes[at + 11] & !mask | codec;
+            }
+            at += u32::from_be_bytes([0, bytes[at + 1], bytes[at + 2], bytes[at + 3]]) as usize + 15;
+        }
+        let file = film().with_file_name(format!("lost-{lost}.flv"));
+        fs::write(&file, bytes).expect("written");
+        let made = make(&file, compress(Format::Mp4));
+        let warnings = made.report.warnings;
+        let begins = format!("the output has no {lost}: `{lost} ");
+        assert!(warnings.len() == 1 && warnings[0].starts_with(&begins), "{warnings:?}");
+        assert!(warnings[0].contains("its codec is not supported"), "{warnings:?}");
+    }
+}
+
+#[test]
+fn transparency_of_copied_video_is_kept() {
+    let input = "-f lavfi -i color=red@0.3:s=64x64:r=25:d=1,format=yuva420p -c:v libvpx-vp9 -deadline realtime";
+    let made = make(&synth("transparent.webm", input), wanted(Recipe::Transcode, Format::Webm));
+    assert_eq!(made.strategy.kind, StrategyKind::Remux);
+    let tags = ["-v", "error", "-select_streams", "v:0", "-show_entries", "stream_tags=alpha_mode", "-of", "csv=p=0"];
+    assert_eq!(tool("ffprobe", &tags, &made.file).trim(), "1");
+}
+
+#[test]
+fn monochrome_video_in_limited_range_keeps_its_contrast() {
+    let halves = "-f lavfi -i color=black:s=32x64:r=25:d=0.2,pad=64:64:32:0:white,format=gray";
+    let input = synth("monochrome.mp4", &format!("{halves} -c:v libx265 -x265-params log-level=none:range=limited"));
+    for format in [Format::Png, Format::Jpg, Format::Webp] {
+        let made = make(&input, wanted(thumbnail(0).recipe, format));
+        let found = corners(&made.file);
+        let [dark, light] = [found[1], found[0]];
+        let is_near = |color: [u8; 3], wanted: u8| color.iter().all(|part| part.abs_diff(wanted) <= 6);
+        assert!(is_near(light, 255) && is_near(dark, 0), "{format:?}: {found:?}");
     }
 }

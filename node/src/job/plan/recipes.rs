@@ -3,7 +3,7 @@
 use xora_av::{Kind, Orientation, Stream};
 use xora_shared::{
     media::{Compress, Cut, ExtractAudio, FileType, Format, Gop, Proxy, RateControl, Resize, Scale, Trim, VideoCodec},
-    report::{Fate, Strategy, StrategyKind},
+    report::{Fate, Strategy, StrategyKind, StreamFate},
 };
 
 use super::{
@@ -261,10 +261,10 @@ pub fn film(probe: &Probe, wish: &Wish, abilities: Abilities) -> Done<Plan> {
         strategy: Strategy { kind: kind(&film, wish.cut, streams), reasons },
         warnings: if wish.video.is_some() { lost(streams, &fates) } else { Vec::new() },
         fates,
-        warnings: Vec::new(),
         make: Make::Film(Box::new(film)),
     })
 }
+
 /// What a caller should know whose film loses all of its audio or its video because nothing could be read of it.
 fn lost(streams: &[Stream], fates: &[StreamFate]) -> Vec<String> {
     let of = |kind: Kind, name: &str| {
@@ -277,7 +277,6 @@ fn lost(streams: &[Stream], fates: &[StreamFate]) -> Vec<String> {
     };
     of(Kind::Video, "video").into_iter().chain(of(Kind::Audio, "audio")).collect()
 }
-
 
 fn check_there(probe: &Probe, wish: &Wish, video: Option<&Stream>, audio: Option<&Stream>) -> Done<()> {
     let found = || describe_all(&probe.streams);
