@@ -117,8 +117,11 @@ pub(super) fn run_once(inputs: &[&[u8]], wanted: Wanted, limits: Limits, uncopya
 
 /// As [`make`], of several files; it is written beside the first.
 pub(super) fn make_of_all(inputs: &[&Path], wanted: Wanted) -> Made {
-    let input = inputs[0];
-    let told = run_all(inputs, wanted, LIMITS);
+    judged(inputs[0], run_all(inputs, wanted, LIMITS))
+}
+
+/// Verifies what a run has produced, and writes it beside its first input.
+pub(super) fn judged(input: &Path, told: Told) -> Made {
     let report = match told.messages.last() {
         Some(Up::Produced(report)) => (**report).clone(),
         other => panic!("{}: {other:?}", input.display()),

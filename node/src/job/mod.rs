@@ -49,6 +49,8 @@ mod copy_test;
 #[cfg(test)]
 mod damaged_test;
 #[cfg(test)]
+mod ends_test;
+#[cfg(test)]
 mod found_test;
 #[cfg(test)]
 mod fragments_test;
