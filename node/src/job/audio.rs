@@ -13,6 +13,7 @@ use crate::job::{
     fault::{Done, Fault},
     mux::Mux,
     plan::AudioEncode,
+    steady::{NANOSECONDS, Steady},
 };
 
 /// Two graphs: the first makes any sound of the input into one form and is rebuilt when the input changes; the second
@@ -24,7 +25,7 @@ pub struct AudioPath<'a> {
     sink: AudioSink<'a>,
 }
 
-/// A decoder of sound whose frames all have an order of channels and a time.
+/// A decoder of sound whose frames all have an order of channels and a time, in samples, that is free of jitter.
 pub struct SoundDecoder {
     decoder: Decoder,
     /// Where the next sound should begin, in the decoder's time base, if it does not say.
@@ -32,6 +33,7 @@ pub struct SoundDecoder {
     has_begun: bool,
     /// The first sound, until the second tells where it ends.
     first: Option<Frame>,
+    steady: Steady<(Frame, AudioShape)>,
 }
 
 impl SoundDecoder {
@@ -39,7 +41,7 @@ impl SoundDecoder {
     pub fn open(input: &Input, stream: usize) -> Done<Self> {
         // More threads do not help sound.
         let decoder = Decoder::open(input, stream, 1, u64::MAX)?;
-        Ok(Self { decoder, next: 0, has_begun: false, first: None })
+        Ok(Self { decoder, next: 0, has_begun: false, first: None, steady: Steady::default() })
     }
 
     /// Gives it a packet, or with `None` its end, and hands on what comes out. The decoder of WMA leaves out some of
@@ -53,7 +55,7 @@ impl SoundDecoder {
     ) -> Done<()> {
         const OVERLAP_US: std::ops::RangeInclusive<i64> = 15_000..=100_000;
         let time_base = self.decoder.time_base();
-        let Self { decoder, next, has_begun, first } = self;
+        let Self { decoder, next, has_begun, first, steady } = self;
         decode(decoder, packet, damage, |frame| {
             frame.settle_layout();
             let shape = frame.audio_shape(time_base);
@@ -65,26 +67,48 @@ impl SoundDecoder {
                     first.set_pts(first.pts().map(|pts| pts - overlap));
                 }
                 let shape = first.audio_shape(time_base);
-                take(&mut first, shape)?;
+                wait(steady, first, shape);
             }
-            let rate = i32::try_from(shape.sample_rate).unwrap_or(1).max(1);
-            let samples = i64::try_from(frame.samples()).unwrap_or(0);
-            *next = pts.saturating_add(rescale(samples, Rational(1, rate), time_base));
+            *next = pts.saturating_add(rescale(samples(frame), rate_base(&shape), time_base));
+            let frame = frame.take()?;
             if *has_begun {
-                return take(frame, shape);
+                wait(steady, frame, shape);
+            } else {
+                *has_begun = true;
+                *first = Some(frame);
             }
-            *has_begun = true;
-            *first = Some(frame.take()?);
             Ok(())
         })?;
-        match first.take_if(|_| packet.is_none()) {
-            Some(mut first) => {
+        if packet.is_none() {
+            if let Some(first) = first.take() {
                 let shape = first.audio_shape(time_base);
-                take(&mut first, shape)
+                wait(steady, first, shape);
             }
-            None => Ok(()),
+            steady.end();
         }
+        while let Some(((mut frame, shape), time)) = steady.pop() {
+            let shape = AudioShape { time_base: rate_base(&shape), ..shape };
+            frame.set_pts(Some(rescale(time, NANOSECONDS, shape.time_base)));
+            take(&mut frame, shape)?;
+        }
+        Ok(())
     }
+}
+
+/// Has a frame wait for those after it, which tell whether its time is right.
+fn wait(steady: &mut Steady<(Frame, AudioShape)>, frame: Frame, shape: AudioShape) {
+    let time = rescale(frame.pts().unwrap_or(0), shape.time_base, NANOSECONDS);
+    let (samples, rate) = (samples(&frame), shape.sample_rate);
+    steady.push((frame, shape), time, samples, rate);
+}
+
+fn samples(frame: &Frame) -> i64 {
+    i64::try_from(frame.samples()).unwrap_or(0)
+}
+
+/// One sample, in seconds.
+fn rate_base(shape: &AudioShape) -> Rational {
+    Rational(1, i32::try_from(shape.sample_rate).unwrap_or(1).max(1))
 }
 
 impl<'a> AudioPath<'a> {
@@ -139,8 +163,9 @@ pub fn conversion(encode: &AudioEncode, shape: &AudioShape) -> String {
     )
 }
 
-/// The filter that closes gaps and overlaps of sound. Less than this is jitter of the timestamps.
-pub const STEADY: &str = "aresample=async=1:min_hard_comp=0.015";
+/// The filter that fills gaps with silence, cuts overlaps, and stretches the audio by up to two in a hundred where its
+/// times drift. [`Steady`] has decided what is a gap: at least 15 ms, while drift is never more than 10 ms ahead.
+pub const STEADY: &str = "aresample=async=1:max_soft_comp=0.02:min_hard_comp=0.0125";
 
 /// How much of an encoder's priming may be heard, as silence, in microseconds. MP4 hides it at zero only; where sound
 /// begins later it is part of the track, and that would begin too early against the pictures. So a few milliseconds of

@@ -31,6 +31,7 @@ mod progress;
 mod shape;
 mod sounds;
 mod source;
+mod steady;
 mod still;
 mod streams;
 mod timeline;

@@ -35,6 +35,8 @@ pub struct Sounds<'a> {
     sent: i64,
     /// Where the input began, in samples.
     begun: i64,
+    /// Where the next audio should begin, in samples from there, once filters are new.
+    begins: Option<i64>,
 }
 
 /// The sound of the input at hand.
@@ -47,7 +49,7 @@ impl<'a> Sounds<'a> {
     /// A track of the output, by its index.
     pub fn new(encode: &'a AudioEncode, index: usize) -> Self {
         let sink = AudioSink::new(encode, index, Window::default());
-        Self { encode, sink, source: None, kept: VecDeque::new(), kept_samples: 0, sent: 0, begun: 0 }
+        Self { encode, sink, source: None, kept: VecDeque::new(), kept_samples: 0, sent: 0, begun: 0, begins: None }
     }
 
     /// Begins with an input, which may have no sound. What was before is settled.
@@ -67,7 +69,9 @@ impl<'a> Sounds<'a> {
                 if let Some((_, mut other)) = convert.take() {
                     self.pass(&mut other, None, mux)?;
                 }
-                *convert = Some((shape.clone(), Graph::sound(&shape, &self.chain(&shape))?));
+                let begins = self.sent + self.kept_samples - self.begun;
+                self.begins = Some(begins);
+                *convert = Some((shape.clone(), Graph::sound(&shape, &self.chain(&shape, begins))?));
             }
             let Some((_, graph)) = convert else { return Ok(()) };
             self.pass(graph, Some(frame), mux)
@@ -96,20 +100,28 @@ impl<'a> Sounds<'a> {
         if wanted <= 0 {
             return Ok(());
         }
-        let mut graph = Graph::sound(&self.shape(), &format!("apad=whole_len={wanted},atrim=end_sample={wanted}"))?;
+        for mut frame in self.made_last(kept, wanted)? {
+            self.send(&mut frame, mux)?;
+        }
+        Ok(())
+    }
+
+    /// Audio that lasts for exactly so many samples: cut off, or followed by silence.
+    fn made_last(&self, frames: VecDeque<Frame>, samples: i64) -> Done<Vec<Frame>> {
+        let mut graph = Graph::sound(&self.shape(), &format!("apad=whole_len={samples},atrim=end_sample={samples}"))?;
         // All before the first is taken out: the filter closes its end once it has enough.
         let mut at = 0;
-        for mut frame in kept {
+        for mut frame in frames {
             frame.set_pts(Some(at));
             at += length(&frame);
             graph.push(Some(&mut frame))?;
         }
         graph.push(None)?;
-        let mut settled = Frame::new()?;
-        while graph.pull(&mut settled)? == Poll::Ready {
-            self.send(&mut settled, mux)?;
+        let (mut made, mut frame) = (Vec::new(), Frame::new()?);
+        while graph.pull(&mut frame)? == Poll::Ready {
+            made.push(frame.take()?);
         }
-        Ok(())
+        Ok(made)
     }
 
     /// The pictures of an input have come to a time: where it has no sound, silence follows them.
@@ -125,25 +137,37 @@ impl<'a> Sounds<'a> {
         self.sink.finish(mux)
     }
 
-    /// From one form of sound to the track's, without the input's gaps and overlaps, from its very start.
-    fn chain(&self, shape: &AudioShape) -> String {
-        let at = self.sent + self.kept_samples - self.begun;
-        format!("{},{STEADY}:first_pts={at}", conversion(self.encode, shape))
+    /// From one form of sound to the track's, without the input's gaps and overlaps, and nothing from before its start.
+    /// (`first_pts` of `aresample` would count from there again when it begins to stretch.)
+    fn chain(&self, shape: &AudioShape, begins: i64) -> String {
+        format!("{},{STEADY},atrim=start_pts={begins}", conversion(self.encode, shape))
     }
 
     /// Passes a frame, or the end, through the filters, and keeps what comes out for a while.
     fn pass(&mut self, graph: &mut Graph, frame: Option<&mut Frame>, mux: &mut Mux) -> Done<()> {
-        let most = rescale(KEPT_US, MICROSECONDS, self.sink.time_base());
         graph.push(frame)?;
         let mut converted = Frame::new()?;
         while graph.pull(&mut converted)? == Poll::Ready {
-            self.kept_samples += length(&converted);
-            self.kept.push_back(converted.take()?);
-            while let Some(first) = self.kept.front().map(length).filter(|first| self.kept_samples - first >= most) {
-                let Some(mut frame) = self.kept.pop_front() else { break };
-                self.kept_samples -= first;
-                self.send(&mut frame, mux)?;
+            if let (Some(begins), Some(pts)) = (self.begins.take(), converted.pts()) {
+                let late = rescale(pts, graph.time_base(), self.sink.time_base()) - begins;
+                let silence = if late > 0 { self.made_last(VecDeque::new(), late)? } else { Vec::new() };
+                for frame in silence {
+                    self.keep(frame, mux)?;
+                }
             }
+            self.keep(converted.take()?, mux)?;
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, frame: Frame, mux: &mut Mux) -> Done<()> {
+        let most = rescale(KEPT_US, MICROSECONDS, self.sink.time_base());
+        self.kept_samples += length(&frame);
+        self.kept.push_back(frame);
+        while let Some(first) = self.kept.front().map(length).filter(|first| self.kept_samples - first >= most) {
+            let Some(mut frame) = self.kept.pop_front() else { break };
+            self.kept_samples -= first;
+            self.send(&mut frame, mux)?;
         }
         Ok(())
     }
