@@ -195,7 +195,9 @@ impl Tape<'_> {
             return Ok(());
         };
         match (&mut self.video, way) {
-            (Some(Pictures::Encode(path)), _) => return path.go_on(input, stream, self.at_us),
+            (Some(Pictures::Encode(path)), _) => {
+                return path.go_on(input, stream, self.at_us, probe.ends_us(stream, clip.start_us));
+            }
             (Some(Pictures::Copy(_)), _) => {}
             (None, Way::Copy) => self.video = Some(Pictures::Copy(Box::new(Copied::open(input, stream, 0, mux)?))),
             // Joining cuts nothing.
@@ -206,6 +208,7 @@ impl Tape<'_> {
                     encode: &pictures.encode,
                     index: 0,
                     frame_rate: stream.frame_rate,
+                    ends_us: probe.ends_us(stream, clip.start_us),
                     window: Window::default(),
                     begins: 0,
                     has_sought: false,
@@ -313,9 +316,7 @@ impl Tape<'_> {
 
 /// Where an MP4 says that its sound ends, in microseconds from its start: the last packet may go on behind it.
 fn sound_us(clip: Clip, probe: &Probe) -> Option<i64> {
-    let stream = &probe.streams[clip.audio.filter(|_| probe.mp4.is_some())?];
-    let end = stream.start.unwrap_or(0).saturating_add(stream.duration?);
-    Some(rescale(end, stream.time_base, MICROSECONDS) - clip.start_us)
+    probe.ends_us(&probe.streams[clip.audio?], clip.start_us)
 }
 
 /// Where the next input begins: after the last picture, or after sound that goes on for longer than any padding.

@@ -18,7 +18,8 @@ use crate::job::{
     h264::{Form, Header, lengths_to_start_codes},
     mux::Mux,
     plan::VideoEncode,
-    video::{ASTRAY, NO_PICTURE_US, Setup},
+    rate,
+    video::{ASTRAY, NO_PICTURE_US, Setup, length_of},
 };
 
 /// The most bytes that wait for the next place where decoding can begin.
@@ -32,6 +33,10 @@ pub struct CutPath<'a> {
     frame_rate: Rational,
     /// How the container says that the pictures must be turned.
     orientation: Orientation,
+    /// Where the track ends by its container's word, where that can be believed.
+    ends: Option<i64>,
+    /// Where the last picture that was encoded ends.
+    last_end: i64,
     window: Window,
     /// Where the first picture of the track begins.
     begins: i64,
@@ -79,7 +84,7 @@ impl<'a> CutPath<'a> {
     /// Describes track 0 of the output, as far as it is known.
     pub fn open(input: &Input, stream: &Stream, setup: &Setup<'a>, mux: &mut Mux) -> Done<Self> {
         const INDEX: usize = 0;
-        let Setup { means, encode, window, begins, has_sought, .. } = *setup;
+        let Setup { means, encode, window, begins, has_sought, ends_us, .. } = *setup;
         let header = Header::parse(&input.header(stream.index))
             .ok_or_else(|| Fault::uncopyable("the header of the pictures is not understood"))?;
         mux.describe_copy(INDEX, input, stream.index)?;
@@ -87,8 +92,10 @@ impl<'a> CutPath<'a> {
             encode,
             index: INDEX,
             time_base: stream.time_base,
-            frame_rate: stream.frame_rate,
             orientation: stream.orientation,
+            frame_rate: rate::or_unknown(stream.frame_rate),
+            ends: ends_us.map(|us| rescale(us, MICROSECONDS, stream.time_base)),
+            last_end: i64::MIN,
             window,
             begins,
             has_sought,
@@ -163,6 +170,9 @@ impl<'a> CutPath<'a> {
             self.open_encoder(&frame)?;
             let Some(pts) = frame.best_effort_pts() else { continue };
             frame.set_pts(Some(pts));
+            if self.window.end_us.is_none_or(|end| self.us(pts) < end) {
+                self.last_end = pts.saturating_add(length_of(&frame, self.frame_rate, self.time_base));
+            }
             if self.window.begins_before(self.us(pts)) {
                 self.before = Some(frame);
             } else if !self.window.excludes(self.us(pts)) {
@@ -269,6 +279,9 @@ impl<'a> CutPath<'a> {
         self.write_held(whole, mux)?;
         let (Some(first), Some(delay)) = (tail.first().and_then(Frame::pts), delay) else { return Ok(()) };
         self.joints.push(first);
+        let length = |frame: &Frame| length_of(frame, self.frame_rate, self.time_base);
+        let end = tail.last().and_then(|last| Some(last.pts()?.saturating_add(length(last))));
+        self.last_end = end.unwrap_or(self.last_end);
         let mut packets = Vec::new();
         for mut frame in tail {
             self.open_encoder(&frame)?;
@@ -338,12 +351,13 @@ impl<'a> CutPath<'a> {
         Ok(())
     }
 
-    /// Writes what was encoded, each picture shown until the next, and the last until `next`.
+    /// Writes what was encoded, each picture shown until the next, and the last until `next`, or its own end.
     fn write_encoded(&mut self, packets: Vec<Packet>, delay: i64, next: Option<i64>, mux: &mut Mux) -> Done<()> {
         let times: Vec<i64> = packets.iter().filter_map(Packet::pts).collect();
+        let next = next.unwrap_or(self.ends.map_or(self.last_end, |end| end.max(self.last_end)));
         for (place, mut packet) in packets.into_iter().enumerate() {
             let Some(pts) = packet.pts() else { continue };
-            let length = times.get(place + 1).copied().or(next).map_or(0, |next| next - pts);
+            let length = (times.get(place + 1).copied().unwrap_or(next) - pts).max(0);
             packet.set_duration(length);
             packet.set_times(Some(pts), Some(pts - delay));
             self.copy.take(&mut packet, mux)?;

@@ -258,6 +258,7 @@ fn open_video<'a>(
         encode,
         index: 0,
         frame_rate: stream.frame_rate,
+        ends_us: job.probe.ends_us(stream, film.start_us),
         window: window(film),
         begins: stream.start.unwrap_or(0) - rescale(film.start_us, MICROSECONDS, stream.time_base),
         has_sought: job.seeks,

@@ -28,6 +28,7 @@ mod places;
 mod plan;
 mod probe;
 mod progress;
+mod rate;
 mod shape;
 mod sounds;
 mod source;

@@ -285,6 +285,13 @@ impl Probe {
         own.or(whole.and_then(|us| us.try_into().ok())).unwrap_or(0)
     }
 
+    /// Where a track ends, in microseconds from `start_us`, as an MP4 says of each; none for other containers, whose word
+    /// is less reliable than that of their last packet.
+    pub fn ends_us(&self, stream: &Stream, start_us: i64) -> Option<i64> {
+        let end = stream.start.unwrap_or(0).saturating_add(stream.duration.filter(|_| self.mp4.is_some())?);
+        Some(rescale(end, stream.time_base, MICROSECONDS) - start_us)
+    }
+
     /// Judges an input of which less came than its container declares, in microseconds. One that was cut is refused.
     /// One that has all of its bytes never had more: the caller is told.
     pub fn check_complete(&self, declared_us: i64, read_us: i64) -> Done<Option<String>> {

@@ -19,6 +19,7 @@ use crate::{
         fault::{Done, Fault},
         mux::Mux,
         plan::VideoEncode,
+        rate,
         shape::{Chain, Picture, Size, chain, fit_into},
     },
 };
@@ -33,8 +34,10 @@ pub struct Setup<'a> {
     pub encode: &'a VideoEncode,
     /// Its index in the output.
     pub index: usize,
-    /// Pictures per second, as the container says; 0 when unknown.
+    /// Pictures per second, as the container says; 0 when unknown. Not believed where it is not [credible](rate::is_credible).
     pub frame_rate: Rational,
+    /// Where the track ends, as a container says that can be believed; in microseconds of the output.
+    pub ends_us: Option<i64>,
     /// Pictures that begin before or after are left out.
     pub window: Window,
     /// Where the first picture begins if it does not say, in the stream's time base.
@@ -64,6 +67,8 @@ pub struct VideoPath<'a> {
     next: i64,
     /// The last picture from before the wanted part: it may still be shown when that begins.
     before: Option<Frame>,
+    /// Packets that wait until the frame rate can be measured; none where it is known.
+    unmeasured: Option<Vec<Packet>>,
 }
 
 /// The longest time, in microseconds, that a part may be without a picture at its start.
@@ -101,14 +106,18 @@ impl<'a> VideoPath<'a> {
         let decoder = Decoder::open(input, setup.stream, setup.means.threads, setup.means.limits.pixels)?;
         let sink = VideoSink::new(&setup);
         let (picture, next) = (setup.encode.picture.clone(), setup.begins);
-        Ok(Self { setup, decoder, filter: None, sink, picture, next, before: None })
+        let unmeasured = (!sink.has_rate).then(Vec::new);
+        Ok(Self { setup, decoder, filter: None, sink, picture, next, before: None, unmeasured })
     }
 
     /// Goes on with the pictures of another input, at a time of the output that is not before the end of the last one;
-    /// in microseconds.
-    pub fn go_on(&mut self, input: &Input, stream: &Stream, time_us: i64) -> Done<()> {
+    /// in microseconds. `ends_us` is as in [`Setup`], from the start of that input.
+    pub fn go_on(&mut self, input: &Input, stream: &Stream, time_us: i64, ends_us: Option<i64>) -> Done<()> {
         self.decoder = Decoder::open(input, stream.index, self.setup.means.threads, self.setup.means.limits.pixels)?;
-        self.setup.frame_rate = stream.frame_rate;
+        if rate::is_credible(stream.frame_rate) {
+            self.setup.frame_rate = stream.frame_rate;
+        }
+        self.setup.ends_us = ends_us;
         self.picture.orientation = stream.orientation;
         self.picture.deinterlace = stream.is_interlaced;
         self.sink.offset = rescale(time_us, xora_av::MICROSECONDS, self.sink.time_base);
@@ -123,6 +132,7 @@ impl<'a> VideoPath<'a> {
         if let Some(mut filter) = self.filter.take() {
             drain(&mut filter, None, &mut self.sink, mux)?;
         }
+        self.sink.end_input(self.decoder.time_base(), self.setup.ends_us);
         Ok(self.sink.reached_us())
     }
 
@@ -136,17 +146,37 @@ impl<'a> VideoPath<'a> {
 
     /// Takes a packet, or with `None` the end of the input. Returns the time reached, in microseconds of the output.
     pub fn take(&mut self, packet: Option<&Packet>, mux: &mut Mux, damage: &mut Damage) -> Done<i64> {
-        let Self { setup, decoder, filter, sink, picture, next, before } = self;
+        let Some(waiting) = &mut self.unmeasured else { return self.decode(packet, mux, damage) };
+        if let Some(packet) = packet {
+            waiting.push(packet.share()?);
+            if !rate::is_enough(waiting, self.decoder.time_base()) {
+                return Ok(self.sink.reached_us());
+            }
+        }
+        let waiting = self.unmeasured.take().unwrap_or_default();
+        let measured = rate::measure(&waiting, self.decoder.time_base());
+        self.sink.has_rate = measured.is_some_and(|measured| measured.is_usual);
+        self.setup.frame_rate = measured.map_or(rate::UNKNOWN, |measured| measured.rate);
+        for packet in &waiting {
+            self.decode(Some(packet), mux, damage)?;
+        }
+        if packet.is_none() { self.decode(None, mux, damage) } else { Ok(self.sink.reached_us()) }
+    }
+
+    fn decode(&mut self, packet: Option<&Packet>, mux: &mut Mux, damage: &mut Damage) -> Done<i64> {
+        let Self { setup, decoder, filter, sink, picture, next, before, unmeasured: _ } = self;
         let time_base = decoder.time_base();
         let us = |time| rescale(time, time_base, xora_av::MICROSECONDS);
         decode(decoder, packet, damage, |frame| {
             let pts = frame.best_effort_pts().unwrap_or(*next);
             frame.set_pts(Some(pts));
             *next = pts.saturating_add(frame.duration().max(1));
+            let ends = pts.saturating_add(length_of(frame, setup.frame_rate, time_base));
             // Some containers say that they begin with a picture that is shown only after some that follow it.
             let precedes = setup.window.from_us.is_none() && us(pts) < 0 && us(*next) <= 1_000;
             if precedes || setup.window.begins_before(us(pts)) {
                 *before = Some(frame.take()?);
+                sink.ends = ends;
                 return Ok(());
             }
             if setup.window.excludes(us(pts)) {
@@ -165,6 +195,7 @@ impl<'a> VideoPath<'a> {
                 let shape = shape(&shown);
                 show(setup, filter, sink, picture, (&mut shown, shape), mux)?;
             }
+            sink.ends = ends;
             let shape = shape(frame);
             show(setup, filter, sink, picture, (frame, shape), mux)
         })?;
@@ -243,9 +274,7 @@ impl Filter {
 fn drain(filter: &mut Filter, frame: Option<&mut Frame>, sink: &mut VideoSink, mux: &mut Mux) -> Done<()> {
     match frame {
         Some(frame) => {
-            let PictureShape { frame_rate, time_base, .. } = filter.shape;
-            let length = frame_length(frame_rate, time_base).unwrap_or(1).max(frame.duration());
-            filter.end = frame.pts().unwrap_or(filter.end).saturating_add(length);
+            filter.end = sink.ends.max(frame.pts().unwrap_or(filter.end));
             filter.graph.push(Some(frame))?;
         }
         None => filter.graph.end_at(filter.end)?,
@@ -268,7 +297,15 @@ struct VideoSink<'a> {
     /// Which encoder it became, where there was a choice.
     choice: Option<Choice>,
     time_base: Rational,
+    /// Frames per second, as far as they keep to it; 0 where they do not.
     frame_rate: Rational,
+    /// Whether they keep to the rate that the filters say, and whether a filter sees to that.
+    has_rate: bool,
+    is_paced: bool,
+    /// Where the last picture given to the filters ends, in the unit of what goes in, and in `time_base` once there are
+    /// no more of its input.
+    ends: i64,
+    own_end: Option<i64>,
     /// The last picture, kept back until the next one tells how long it is shown.
     held: Option<Frame>,
     /// When the picture before that begins.
@@ -297,6 +334,7 @@ struct VideoSink<'a> {
 
 impl<'a> VideoSink<'a> {
     fn new(setup: &Setup<'a>) -> Self {
+        let is_paced = setup.alike.is_some_and(|alike| alike.rate.is_some());
         Self {
             means: setup.means,
             encode: setup.encode,
@@ -305,6 +343,10 @@ impl<'a> VideoSink<'a> {
             choice: None,
             time_base: Rational(0, 1),
             frame_rate: Rational(0, 1),
+            has_rate: is_paced || rate::is_credible(setup.frame_rate),
+            is_paced,
+            ends: 0,
+            own_end: None,
             held: None,
             encoded_at: None,
             picture: setup.encode.picture.clone(),
@@ -414,8 +456,10 @@ impl<'a> VideoSink<'a> {
     fn open(&mut self, first: &Frame, filter: &Filter, mux: &mut Mux) -> Done<()> {
         self.time_base = filter.graph.time_base();
         let rate = filter.graph.frame_rate();
-        let sensible = rate.1 > 0 && (1..=1000).contains(&(rate.0 / rate.1));
-        self.frame_rate = if sensible { rate } else { Rational(0, 1) };
+        let is_sensible = rate.1 > 0 && (1..=1000).contains(&(rate.0 / rate.1));
+        // Always one: libav takes the time base for it otherwise.
+        let rate = if is_sensible { rate } else { rate::UNKNOWN };
+        self.frame_rate = if self.has_rate { rate } else { Rational(0, 1) };
         self.size = (first.width(), first.height());
         self.color = filter.chain.color;
         self.hdr_left = filter.chain.hdr_left;
@@ -424,9 +468,9 @@ impl<'a> VideoSink<'a> {
             &VideoEncoding {
                 encoder: self.encode.encoder,
                 time_base: self.time_base,
-                frame_rate: self.frame_rate,
+                frame_rate: rate,
                 threads: self.means.threads,
-                options: &self.options(),
+                options: &self.options(rate),
                 global_header: mux.wants_global_header(),
             },
             first,
@@ -442,11 +486,10 @@ impl<'a> VideoSink<'a> {
     }
 
     /// libav tells x265 the time base as its frame rate, which would end in an absurd level: it is told the rate here.
-    fn options(&self) -> Vec<(&'static str, String)> {
+    fn options(&self, rate: Rational) -> Vec<(&'static str, String)> {
         let mut options = self.encode.options.clone();
         for (key, value) in &mut options {
             if *key == "x265-params" {
-                let rate = if self.frame_rate.0 > 0 { self.frame_rate } else { Rational(30, 1) };
                 let _ = write!(value, ":fps={}/{}", rate.0, rate.1);
             }
         }
@@ -498,9 +541,20 @@ impl<'a> VideoSink<'a> {
         })
     }
 
-    /// The last picture is shown until the part ends, or for as long as any.
+    /// The last picture of an input is shown for as long as its own container says; a filter that sees to the rate has
+    /// repeated it.
+    fn end_input(&mut self, time_base: Rational, ends_us: Option<i64>) {
+        let Some(start) = self.held.as_ref().and_then(Frame::pts).filter(|_| !self.is_paced) else { return };
+        let own = rescale(self.ends, time_base, self.time_base);
+        let said = ends_us.map_or(own, |us| rescale(us, xora_av::MICROSECONDS, self.time_base));
+        self.own_end = Some(own.max(said).saturating_add(self.offset)).filter(|end| *end > start);
+        self.end = self.own_end.unwrap_or(self.end);
+    }
+
+    /// The last picture is shown until the part ends, or until its own end, or for as long as any.
     fn length_of_last(&self, start: i64) -> i64 {
         let usual = frame_length(self.frame_rate, self.time_base).unwrap_or(self.last_length);
+        let usual = self.own_end.map_or(usual, |end| end - start);
         let rest = self.part_end_us.map(|end| rescale(end, xora_av::MICROSECONDS, self.time_base) - start);
         match rest.filter(|rest| *rest > 0) {
             Some(rest) if self.is_past_end => rest,
@@ -528,6 +582,16 @@ fn failed(error: xora_av::Error, choice: Option<&Choice>) -> Fault {
     match choice {
         Some(Choice::Hardware(_)) => Fault::Job(JobFailure::Hardware),
         Some(Choice::Software(_)) | None => error.into(),
+    }
+}
+
+/// How long a picture is shown by its container's word, in ticks, or else at this rate. What is much less than usual is
+/// no length: some muxers write one tick for the last.
+pub fn length_of(frame: &Frame, rate: Rational, time_base: Rational) -> i64 {
+    let own = frame.duration();
+    match frame_length(rate, time_base) {
+        Some(usual) if own == 0 || own < usual / 4 => usual,
+        Some(_) | None => own.max(1),
     }
 }
 
@@ -579,6 +643,7 @@ mod tests {
                 encode: &encode,
                 index: 0,
                 frame_rate,
+                ends_us: None,
                 window: Window::default(),
                 begins: 0,
                 has_sought: false,
