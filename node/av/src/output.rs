@@ -176,6 +176,29 @@ impl Output {
         self.check(code, "write packet")
     }
 
+    /// Writes the packets that wait for their turn among the streams, and hands all bytes so far to the sink.
+    pub fn flush(&mut self) -> Result<()> {
+        // SAFETY: the header is written; no packet means all that wait.
+        let code = unsafe {
+            let code = ffi::av_interleaved_write_frame(self.context, ptr::null_mut());
+            ffi::avio_flush((*self.context).pb);
+            code
+        };
+        self.check(code, "write packet")
+    }
+
+    /// Changes an option of the muxer that it reads again later, by libav's name of it.
+    pub fn set_option(&mut self, name: &str, value: i64) -> Result<()> {
+        let name = CString::new(name).map_err(|_| Error::new(ErrorKind::Option, "set option"))?;
+        // SAFETY: a muxer with a class of its own has private data that begins with it, which `av_opt_set_int` needs.
+        unsafe {
+            if (*(*self.context).oformat).priv_class.is_null() {
+                return Err(Error::new(ErrorKind::Option, "set option"));
+            }
+            check(ffi::av_opt_set_int((*self.context).priv_data, name.as_ptr(), value, 0), "set option").map(|_| ())
+        }
+    }
+
     /// Writes what comes after the last packet, and hands all bytes to the sink.
     pub fn finish(&mut self) -> Result<()> {
         // SAFETY: the header is written; the trailer is, once.

@@ -20,7 +20,7 @@ use crate::{
         fault::{Done, Fault},
         film::{SILENCE_US, facts},
         first::FirstPictures,
-        mux::{Layout, Mux},
+        mux::{Layout, Length, Mux},
         plan::{
             Way,
             concat::{Candidate, Clip, Join, Plan, decide},
@@ -54,7 +54,7 @@ pub fn run(means: Means, sources: &[Source], format: Format, tried: &Tried) -> D
     let candidates: Vec<_> = candidates.collect();
     let Plan { mut strategy, fates, join } = decide(&candidates, format, abilities(tried.uncopyable.is_none(), false))?;
     strategy.reasons.extend(tried.reasons());
-    let layout = Layout::of(format, join.expected_bytes, join.packets, 0, tried.index_bytes);
+    let layout = Layout::of(format, join.expected_bytes, 0, tried.index_bytes);
     link.planned(strategy, format, join.expected_bytes, layout.part_size)?;
     link.stage(Stage::Transcode);
     make(means, &mut inputs, &join, layout, fates)
@@ -84,6 +84,9 @@ fn make(
     let Means { link, limits, .. } = means;
     let tracks = usize::from(join.video.is_some()) + usize::from(join.audio.is_some());
     let mut mux = Mux::create(link, join.format, tracks, layout, limits.output_bytes)?;
+    let is_declared = inputs.iter().all(|(_, probe)| probe.declares_duration);
+    let us = join.duration_us.filter(|_| is_declared).and_then(|us| i64::try_from(us).ok());
+    mux.expect(|| us.map(|us| Length { us, is_declared }));
     let mut tape = Tape {
         means,
         join,
@@ -110,7 +113,7 @@ fn make(
     let audio = audio.zip(sound).map(|(audio, like)| audio.finish(&like, &mut mux));
     let (video, audio) = (video.transpose()?, audio.transpose()?);
     damage.check()?;
-    let bytes = mux.finish()?;
+    let bytes = mux.finish(&mut warnings)?;
     progress.finish()?;
     warnings.extend(damage.warning());
     warnings.extend((jumps > 0).then(|| format!("{jumps} jumps of the inputs' clocks were closed")));

@@ -23,7 +23,7 @@ use crate::{
         damage::Damage,
         fault::{Done, Fault},
         first::FirstPictures,
-        mux::{Layout, Mux},
+        mux::{Layout, Length, Mux},
         plan::{AudioEncode, Film, Track, VideoEncode, Way, has_times, hides_start},
         probe::Probe,
         progress::Progress,
@@ -77,7 +77,7 @@ pub fn make(job: &Job, input: &mut Input, film: &Film, layout: Layout, fates: Ve
         video.map(|(way, stream)| finish_video(way, stream, &mut mux, &mut damage, &mut warnings)).transpose()?;
     let audio = audio.map(|way| finish_audio(way, film, job.probe, &mut mux, &mut damage)).transpose()?;
     damage.check()?;
-    let bytes = mux.finish()?;
+    let bytes = mux.finish(&mut warnings)?;
     progress.finish()?;
     warnings.extend(damage.warning());
     warnings
@@ -159,7 +159,10 @@ impl<'a> Pump<'a> {
         let mut packet = Packet::new()?;
         while !self.is_past_end() {
             match input.read(&mut packet) {
-                Ok(true) => self.take(&mut packet, mux)?,
+                Ok(true) => {
+                    mux.expect(|| self.length(input));
+                    self.take(&mut packet, mux)?;
+                }
                 Ok(false) => return Ok(()),
                 // The demuxer may find its way behind it.
                 Err(error) if error.kind == ErrorKind::InvalidData => self.damage.unreadable()?,
@@ -167,6 +170,25 @@ impl<'a> Pump<'a> {
             }
         }
         Ok(())
+    }
+
+    /// How long the output becomes: as the input says, or else by how many of its bytes the part so far took. What it says
+    /// is not believed where it is many times as long as that (an AVI with a false count of frames).
+    fn length(&self, input: &Input) -> Option<Length> {
+        const MOST_UNEVEN: i64 = 8;
+        let by_bytes = || {
+            let (size, read) = (self.probe.size?, input.position().filter(|_| !self.film.part.from_start)?);
+            let whole = i128::from(self.read_us) * i128::from(size) / i128::from(read.max(1));
+            Some(i64::try_from(whole).unwrap_or(i64::MAX))
+        };
+        let said = self.film.duration_us.filter(|_| self.probe.declares_duration);
+        let Some(said) = said.map(|us| i64::try_from(us).unwrap_or(i64::MAX)) else {
+            let us = by_bytes()?;
+            return Some(Length { us: self.film.part.end_us.map_or(us, |end| us.min(end)), is_declared: false });
+        };
+        // The tracks of an MP4 may lie one behind the other.
+        let most = by_bytes().filter(|_| self.probe.mp4.is_none()).map(|us| us.saturating_mul(MOST_UNEVEN));
+        Some(Length { us: most.map_or(said, |most| said.min(most)), is_declared: true })
     }
 
     fn take(&mut self, packet: &mut Packet, mux: &mut Mux) -> Done<()> {

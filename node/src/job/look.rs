@@ -150,8 +150,37 @@ fn segment_end(source: &mut dyn ReadAt) -> io::Result<Option<u64>> {
     Ok(size_at(source, segment + 4)?.map(|(body, length)| body.saturating_add(length)))
 }
 
-/// Where the last of the chunks of a RIFF file ends (AVI has several, from 1 GB on); none for what is no such file.
+/// Where the last of the chunks of a RIFF file ends (AVI has several, from 1 GB on); none for what is no such file. That
+/// of RF64 has its length in 64 bits, in the chunk that follows (EBU Tech 3306).
 fn riff_end(source: &mut dyn ReadAt) -> io::Result<Option<u64>> {
+    let mut first = [0; 28];
+    read_full(source, 0, &mut first)?;
+    if let [
+        b'R',
+        b'F',
+        b'6',
+        b'4',
+        _,
+        _,
+        _,
+        _,
+        b'W',
+        b'A',
+        b'V',
+        b'E',
+        b'd',
+        b's',
+        b'6',
+        b'4',
+        _,
+        _,
+        _,
+        _,
+        length @ ..,
+    ] = first
+    {
+        return Ok(Some(u64::from_le_bytes(length).saturating_add(8)));
+    }
     let mut end = None;
     for _ in 0..BOXES {
         let (mut head, at) = ([0; 8], end.unwrap_or(0));
@@ -371,6 +400,8 @@ mod tests {
         }
         assert!(whole(&[matroska, b"\x01\0\0\0\0\0\0\x03yyy".as_slice()].concat()));
         let chunk = |length: u32| [b"RIFF".as_slice(), &length.to_le_bytes(), b"AVI \xff\xff"].concat();
+        let long = |length: u64| [b"RF64\xff\xff\xff\xffWAVEds64\x1c\0\0\0".as_slice(), &length.to_le_bytes()].concat();
+        assert!(whole(&long(20)) && !whole(&long(21)));
         assert!(whole(&chunk(6)) && whole(&[chunk(6), chunk(6)].concat()) && whole(&[chunk(6), chunk(4)].concat()));
         assert!(!whole(&chunk(7)) && !whole(&[chunk(6), chunk(7)].concat()) && !whole(&chunk(0)));
         let mp3 = [b"ID3\x04\0\0\0\0\0\x01x\xff\xfbXing\0\0\0\x03\0\0\0\x05\0\0\0\x15".as_slice(), &[0; 3]].concat();

@@ -35,7 +35,7 @@ pub(super) struct Told {
     pub(super) bytes_read: u64,
 }
 
-fn supervise(work: Work, limits: Limits, input: &[u8], fail_from: Option<u64>) -> Told {
+pub(super) fn supervise(work: Work, limits: Limits, input: &[u8], fail_from: Option<u64>) -> Told {
     supervise_all(work, limits, &[input], fail_from)
 }
 
@@ -609,7 +609,7 @@ fn a_read_that_fails_is_never_taken_for_the_end() {
 fn an_index_that_does_not_fit_asks_for_more_and_then_fits() {
     let bytes = fs::read(film()).expect("film");
     let with = |index_bytes| {
-        let (inputs, wanted) = (vec![source(&bytes)], compress(Format::Mp4));
+        let (inputs, wanted) = (vec![source(&bytes)], wanted(Recipe::Transcode, Format::Mov));
         Work::Run { inputs, wanted, index_bytes, uncopyable: None, has_address: true }
     };
     let needed = match supervise(with(Some(100)), LIMITS, &bytes, None).messages.pop() {

@@ -192,14 +192,14 @@ fn run_one(means: Means, source: &Source, wanted: &Wanted, tried: &Tried) -> Don
                 fates[cover] = dropped(&fates[cover], "it is empty, or too large");
             }
             let expected_bytes = film.expected_bytes + about.bytes();
-            let layout = Layout::of(film.format, expected_bytes, film.packets, about.bytes(), tried.index_bytes);
+            let layout = Layout::of(film.format, expected_bytes, about.bytes(), tried.index_bytes);
             link.planned(strategy, film.format, expected_bytes, layout.part_size)?;
             link.stage(Stage::Transcode);
             make_film(means, (input, source), &probe, (*film, about), layout, fates)?
         }
         Make::Still(still) => {
             let expected = expected_picture(&still, &probe);
-            let layout = Layout::of(still.format, expected, 0, 0, None);
+            let layout = Layout::of(still.format, expected, 0, None);
             link.planned(strategy, still.format, expected, layout.part_size)?;
             link.stage(Stage::Transcode);
             let (bytes, report) = still::make(means, (&mut input, source), &probe, &still, fates)?;

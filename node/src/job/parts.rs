@@ -35,6 +35,8 @@ pub struct Parts {
     tail_number: u32,
     send: SendPart,
     refusal: Option<Refusal>,
+    /// What is written from a byte of the output on, while it is held back.
+    held: Option<(u64, Vec<u8>)>,
 }
 
 impl Parts {
@@ -49,7 +51,32 @@ impl Parts {
             tail_number: head_parts + 1,
             send,
             refusal: None,
+            held: None,
         }
+    }
+
+    /// Keeps so many bytes at the start patchable instead, or a few more. Only before anything is written.
+    pub fn keep_head(&mut self, bytes: u64) {
+        if self.bytes() == 0 {
+            let parts = bytes.div_ceil(self.part_size as u64).max(1);
+            self.head_limit = self.part_size.saturating_mul(usize::try_from(parts).unwrap_or(usize::MAX));
+            self.tail_number = u32::try_from(parts).unwrap_or(u32::MAX).saturating_add(1);
+        }
+    }
+
+    /// Holds back everything that will be written behind the furthest byte so far.
+    pub fn hold(&mut self) {
+        self.held = Some((self.bytes(), Vec::new()));
+    }
+
+    /// What was held back, and where it belongs; from now on bytes are taken as before.
+    pub fn let_go(&mut self) -> Option<(u64, Vec<u8>)> {
+        self.held.take()
+    }
+
+    /// What can still be patched.
+    pub fn head(&self) -> &[u8] {
+        &self.head
     }
 
     /// Why a write was refused, if one was.
@@ -131,6 +158,18 @@ impl WriteAt for Parts {
         let end = offset.checked_add(bytes.len() as u64).filter(|end| *end <= self.max_bytes);
         if end.is_none() {
             return Err(self.refuse(Refusal::TooLarge));
+        }
+        let mut bytes = bytes;
+        if let Some((from, held)) = &mut self.held {
+            let (now, later) =
+                bytes.split_at(bytes.len().min(usize::try_from(from.saturating_sub(offset)).unwrap_or(usize::MAX)));
+            let at = usize::try_from(offset.max(*from) - *from).unwrap_or(usize::MAX);
+            held.resize(held.len().max(at.saturating_add(later.len())), 0);
+            held[at..at + later.len()].copy_from_slice(later);
+            bytes = now;
+        }
+        if bytes.is_empty() {
+            return Ok(());
         }
         match usize::try_from(offset) {
             Ok(place) if place < self.head_limit => {
@@ -219,6 +258,22 @@ mod tests {
         parts.write_at(0, b"ix").expect("taken");
         parts.finish().expect("sent");
         assert_eq!(joined(&sent, 4), b"ix\0\0\0\0media");
+    }
+
+    #[test]
+    fn what_is_held_back_can_be_put_elsewhere() {
+        let (mut parts, sent) = collecting(4, 9, 100);
+        parts.keep_head(5);
+        parts.write_at(0, b"....media").expect("taken");
+        parts.hold();
+        for (offset, bytes) in [(9, b"inde_".as_slice()), (3, b"M"), (13, b"x"), (14, b"")] {
+            parts.write_at(offset, bytes).expect("taken");
+        }
+        assert_eq!((parts.head(), parts.bytes()), (b"...Mmedi".as_slice(), 9));
+        assert_eq!(parts.let_go(), Some((9, b"index".to_vec())));
+        parts.write_at(9, b"more").expect("taken");
+        parts.finish().expect("sent");
+        assert_eq!(joined(&sent, 4), b"...Mmediamore");
     }
 
     #[test]

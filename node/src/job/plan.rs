@@ -64,8 +64,6 @@ pub struct Film {
     pub part: Part,
     /// The output's length in microseconds, when known.
     pub duration_us: Option<u64>,
-    /// Packets that the output will have, about.
-    pub packets: u64,
     /// Bytes that the output will have, about.
     pub expected_bytes: u64,
 }

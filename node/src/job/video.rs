@@ -636,7 +636,7 @@ mod tests {
         };
         let mut refusal = |choice| {
             let mut mux =
-                Mux::create(&link, Format::Mp4, 1, Layout::of(Format::Mp4, 1, 1, 0, None), 1 << 20).expect("mux");
+                Mux::create(&link, Format::Mp4, 1, Layout::of(Format::Mp4, 1, 0, None), 1 << 20).expect("mux");
             let mut sink = VideoSink::new(&Setup {
                 means: Means { link: &link, limits: &LIMITS, threads: 1, hardware: &[] },
                 stream: 0,

@@ -8,7 +8,7 @@ use xora_shared::{
 
 use super::{
     Abilities, AudioEncode, VideoEncode, Way, describe_all,
-    recipes::{packets, video_in},
+    recipes::video_in,
     tracks::{self, VideoWish},
 };
 use crate::job::{
@@ -50,8 +50,6 @@ pub struct Join {
     pub audio: Option<Way<AudioEncode>>,
     /// The output's length in microseconds, when known.
     pub duration_us: Option<u64>,
-    /// Packets that the output will have, about.
-    pub packets: u64,
     /// Bytes that the output will have, about.
     pub expected_bytes: u64,
 }
@@ -126,10 +124,6 @@ pub fn decide(inputs: &[Candidate], format: Format, abilities: Abilities) -> Don
         (Some(Way::Cut(_) | Way::Encode(_)) | None, _) => StrategyKind::Encode,
     };
     let length = |input: &Candidate| input.probe.duration_us;
-    let counted = |input: &Candidate, clip: &Clip| {
-        let used: Vec<_> = input.probe.streams.iter().filter(|stream| clip.uses(stream.index)).collect();
-        packets(&used, input.probe.duration_us)
-    };
     Ok(Plan {
         fates: inputs
             .iter()
@@ -141,7 +135,6 @@ pub fn decide(inputs: &[Candidate], format: Format, abilities: Abilities) -> Don
         join: Join {
             format,
             duration_us: inputs.iter().map(length).sum(),
-            packets: inputs.iter().zip(&clips).map(|(input, clip)| counted(input, clip)).sum(),
             expected_bytes: inputs.iter().map(|input| expected_bytes(input.probe)).sum(),
             clips,
             video: pictures,

@@ -244,7 +244,6 @@ pub fn film(probe: &Probe, wish: &Wish, abilities: Abilities) -> Done<Plan> {
             end_us: wish.cut.duration_us.map(|us| i64::try_from(us).unwrap_or(i64::MAX)),
         },
         duration_us,
-        packets: packets(&chosen, duration_us),
         expected_bytes: expected_bytes(probe, wish.video.as_ref().map(|video| video.rate), duration_us),
         video: video_track,
         audio: audio_track,
@@ -442,26 +441,6 @@ fn length_us(probe: &Probe, cut: Cut) -> Option<u64> {
         (Some(rest), Some(wanted)) => Some(rest.min(wanted)),
         (rest, wanted) => rest.or(wanted),
     }
-}
-
-/// Packets of the output, about: pictures as the input counts them or from its rate, sound in frames of 1024 samples. What
-/// a header says is believed up to what any camera or recorder makes: the place for the index is as long as that.
-pub(super) fn packets(chosen: &[&Stream], duration_us: Option<u64>) -> u64 {
-    const PICTURES_PER_SECOND: u64 = 1000;
-    const SAMPLES_PER_SECOND: u64 = 192_000;
-    // Unknown: one hour. If that is too little, the run is repeated with what it needed.
-    let seconds = duration_us.map_or(3600, |us| us / 1_000_000 + 1);
-    let of = |stream: &&Stream| match stream.kind {
-        Kind::Video if (1..=seconds * PICTURES_PER_SECOND).contains(&stream.frames) => stream.frames,
-        Kind::Video => {
-            let rate = stream.frame_rate;
-            let rounded = u64::try_from(rate.0 / rate.1.max(1)).unwrap_or(0) + 1;
-            seconds * if (2..=240).contains(&rounded) { rounded } else { 60 }
-        }
-        Kind::Audio => seconds * (u64::from(stream.sample_rate).min(SAMPLES_PER_SECOND) / 1024 + 2).max(52),
-        Kind::Subtitle | Kind::Attachment | Kind::Data => 0,
-    };
-    chosen.iter().map(of).sum()
 }
 
 fn expected_bytes(probe: &Probe, rate: Option<RateControl>, duration_us: Option<u64>) -> u64 {
