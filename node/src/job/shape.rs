@@ -134,56 +134,56 @@ pub fn fit_into(mut chain: Chain, (width, height): (u32, u32), color: Color) -> 
 
 /// The size before turning.
 fn stored_size(shape: &PictureShape, want: &Picture) -> (u32, u32) {
+    // 4:2:0 halves the sides.
+    let step = if want.pixels == Pixels::Film { 2 } else { 1 };
     let turn = |(width, height)| if want.orientation.swaps_sides() { (height, width) } else { (width, height) };
-    let (width, height) = turn(square_size(shape));
+    let (width, height) = turn(square_size(shape, step));
     let wanted = match want.size {
         Size::AsInput => (width, height),
-        Size::Width(wanted) => (wanted, proportion(height, wanted, width)),
-        Size::Height(wanted) => (proportion(width, wanted, height), wanted),
-        Size::AtMost(most_wide, most_high) => at_most((width, height), (most_wide, most_high)),
+        Size::Width(wanted) => (wanted, proportion(height, wanted, width, step)),
+        Size::Height(wanted) => (proportion(width, wanted, height, step), wanted),
+        Size::AtMost(most_wide, most_high) => at_most((width, height), (most_wide, most_high), step),
         Size::Exactly(width, height) | Size::Within(width, height) => (width, height),
     };
     let (width, height) = turn(wanted);
-    match want.pixels {
-        // 4:2:0 halves the sides; the odd row or column is cut off, not squeezed, so every other pixel stays itself.
-        Pixels::Film => ((width & !1).max(2), (height & !1).max(2)),
-        Pixels::Jpeg | Pixels::Rgb | Pixels::Webp => (width.max(1), height.max(1)),
-    }
+    // An odd row or column is cut off, not squeezed, so every other pixel stays itself.
+    let whole = |side: u32| (side - side % step).max(step);
+    (whole(width), whole(height))
 }
 
 /// The size made smaller, with its aspect, until both sides fit.
-fn at_most((width, height): (u32, u32), (most_wide, most_high): (u32, u32)) -> (u32, u32) {
+fn at_most((width, height): (u32, u32), (most_wide, most_high): (u32, u32), step: u32) -> (u32, u32) {
     if width <= most_wide && height <= most_high {
         return (width, height);
     }
-    let by_width = (most_wide, proportion(height, most_wide, width));
+    let by_width = (most_wide, proportion(height, most_wide, width, step));
     if most_wide < width && by_width.1 <= most_high {
         by_width
     } else {
-        (proportion(width, most_high, height), most_high)
+        (proportion(width, most_high, height, step).min(most_wide), most_high)
     }
 }
 
 /// The size with square pixels: a side grows, none shrinks, so no detail is lost.
-fn square_size(shape: &PictureShape) -> (u32, u32) {
+fn square_size(shape: &PictureShape, step: u32) -> (u32, u32) {
     let Rational(wide, high) = shape.aspect;
     let (wide, high) = (u32::try_from(wide).unwrap_or(0), u32::try_from(high).unwrap_or(0));
     let absurd = u64::from(wide) > u64::from(high) * MOST_ASPECT || u64::from(high) > u64::from(wide) * MOST_ASPECT;
-    if wide == 0 || high == 0 || absurd {
+    if wide == 0 || high == 0 || absurd || wide == high {
         return (shape.width, shape.height);
     }
     if wide > high {
-        (proportion(shape.width, wide, high), shape.height)
+        (proportion(shape.width, wide, high, step), shape.height)
     } else {
-        (shape.width, proportion(shape.height, high, wide))
+        (shape.width, proportion(shape.height, high, wide, step))
     }
 }
 
-/// `side * times / by`, to the nearest, at least 1.
-fn proportion(side: u32, times: u32, by: u32) -> u32 {
-    let by = u64::from(by.max(1));
-    let result = (u64::from(side) * u64::from(times) + by / 2) / by;
-    u32::try_from(result.max(1)).unwrap_or(u32::MAX)
+/// `side * times / by`, to the nearest multiple of `step`, at least that.
+fn proportion(side: u32, times: u32, by: u32, step: u32) -> u32 {
+    let by = u64::from(by.max(1)) * u64::from(step);
+    let result = (u64::from(side) * u64::from(times) + by / 2) / by * u64::from(step);
+    u32::try_from(result.max(step.into())).unwrap_or(u32::MAX)
 }
 
 /// Scaling, cropping and conversion of pixels; nothing where nothing is needed.
@@ -191,7 +191,7 @@ fn fit(shape: &PictureShape, want: &Picture, (width, height): (u32, u32), tonema
     let same_size = (width, height) == (shape.width, shape.height);
     let only_odd = want.pixels == Pixels::Film
         && want.size == Size::AsInput
-        && square_size(shape) == (shape.width, shape.height)
+        && square_size(shape, 1) == (shape.width, shape.height)
         && (width, height) == (shape.width & !1, shape.height & !1);
     let converted = convert(shape, want.pixels, tonemapped);
     let mut steps = Vec::new();
@@ -340,6 +340,21 @@ mod tests {
         let chain = chain(&shape(641, 359, "yuv420p"), &film());
         assert_eq!(chain.text, "crop=640:358:0:0,format=yuv420p,setsar=1");
         assert_eq!((chain.width, chain.height), (640, 358));
+    }
+
+    #[test]
+    fn a_side_that_follows_the_other_is_even_and_nearest_to_the_aspect() {
+        // 39.36, 39.04, 38.4 and 37.76 lines of 4:2:0, which come in twos.
+        for (height, lines) in [(123, 40), (122, 40), (120, 38), (118, 38)] {
+            let found = chain(&shape(1000, height, "yuv420p"), &Picture { size: Size::Width(320), ..film() });
+            assert_eq!((found.width, found.height), (320, lines), "{height}");
+            let still = Picture { size: Size::Width(320), pixels: Pixels::Rgb, ..film() };
+            assert_eq!(chain(&shape(1000, height, "yuv420p"), &still).height, (height * 320 + 500) / 1000);
+        }
+        let found = chain(&shape(123, 1000, "yuv420p"), &Picture { size: Size::Height(320), ..film() });
+        assert_eq!((found.width, found.height), (40, 320));
+        let found = chain(&shape(1000, 1000, "yuv420p"), &Picture { size: Size::AtMost(99, 99), ..film() });
+        assert_eq!((found.width, found.height), (98, 98), "never beyond what is asked for");
     }
 
     #[test]
