@@ -70,10 +70,14 @@ impl Error {
         Self { kind, code, doing }
     }
 
-    /// As an encoder says it: of a picture that they opened for, x264 and others fail with no other reason than memory,
-    /// and then say only that they failed.
+    /// As an encoder says it: x264 and others return only that they failed. Whether for lack of memory, their log tells.
     pub(crate) fn of_encoder(self) -> Self {
-        if self.code == ffi::AVERROR_EXTERNAL { Self { kind: ErrorKind::Memory, ..self } } else { self }
+        self.of_encoder_that(crate::log::blames_memory())
+    }
+
+    fn of_encoder_that(self, blames_memory: bool) -> Self {
+        let is_memory = self.code == ffi::AVERROR_EXTERNAL && blames_memory;
+        if is_memory { Self { kind: ErrorKind::Memory, ..self } } else { self }
     }
 
     pub(crate) fn memory(doing: &'static str) -> Self {
@@ -121,9 +125,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_encoder_that_fails_without_a_reason_is_out_of_memory() {
-        let kind = |code| Error::from_code(code, "encode").of_encoder().kind;
-        assert_eq!(kind(ffi::AVERROR_EXTERNAL), ErrorKind::Memory);
-        assert_eq!(kind(ffi::AVERROR_INVALIDDATA), ErrorKind::InvalidData);
+    fn an_encoder_that_fails_is_out_of_memory_where_its_log_says_so() {
+        let kind = |code, blames_memory| Error::from_code(code, "encode").of_encoder_that(blames_memory).kind;
+        assert_eq!(kind(ffi::AVERROR_EXTERNAL, true), ErrorKind::Memory);
+        assert_eq!(kind(ffi::AVERROR_EXTERNAL, false), ErrorKind::Other);
+        assert_eq!(kind(ffi::AVERROR_INVALIDDATA, true), ErrorKind::InvalidData);
     }
 }

@@ -26,6 +26,17 @@ pub fn take() -> Vec<String> {
     LOG.lock().map(|mut log| log.drain(..).collect()).unwrap_or_default()
 }
 
+/// Whether a line kept says that memory could not be had. Where lines are not kept, it may be so.
+pub(crate) fn blames_memory() -> bool {
+    cfg!(not(target_arch = "x86_64")) || LOG.lock().is_ok_and(|log| log.iter().any(|line| is_about_memory(line)))
+}
+
+/// As x264 ("malloc of size 8388608 failed"), x265 ("unable to allocate") and libvpx ("Memory allocation error") say it.
+fn is_about_memory(line: &str) -> bool {
+    let line = line.to_lowercase();
+    ["malloc", "allocat", "memory"].iter().any(|word| line.contains(word))
+}
+
 /// Called from any of libav's threads. The type of `arguments` differs between processors, so others only set the level.
 #[cfg(target_arch = "x86_64")]
 unsafe extern "C" fn keep(
@@ -51,5 +62,24 @@ unsafe extern "C" fn keep(
             log.pop_front();
         }
         log.push_back(line.trim_end().to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_encoders_without_memory_are_known() {
+        let lines = [
+            ("[libx264 @ 0x5581] malloc of size 8388608 failed", true),
+            ("[libvpx-vp9 @ 0x5581] Failed to initialize encoder: Memory allocation error", true),
+            ("x265 [error]: unable to allocate a new encoder", true),
+            ("[libx264 @ 0x5581] high profile doesn't support lossless", false),
+            ("[libvpx-vp9 @ 0x5581] Failed to initialize encoder: Invalid parameter", false),
+        ];
+        for (line, expected) in lines {
+            assert_eq!(is_about_memory(line), expected, "{line}");
+        }
     }
 }
