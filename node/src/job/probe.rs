@@ -107,12 +107,13 @@ fn open_for(
     if let Some(part) = part {
         places::note(&mut again(), &mut input, part.time.start).map_err(unreadable)?;
     }
+    let has_false_length = has_false_length(&input);
     let probe = Probe {
         size: input.size(),
         container: input.format(),
         mp4: if let Look::Mp4(mp4) = appearance { Some(mp4) } else { None },
-        duration_us: length_us(&input),
-        declares_duration: input.declares_duration(),
+        duration_us: length_us(&input).filter(|_| !has_false_length),
+        declares_duration: input.declares_duration() && !has_false_length,
         is_whole,
         changing: changing(&input, &tracks)?,
         streams: input.streams().to_vec(),
@@ -318,6 +319,14 @@ fn length_us(input: &Input) -> Option<u64> {
     let from_zero = input.format().starts_with("matroska");
     let before = input.start_us().filter(|_| from_zero).and_then(|start| u64::try_from(start).ok());
     input.duration_us().map(|length| before.filter(|before| *before < length).map_or(length, |before| length - before))
+}
+
+/// Whether an MP3 says that it is longer than its bytes can be: its first frame, which counts the others, is damaged.
+fn has_false_length(input: &Input) -> bool {
+    /// Of the lowest bit rate that there is, 8 kbit/s.
+    const LEAST_BYTES_PER_SECOND: u64 = 1_000;
+    let longest = input.size().filter(|_| input.format() == "mp3").map(|size| size / LEAST_BYTES_PER_SECOND + 1);
+    input.duration_us().zip(longest).is_some_and(|(us, seconds)| us / 1_000_000 > seconds)
 }
 
 type Open = fn(Box<dyn ReadAt>, OpenLimits) -> xora_av::Result<Input>;
