@@ -69,6 +69,8 @@ mod plan_test;
 #[cfg(test)]
 mod recipe_test;
 #[cfg(test)]
+mod timing_test;
+#[cfg(test)]
 mod tracks_test;
 
 use std::os::unix::net::UnixStream;
