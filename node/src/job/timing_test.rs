@@ -326,3 +326,27 @@ fn a_damaged_count_of_frames_in_an_mp3_is_not_believed() {
         assert!((sound_ms(&made.file) - 2_000).abs() <= 60, "{format:?}: {} ms", sound_ms(&made.file));
     }
 }
+
+#[test]
+fn frames_that_nobody_counted_are_not_reported() {
+    let made = make(
+        &synth("timing-count.mp4", &format!("{PICTURES} {X264} -an")),
+        wanted(Recipe::Compress(Compress { rate: RateControl::Crf(40), codec: VideoCodec::Vp9 }), Format::Webm),
+    );
+    assert_eq!(made.receipt.frames, Some(50));
+    // A `Void` at the end of the segment makes it too large to be read through.
+    const VOID: u64 = 256 << 20;
+    let mut file = made.told.output;
+    let segment = file.windows(4).position(|id| id == [0x18, 0x53, 0x80, 0x67]).expect("a segment") + 4;
+    let length = u64::from_be_bytes(*file[segment..].first_chunk().expect("a length"));
+    file[segment..segment + 8].copy_from_slice(&(length + VOID + 9).to_be_bytes());
+    file.extend([&[0xec][..], &(VOID | 1 << 56).to_be_bytes()].concat());
+    file.resize(file.len() + usize::try_from(VOID).expect("64 bits"), 0);
+    let mut expect = made.report.expect.clone();
+    expect.bytes = file.len() as u64;
+    let work = Work::Verify { input: Source { size: Some(expect.bytes) }, expect };
+    let told = supervise(work, LIMITS, &file, None);
+    let Some(Up::Verified(receipt)) = told.messages.last() else { panic!("expected a receipt") };
+    assert_eq!((&receipt.problems, receipt.frames), (&Vec::new(), None));
+    assert!(told.bytes_read < 64 << 20, "{} bytes", told.bytes_read);
+}
