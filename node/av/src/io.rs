@@ -85,15 +85,21 @@ impl Writer {
     }
 }
 
-type Transfer = unsafe extern "C" fn(*mut c_void, *mut u8, i32) -> i32;
+type Read = unsafe extern "C" fn(*mut c_void, *mut u8, i32) -> i32;
+type Write = unsafe extern "C" fn(*mut c_void, Written, i32) -> i32;
+/// What is to be written. FFmpeg 7.0 made it constant.
+#[cfg(ffmpeg_7_0)]
+type Written = *const u8;
+#[cfg(not(ffmpeg_7_0))]
+type Written = *mut u8;
 type Seek = unsafe extern "C" fn(*mut c_void, i64, i32) -> i64;
 
 impl<T> Io<T> {
     fn allocate(
         target: T,
         flag: i32,
-        read: Option<Transfer>,
-        write: Option<Transfer>,
+        read: Option<Read>,
+        write: Option<Write>,
         seek: Option<Seek>,
     ) -> Result<Self> {
         let state = Box::into_raw(Box::new(State { position: 0, end: 0, failed: false, target }));
@@ -156,7 +162,7 @@ unsafe extern "C" fn read(opaque: *mut c_void, buffer: *mut u8, length: i32) -> 
     }
 }
 
-unsafe extern "C" fn write(opaque: *mut c_void, buffer: *mut u8, length: i32) -> i32 {
+unsafe extern "C" fn write(opaque: *mut c_void, buffer: Written, length: i32) -> i32 {
     // SAFETY: as in `read`.
     let (state, bytes) = unsafe {
         let length = usize::try_from(length).unwrap_or(0);
