@@ -15,8 +15,16 @@ pub const ATTEMPT_TIMEOUT_MS: i64 = 15_000;
 const CLAIM_MS: i64 = ATTEMPT_TIMEOUT_MS + 5_000;
 
 /// How long a message may take to its consumer before the attempt is sent to the Queue again, in milliseconds. Messages
-/// are seldom lost, and a second one of a slow first costs only an idle claim.
+/// are seldom lost, and a second one of a slow first costs only an idle claim. The wait doubles with each message of the same
+/// attempt, because a Queue that is behind does not catch up by getting more.
 const IN_FLIGHT_MS: i64 = 30_000;
+
+/// How often that wait doubles at most: to 16 minutes.
+const DOUBLINGS: u32 = 5;
+
+/// How long a second interruption of an attempt is waited out before it is sent again, in milliseconds; twice as long after
+/// each further one. After the first it is sent again at once.
+const RECOVERY_MS: i64 = 30_000;
 
 /// How soon the next attempt must be for the sender of the last one to make it as well, in milliseconds.
 const SOON_MS: i64 = LAST_STANDARD_WAIT_MS;
@@ -24,7 +32,8 @@ const SOON_MS: i64 = LAST_STANDARD_WAIT_MS;
 /// How long after its time such an attempt is sent by the alarm, if nobody has claimed it, in milliseconds.
 const GRACE_MS: i64 = 2_000;
 
-/// How often one attempt may be interrupted (claimed and never recorded) before the delivery is abandoned.
+/// How often one attempt may be interrupted (claimed and never recorded) at no cost. The next interruption costs this attempt:
+/// it counts as failed, and the schedule goes on.
 pub const MAX_INTERRUPTIONS: u32 = 5;
 
 /// Waits before the second, third, … attempt, in milliseconds from the end of the failed one. The fixed schedule ends
@@ -108,6 +117,9 @@ pub struct Delivery {
     pub attempt: u32,
     /// How often this attempt was claimed and never recorded.
     pub interruptions: u32,
+    /// How many messages of this attempt came to nothing: not claimed in time, or given back.
+    #[serde(default)]
+    pub resends: u32,
     /// How long it is tried.
     pub schedule: Schedule,
     /// Whether the current attempt was asked for by hand after all was over: nothing follows it.
@@ -148,7 +160,7 @@ pub enum Outcome {
 impl Delivery {
     /// A new delivery, due at once.
     pub const fn new(schedule: Schedule, now: UnixMs) -> Self {
-        Self { phase: Phase::Due { at: now.0 }, attempt: 1, interruptions: 0, schedule, by_hand: false }
+        Self { phase: Phase::Due { at: now.0 }, attempt: 1, interruptions: 0, resends: 0, schedule, by_hand: false }
     }
 
     /// When the machine has to look at this delivery again by itself; none when it is over.
@@ -163,7 +175,8 @@ impl Delivery {
     /// The message of the current attempt goes to the Queue.
     #[must_use]
     pub const fn sent(self, now: UnixMs) -> Self {
-        Self { phase: Phase::Sent { until: now.plus(IN_FLIGHT_MS).0 }, ..self }
+        let doublings = if self.resends < DOUBLINGS { self.resends } else { DOUBLINGS };
+        Self { phase: Phase::Sent { until: now.plus(IN_FLIGHT_MS << doublings).0 }, ..self }
     }
 
     /// A consumer wants to send this attempt. None when it is not the current one, or someone has it.
@@ -189,9 +202,9 @@ impl Delivery {
         let phase = Phase::Due { at: now.0 };
         match self.phase {
             Phase::Claimed { .. } => None,
-            Phase::Due { .. } | Phase::Sent { .. } => Some(Self { phase, ..self }),
+            Phase::Due { .. } | Phase::Sent { .. } => Some(Self { phase, resends: 0, ..self }),
             Phase::Delivered | Phase::Abandoned => {
-                Some(Self { phase, attempt: self.attempt + 1, interruptions: 0, by_hand: true, ..self })
+                Some(Self { phase, attempt: self.attempt + 1, interruptions: 0, resends: 0, by_hand: true, ..self })
             }
         }
     }
@@ -203,7 +216,7 @@ impl Delivery {
         let holds = matches!(self.phase, Phase::Claimed { .. }) && claim == self.held();
         holds.then(|| match outcome {
             Outcome::Ok => Self { phase: Phase::Delivered, ..self },
-            Outcome::Interrupted => self.sent(ended),
+            Outcome::Interrupted => Self { resends: self.resends.saturating_add(1), ..self }.sent(ended),
             Outcome::Status | Outcome::Redirect | Outcome::Timeout | Outcome::Network | Outcome::RefusedByPolicy => {
                 self.failed(wish, jitter, ended)
             }
@@ -223,29 +236,34 @@ impl Delivery {
         }
     }
 
-    /// Time has come to [`Self::wakes_at`]. What is due must now be sent to the Queue.
+    /// Time has come to [`Self::wakes_at`]. What is due must now be sent to the Queue. `jitter` as for [`Self::record`].
     #[must_use]
-    pub fn wake(self, now: UnixMs) -> Self {
+    pub fn wake(self, jitter: u32, now: UnixMs) -> Self {
         match self.phase {
-            Phase::Sent { until } if until <= now.0 => Self { phase: Phase::Due { at: now.0 }, ..self },
-            Phase::Claimed { until } if until <= now.0 => self.interrupted(now),
+            Phase::Sent { until } if until <= now.0 => {
+                Self { phase: Phase::Due { at: now.0 }, resends: self.resends.saturating_add(1), ..self }
+            }
+            Phase::Claimed { until } if until <= now.0 => self.interrupted(jitter, now),
             Phase::Due { .. } | Phase::Sent { .. } | Phase::Claimed { .. } | Phase::Delivered | Phase::Abandoned => {
                 self
             }
         }
     }
 
-    fn interrupted(self, now: UnixMs) -> Self {
-        let interruptions = self.interruptions + 1;
-        let phase = if interruptions > MAX_INTERRUPTIONS { Phase::Abandoned } else { Phase::Due { at: now.0 } };
-        Self { phase, interruptions, ..self }
+    /// The trouble is ours, so the receiver still gets the attempts that it is owed.
+    fn interrupted(self, jitter: u32, now: UnixMs) -> Self {
+        if self.interruptions >= MAX_INTERRUPTIONS {
+            return self.failed(Wish::default(), jitter, now);
+        }
+        let wait = if self.interruptions == 0 { 0 } else { RECOVERY_MS << (self.interruptions - 1) };
+        Self { phase: Phase::Due { at: now.plus(wait).0 }, interruptions: self.interruptions + 1, ..self }
     }
 
     fn failed(self, wish: Wish, jitter: u32, ended: UnixMs) -> Self {
         match self.wait(wish, jitter) {
             Some(ms) => {
                 let phase = Phase::Due { at: ended.plus(ms).0 };
-                Self { phase, attempt: self.attempt + 1, interruptions: 0, ..self }
+                Self { phase, attempt: self.attempt + 1, interruptions: 0, resends: 0, ..self }
             }
             None => Self { phase: Phase::Abandoned, ..self },
         }
@@ -316,7 +334,7 @@ mod tests {
         let (entrusted, at) = second.entrusted(NOW).expect("soon");
         assert_eq!((at, entrusted.wakes_at()), (NOW.plus(500), Some(NOW.plus(500 + GRACE_MS).0)));
         assert!(entrusted.claim(2, at).is_some());
-        assert!(matches!(entrusted.wake(NOW.plus(500 + GRACE_MS)).phase, Phase::Due { .. }));
+        assert!(matches!(entrusted.wake(0, NOW.plus(500 + GRACE_MS)).phase, Phase::Due { .. }));
         let durable = Delivery { schedule: Schedule::Durable, ..claimed(3) };
         assert_eq!(record(durable, Outcome::Status, NOW).expect("claimed").entrusted(NOW), None);
         assert_eq!(record(claimed(3), Outcome::Status, NOW).expect("claimed").entrusted(NOW), None);
@@ -331,7 +349,7 @@ mod tests {
 
     #[test]
     fn an_interrupted_attempt_is_sent_again_under_its_number() {
-        let after = claimed(2).wake(NOW.plus(CLAIM_MS));
+        let after = claimed(2).wake(0, NOW.plus(CLAIM_MS));
         assert_eq!((after.attempt, after.interruptions), (2, 1));
         assert!(matches!(after.phase, Phase::Due { .. }));
     }
@@ -339,7 +357,7 @@ mod tests {
     #[test]
     fn a_sender_that_was_given_up_for_dead_records_nothing() {
         let late = claimed(1);
-        let again = late.wake(NOW.plus(CLAIM_MS)).claim(1, NOW.plus(CLAIM_MS)).expect("due again");
+        let again = late.wake(0, NOW.plus(CLAIM_MS)).claim(1, NOW.plus(CLAIM_MS)).expect("due again");
         assert_eq!(again.record(late.held(), Outcome::Status, Wish::default(), 0, NOW), None);
         assert!(record(again, Outcome::Ok, NOW).is_some());
     }
@@ -348,19 +366,69 @@ mod tests {
     fn a_sender_that_could_not_begin_gives_its_claim_back_at_no_cost() {
         let back = record(claimed(2), Outcome::Interrupted, NOW).expect("claimed");
         assert_eq!((back.attempt, back.interruptions), (2, 0));
-        assert_eq!(back.phase, Phase::Sent { until: NOW.0 + IN_FLIGHT_MS });
+        assert_eq!(back.phase, Phase::Sent { until: NOW.0 + 2 * IN_FLIGHT_MS });
         assert_eq!(record(back, Outcome::Ok, NOW), None, "it holds nothing any more");
     }
 
-    #[test]
-    fn an_attempt_that_is_interrupted_again_and_again_is_given_up() {
-        let mut delivery = Delivery::new(Schedule::Standard, NOW);
-        let mut claims = 0;
-        while let Some(claimed) = delivery.claim(1, NOW) {
+    /// Claims of one attempt until something else follows, none of which is recorded, and what follows then.
+    fn interrupted(mut delivery: Delivery) -> (u32, Delivery, UnixMs) {
+        let (attempt, mut now, mut claims) = (delivery.attempt, NOW, 0);
+        while delivery.attempt == attempt && delivery.wakes_at().is_some() {
+            now = now.max(UnixMs(delivery.wakes_at().unwrap_or(now.0)));
+            let claimed = delivery.claim(attempt, now).expect("due");
             claims += 1;
-            delivery = claimed.wake(NOW.plus(CLAIM_MS));
+            now = now.plus(CLAIM_MS);
+            delivery = claimed.wake(0, now);
         }
-        assert_eq!((claims, delivery.phase), (MAX_INTERRUPTIONS + 1, Phase::Abandoned));
+        (claims, delivery, now)
+    }
+
+    #[test]
+    fn interruptions_cost_an_attempt_in_the_end_and_not_the_delivery() {
+        for schedule in [Schedule::Standard, Schedule::Durable] {
+            let (claims, next, now) = interrupted(Delivery::new(schedule, NOW));
+            assert_eq!((claims, next.attempt, next.interruptions), (MAX_INTERRUPTIONS + 1, 2, 0), "{schedule:?}");
+            assert_eq!(next.phase, Phase::Due { at: now.0 + WAITS_MS[0] }, "as after any failed attempt");
+            assert!(now.since(NOW) > 7 * MINUTE_MS, "a bad deployment is waited out");
+            let (_, third, _) = interrupted(next);
+            assert_eq!(third.attempt, 3, "{schedule:?}");
+            let (_, last, _) = interrupted(third);
+            let ends = matches!(last.phase, Phase::Abandoned);
+            assert_eq!(ends, schedule == Schedule::Standard, "the schedule decides, as for any attempt: {last:?}");
+        }
+    }
+
+    #[test]
+    fn an_interrupted_attempt_is_sent_again_at_once_the_first_time_and_later_each_further_time() {
+        let waits: Vec<_> = (0..MAX_INTERRUPTIONS)
+            .map(|interruptions| {
+                let woken = Delivery { interruptions, ..claimed(1) }.wake(0, NOW.plus(CLAIM_MS));
+                woken.wakes_at().expect("due") - NOW.0 - CLAIM_MS
+            })
+            .collect();
+        assert_eq!(waits, [0, 30_000, 60_000, 120_000, 240_000]);
+    }
+
+    #[test]
+    fn a_message_that_nobody_claims_is_sent_again_after_twice_as_long_each_time() {
+        let (mut delivery, mut now, mut waits) = (Delivery::new(Schedule::Standard, NOW).sent(NOW), NOW, Vec::new());
+        for _ in 0..8 {
+            let until = UnixMs(delivery.wakes_at().expect("sent"));
+            waits.push(until.since(now) / 1000);
+            now = until;
+            delivery = delivery.wake(0, now).sent(now);
+        }
+        assert_eq!(waits, [30, 60, 120, 240, 480, 960, 960, 960]);
+        let claimed = delivery.claim(1, now).expect("however late");
+        let next = record(claimed, Outcome::Status, now).expect("claimed").sent(now);
+        assert_eq!(next.wakes_at(), Some(now.0 + IN_FLIGHT_MS), "the next attempt begins anew");
+    }
+
+    #[test]
+    fn rows_of_before_resends_were_counted_are_read() {
+        let row = r#"{"phase":{"due":{"at":5}},"attempt":2,"interruptions":1,"schedule":"durable","byHand":false}"#;
+        let read: Delivery = serde_json::from_str(row).expect("JSON");
+        assert_eq!((read.attempt, read.resends), (2, 0));
     }
 
     #[test]

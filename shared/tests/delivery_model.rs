@@ -35,6 +35,8 @@ struct World {
     senders: Vec<Sender>,
     /// The claim handed out last.
     current: Option<Claim>,
+    /// The attempts of all claims so far.
+    claims: Vec<u32>,
     /// What the receiver was sent, and how it answered.
     received: Vec<(u32, Outcome)>,
     /// What it answers next; the last one stays.
@@ -84,6 +86,7 @@ impl World {
             queue: vec![],
             senders: vec![],
             current: None,
+            claims: vec![],
             received: vec![],
             script,
             asked: 0,
@@ -108,6 +111,7 @@ impl World {
                     assert!(self.senders.iter().all(|sender| sender.claim != claim), "two senders hold {claim:?}");
                     self.row = claimed;
                     self.current = Some(claim);
+                    self.claims.push(attempt);
                     self.senders.push(Sender { claim, answer: None });
                 }
             }
@@ -130,7 +134,7 @@ impl World {
                 }
             }
             Step::Wake => {
-                self.row = self.row.wake(self.now);
+                self.row = self.row.wake(0, self.now);
                 if matches!(self.row.phase, Phase::Due { at } if at <= self.now.0) {
                     self.row = self.row.sent(self.now);
                     self.unsent.push(self.row.attempt);
@@ -158,9 +162,11 @@ impl World {
         if before.attempt == self.row.attempt {
             assert!(self.row.interruptions >= before.interruptions, "{before:?} → {:?}", self.row);
         }
-        // Every attempt before the current one reached the receiver and failed there.
+        // Every attempt before the current one reached the receiver and failed there, or was interrupted again and again.
         for attempt in 1..self.row.attempt {
-            assert!(self.received.iter().any(|(number, _)| *number == attempt), "attempt {attempt} was never sent");
+            let sent = self.received.iter().any(|(number, _)| *number == attempt);
+            let interrupted = self.claims.iter().filter(|number| **number == attempt).count();
+            assert!(sent || interrupted > MAX_INTERRUPTIONS as usize, "attempt {attempt} was never sent");
         }
         match self.row.phase {
             Phase::Delivered => assert!(
@@ -173,7 +179,7 @@ impl World {
         }
     }
 
-    /// After the last attempt of the schedule failed, or one asked for by hand, or one was interrupted too often.
+    /// After the last attempt of the schedule, or one asked for by hand, failed or was interrupted too often. Never before.
     fn may_be_abandoned(&self) -> bool {
         let Delivery { attempt, interruptions, by_hand, .. } = self.row;
         let last = match self.schedule {
@@ -181,7 +187,7 @@ impl World {
             Schedule::Durable => 11,
         };
         let failed = self.received.iter().any(|(number, outcome)| *number == attempt && *outcome != Outcome::Ok);
-        interruptions > MAX_INTERRUPTIONS || (failed && (attempt >= last || by_hand))
+        (failed || interruptions >= MAX_INTERRUPTIONS) && (attempt >= last || by_hand)
     }
 
     /// What the real system does next when nothing disturbs it. None at the end.
@@ -281,6 +287,26 @@ fn a_receiver_that_takes_the_third_attempt_gets_it_wherever_the_power_was_cut() 
     }
 }
 
+/// Senders die for as long as the trouble on our side lasts; the receiver would take every attempt.
+#[test]
+fn trouble_on_our_side_that_ends_loses_no_delivery() {
+    for schedule in [Schedule::Standard, Schedule::Durable] {
+        for deaths in 0..=2 * MAX_INTERRUPTIONS {
+            let mut world = World::new(schedule, vec![Outcome::Ok]);
+            let mut left = deaths;
+            for _ in 0..STEPS {
+                let Some(mut step) = world.next() else { break };
+                if left > 0 && matches!(step, Step::Send(_)) {
+                    left -= 1;
+                    step = Step::Die(0);
+                }
+                world.step(step);
+            }
+            assert_eq!((left, world.row.phase), (0, Phase::Delivered), "{schedule:?}, {deaths} deaths");
+        }
+    }
+}
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let one = prop_oneof![
         4 => Just(Step::Enqueue),
@@ -323,7 +349,6 @@ proptest! {
             world.step(step);
         }
         world.finish();
-        let unanswered = world.row.interruptions > MAX_INTERRUPTIONS;
-        prop_assert!(unanswered || !world.received.is_empty(), "{:?}", world.row);
+        prop_assert!(!world.received.is_empty(), "left alone, the receiver hears of it: {:?}", world.row);
     }
 }

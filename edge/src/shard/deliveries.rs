@@ -143,22 +143,25 @@ impl JobShard {
     /// Looks at deliveries whose time has come, and sends what is due.
     pub(super) fn wake_deliveries(&self, now: UnixMs, limit: i64) -> Result<(), ApiError> {
         // No await between reading these rows and writing the last of them.
-        let mut due = Vec::new();
+        let (mut due, mut failed) = (Vec::new(), None);
+        let jitter = u32::from_le_bytes(config::random()?);
         for mut row in self.due_deliveries(now.0, limit)? {
             let before = row.delivery;
-            row.delivery = before.wake(now);
-            if row.delivery.interruptions > before.interruptions {
+            row.delivery = before.wake(jitter, now);
+            if matches!(before.phase, Phase::Claimed { .. }) && row.delivery != before {
                 row.note(interrupted(before.attempt, now));
             }
             let is_due = row.delivery.wakes_at().is_some_and(|at| at <= now.0);
             if is_due {
                 row.delivery = row.delivery.sent(now);
             }
-            self.put_delivery(&row)?;
-            due.extend(is_due.then(|| Message::of(&row)));
+            match self.put_delivery(&row) {
+                Ok(()) => due.extend(is_due.then(|| Message::of(&row))),
+                Err(error) => failed = Some(error),
+            }
         }
         self.send(due);
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// Makes an attempt due now, because someone asks for it.
@@ -216,7 +219,12 @@ impl JobShard {
 
     fn body(&self, row: &DeliveryRow) -> Result<String, ApiError> {
         let links = self.links(&row.record, &row.origin)?;
-        let view = JobView::of(row.record.clone(), |key| links.read_url(key));
+        let mut record = row.record.clone();
+        // The record is as of the job's end, and its output may have been removed since.
+        if let Ok(job) = self.job(record.id) {
+            record.output_expired_ms = record.output_expired_ms.or(job.record.output_expired_ms);
+        }
+        let view = JobView::of(record, |key| links.read_url(key));
         webhook::body(&view, UnixMs(row.ended_ms))
     }
 }
