@@ -19,6 +19,7 @@ pub mod preset;
 pub mod protocol;
 pub mod provider;
 pub mod refusal;
+pub mod removal;
 pub mod report;
 pub mod request;
 pub mod route;

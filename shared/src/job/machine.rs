@@ -24,6 +24,8 @@ pub enum Event {
     Released,
     /// The lease ran out unrenewed.
     Expired,
+    /// The node whose lease ran out is heard of again, at this stage, before anyone else has the task.
+    Resumed(Stage),
     /// The caller stopped it.
     Cancelled,
     /// The caller wants it tried again.
@@ -55,6 +57,8 @@ pub enum Then {
         /// How long to wait.
         after_ms: i64,
     },
+    /// The lease that ran out holds again, and the attempt that its end cost is given back.
+    Resume,
     /// Start again from nothing: a new task, all attempts before it.
     Restart,
     /// The job is over: the lease is void, the delivery row is written in the same turn.
@@ -72,6 +76,7 @@ pub fn step(state: JobState, event: Event, spent: &[FailureKind]) -> Result<Step
         (Queued, Event::Leased) => go(Probing, Then::Lease),
         (Queued | Probing | Planning | Transcoding | Merging, Event::Cancelled) => go(Cancelled, Then::End),
         (Queued, Event::Unclaimed) => Ok(give_up(FailureKind::Unclaimed)),
+        (Queued, Event::Resumed(stage)) => go(stage.job_state(), Then::Resume),
 
         (Probing | Planning | Transcoding | Merging, Event::Entered(stage)) => go(stage.job_state(), Then::Note),
         (Probing | Planning | Transcoding | Merging, Event::Completed) => go(Completed, Then::End),
@@ -85,7 +90,10 @@ pub fn step(state: JobState, event: Event, spent: &[FailureKind]) -> Result<Step
             Queued,
             Event::Entered(_) | Event::Completed | Event::Failed(_) | Event::Released | Event::Expired | Event::Retried,
         )
-        | (Probing | Planning | Transcoding | Merging, Event::Leased | Event::Retried | Event::Unclaimed)
+        | (
+            Probing | Planning | Transcoding | Merging,
+            Event::Leased | Event::Resumed(_) | Event::Retried | Event::Unclaimed,
+        )
         | (
             Completed | Rejected | Failed | Cancelled,
             Event::Leased
@@ -94,6 +102,7 @@ pub fn step(state: JobState, event: Event, spent: &[FailureKind]) -> Result<Step
             | Event::Failed(_)
             | Event::Released
             | Event::Expired
+            | Event::Resumed(_)
             | Event::Cancelled
             | Event::Unclaimed,
         )
@@ -131,7 +140,7 @@ mod tests {
         [Queued, Probing, Planning, Transcoding, Merging, Completed, Failed, Rejected, Cancelled];
 
     /// One row an event, one column a state: the state that follows, or `-` for a conflict.
-    const TABLE: [(Event, [&str; 9]); 10] = [
+    const TABLE: [(Event, [&str; 9]); 11] = [
         //                                 queued     probing    planning   transcod.  merging    compl. failed rej. canc.
         (Event::Leased, ["probing", "-", "-", "-", "-", "-", "-", "-", "-"]),
         (
@@ -145,6 +154,7 @@ mod tests {
         (Event::Expired, ["-", "queued", "queued", "queued", "queued", "-", "-", "-", "-"]),
         (Event::Cancelled, ["cancelled", "cancelled", "cancelled", "cancelled", "cancelled", "-", "-", "-", "-"]),
         (Event::Retried, ["-", "-", "-", "-", "-", "-", "queued", "-", "queued"]),
+        (Event::Resumed(Stage::Verify), ["transcoding", "-", "-", "-", "-", "-", "-", "-", "-"]),
         (Event::Unclaimed, ["failed", "-", "-", "-", "-", "-", "-", "-", "-"]),
     ];
 
