@@ -15,6 +15,9 @@ use crate::{id::Place, time::UnixMs};
 /// How long after a change an idempotency key is looked for where it went before, in milliseconds.
 const REMEMBERED_MS: i64 = 24 * 3600 * 1000;
 
+/// How long every Worker may take to hear of a map, in seconds: KV is cached for a minute, and then read every ten seconds.
+const SPREAD_SECONDS: i64 = 120;
+
 /// Every epoch, oldest first.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -58,6 +61,26 @@ impl ShardMap {
             return bad("every epoch must begin later than the one before");
         }
         Ok(map)
+    }
+
+    /// Checks that this map may take the place of `before` at a time: every epoch of that is still there as it was, and those
+    /// that are new begin late enough for every Worker to have heard of them.
+    pub fn follows(&self, before: &Self, now: UnixMs) -> Result<(), BadMap> {
+        let bad = |problem: String| Err(BadMap(problem));
+        for (number, epoch) in before.epochs.iter().enumerate() {
+            match self.epochs.get(number) {
+                Some(kept) if kept == epoch => {}
+                Some(_) => {
+                    return bad(format!("epoch {number} is not what it was; add an epoch instead of changing one"));
+                }
+                None => return bad(format!("epoch {number} is gone; keep every epoch that there ever was")),
+            }
+        }
+        let earliest = now.0 / 1000 + SPREAD_SECONDS;
+        match self.epochs[before.epochs.len()..].iter().find(|epoch| epoch.since < earliest) {
+            Some(epoch) => bad(format!("`since` {} is too early; Workers hear of it by {earliest}", epoch.since)),
+            None => Ok(()),
+        }
     }
 
     /// Where a new row goes. `spread` is any number; the same number goes to the same place within an epoch.
@@ -139,6 +162,22 @@ mod tests {
     fn shards_of_every_epoch_are_reached_the_coming_one_included() {
         assert_eq!(ShardMap::parse(GROWN).expect("valid").reach(), 4);
         assert_eq!(ShardMap::default().reach(), 1);
+    }
+
+    #[test]
+    fn a_map_is_followed_by_one_that_only_adds_and_in_good_time() {
+        let map = |text: &str| ShardMap::parse(text).expect("valid");
+        let before = map(r#"{"epochs":[{"shards":1},{"shards":4,"since":1000}]}"#);
+        let now = UnixMs(5_000_000);
+        let wrong = |text: &str| map(text).follows(&before, now).expect_err("wrong").to_string();
+        assert_eq!(before.follows(&before, now), Ok(()));
+        let added = r#"{"epochs":[{"shards":1},{"shards":4,"since":1000},{"shards":8,"since":5120}]}"#;
+        assert_eq!(map(added).follows(&before, now), Ok(()));
+        assert!(
+            wrong(&added.replace("5120", "5119")).contains("`since` 5119 is too early; Workers hear of it by 5120")
+        );
+        assert!(wrong(&added.replace("\"shards\":4", "\"shards\":5")).contains("epoch 1 is not what it was"));
+        assert!(wrong(r#"{"epochs":[{"shards":1}]}"#).contains("epoch 1 is gone"));
     }
 
     #[test]
