@@ -1,17 +1,24 @@
-//! The Durable Object `Account`: the record of API keys and signing secrets, and the one writer of settings.
+//! The Durable Object `Account`: the record of API keys, signing secrets and settings.
 //!
-//! Settings live in KV, which takes one write a second per key and may lag; this object serialises their writes, keeps
-//! what was written last, and writes it through.
+//! Every shard has a copy of the settings, because nothing that is begun may need another object, or KV, to end. A change
+//! is pushed to all of them before it is answered. Whoever missed it gets it from this object's alarm, or from the cron.
+//! KV has a copy too, for readers outside.
 
 mod presets;
 mod providers;
 
-use std::cell::{Cell, RefCell};
+use std::{
+    cell::RefCell,
+    pin::pin,
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    time::Duration,
+};
 
-use serde::{Serialize, de::DeserializeOwned};
+use futures_util::future::{Either, select};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use worker::{DurableObject, Env, Request, Response, Result, SqlStorage, State, console_error, durable_object};
-use xora_shared::{json, settings::Settings, time::UnixMs, token::Token, webhook::Secrets};
+use worker::{Delay, DurableObject, Env, Request, Response, Result, SqlStorage, State, console_error, durable_object};
+use xora_shared::{json, settings::Settings, shards::ShardMap, time::UnixMs, token::Token, webhook::Secrets};
 
 pub use presets::{create_preset, delete_preset, preset, presets, replace_preset};
 pub use providers::{create_provider, delete_provider, destination, provider, providers};
@@ -21,15 +28,29 @@ use crate::{
     config,
     docs::docs,
     error::ApiError,
+    kv,
     routes::Reply,
-    shard::rpc::{self, Asked},
+    shard::{
+        self, Op,
+        rpc::{self, Asked},
+    },
 };
 
-/// When settings are written to KV once more, in milliseconds after they were merged: KV takes one write a second.
-const WRITE_AGAIN_MS: i64 = 2_000;
+/// When settings are published after a change, in milliseconds: KV takes one write a second.
+const PUBLISH_MS: i64 = 1_000;
+
+/// Longest wait before they are published again after that failed, in milliseconds.
+const MAX_PUBLISH_MS: i64 = 60_000;
+
+/// How long a change of the settings waits for the shards. One that has not answered by then is told by the alarm.
+const PUSH: Duration = Duration::from_secs(4);
 
 /// Name of the settings, here and in KV.
 const SETTINGS: &str = "settings";
+/// Name of their version, here only.
+const VERSION: &str = "settings-version";
+/// Name of the last good shard map, here; its text, as JSON.
+const SHARD_MAP: &str = "shard-map";
 /// Name of the secrets that sign webhooks, here only.
 const SECRETS: &str = "webhook-secrets";
 
@@ -46,43 +67,33 @@ pub async fn settings(env: &Env) -> Result<Settings, ApiError> {
     ask(env, "settings", &()).await
 }
 
+/// The same with their version, as the shards keep them.
+pub async fn versioned_settings(env: &Env) -> Result<VersionedSettings, ApiError> {
+    ask(env, "versioned-settings", &()).await
+}
+
+/// Settings as one change left them.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct VersionedSettings {
+    /// Grows by one with each change; 0 before the first.
+    pub version: u64,
+    /// The settings.
+    pub settings: Settings,
+}
+
 /// Merges a request body into the settings.
 pub async fn merge_settings(env: &Env, body: Value) -> Result<Settings, ApiError> {
-    let merged = ask(env, "merge-settings", &body).await?;
-    keep(config::now(), &merged);
-    Ok(merged)
+    ask(env, "merge-settings", &body).await
 }
 
-/// The settings as KV has them: they may be up to a minute old.
-pub async fn settings_from_kv(env: &Env) -> Result<Settings, ApiError> {
-    let text = env.kv("SETTINGS")?.get(SETTINGS).text().await?;
-    Ok(text.map(|text| json::from_str(&text)).transpose()?.unwrap_or_default())
+/// The text of the last good shard map that [`keep_shard_map`] was given.
+pub async fn shard_map(env: &Env) -> Result<Option<String>, ApiError> {
+    ask(env, "shard-map", &()).await
 }
 
-/// Whether outputs may go to a bucket that the settings name. As KV has it, and an isolate keeps it for a while; whoever
-/// changes it here finds it changed at once.
-pub async fn names_a_bucket(env: &Env) -> Result<bool, ApiError> {
-    const KEPT_MS: i64 = 5_000;
-    let now = config::now();
-    if let Some((_, names)) = NAMES_A_BUCKET.get().filter(|(at, _)| now.since(*at) < KEPT_MS) {
-        return Ok(names);
-    }
-    let settings = settings_from_kv(env).await?;
-    Ok(keep(now, &settings))
-}
-
-thread_local! {
-    /// When the settings were asked for, and whether they named a bucket.
-    static NAMES_A_BUCKET: Cell<Option<(UnixMs, bool)>> = const { Cell::new(None) };
-}
-
-/// Keeps what settings say that were asked for at a time, unless something newer is known.
-fn keep(at: UnixMs, settings: &Settings) -> bool {
-    let names = settings.default_storage_provider_id.is_some();
-    if NAMES_A_BUCKET.get().is_none_or(|(before, _)| before <= at) {
-        NAMES_A_BUCKET.set(Some((at, names)));
-    }
-    names
+/// Keeps the text of a shard map that can be used.
+pub async fn keep_shard_map(env: &Env, text: &str) -> Result<(), ApiError> {
+    ask(env, "keep-shard-map", &text).await
 }
 
 thread_local! {
@@ -157,6 +168,8 @@ async fn ask_for_text(env: &Env, op: &str, body: String) -> Result<String, ApiEr
 pub struct Account {
     state: State,
     env: Env,
+    /// How often publishing the settings has failed since it last succeeded.
+    failed: AtomicU32,
 }
 
 impl Account {
@@ -167,6 +180,9 @@ impl Account {
         match asked.op.as_str() {
             "verify" => rpc::reply(&self.verify(&asked.body::<String>()?)?),
             "settings" => rpc::reply(&self.settings()?),
+            "versioned-settings" => rpc::reply(&self.versioned_settings()?),
+            "shard-map" => rpc::reply(&self.document::<String>(SHARD_MAP)?),
+            "keep-shard-map" => rpc::reply(&self.keep_shard_map(&asked.body::<String>()?)?),
             "merge-settings" => rpc::reply(&self.merge_settings(&asked.body()?).await?),
             "secrets" => rpc::reply(&self.secrets()?),
             "rotate-secret" => rpc::reply(&self.rotate_secret()?),
@@ -215,20 +231,47 @@ impl Account {
         Ok(merged)
     }
 
+    fn versioned_settings(&self) -> Result<VersionedSettings, ApiError> {
+        let version = self.document(VERSION)?.unwrap_or_default();
+        Ok(VersionedSettings { version, settings: self.settings()? })
+    }
+
     async fn keep_settings(&self, settings: &Settings) -> Result<(), ApiError> {
+        let version = self.document::<u64>(VERSION)?.unwrap_or_default() + 1;
+        self.put_document(VERSION, &version.to_string())?;
         self.put_document(SETTINGS, &serde_json::to_string(settings)?)?;
-        // Armed before the first try: a crash, a refused write and two merges that overtake each other are all made good.
-        self.state.storage().set_alarm(WRITE_AGAIN_MS).await?;
-        if let Err(error) = self.write_through().await {
-            console_error!("settings: written to KV a little later: {error}");
+        // Armed in the same turn: a crash, a shard that does not answer and a refused write to KV are all made good.
+        self.state.storage().set_alarm(PUBLISH_MS).await?;
+        if let Either::Left((Err(error), _)) = select(pin!(self.push()), pin!(Delay::from(PUSH))).await {
+            console_error!("settings: the shards are told a little later: {error}");
         }
         Ok(())
     }
 
-    /// Brings KV up to what stands here.
-    async fn write_through(&self) -> Result<(), ApiError> {
-        let doc = serde_json::to_string(&self.settings()?)?;
-        Ok(self.env.kv("SETTINGS")?.put(SETTINGS, doc)?.execute().await?)
+    /// Gives the settings to every shard. Whether all have taken them.
+    async fn push(&self) -> Result<bool, ApiError> {
+        let shards = self.shards().await?;
+        shard::tell_shards(&self.env, shards, Op::Settings, &self.versioned_settings()?).await
+    }
+
+    /// Gives the settings to the shards and to KV. Whether all have taken them.
+    async fn publish(&self) -> Result<bool, ApiError> {
+        let all = self.push().await?;
+        kv::put(&self.env, SETTINGS, serde_json::to_string(&self.settings()?)?).await?;
+        Ok(all)
+    }
+
+    /// How many shards there may be rows in. An object does not ask itself by message, so the last good map is read here.
+    async fn shards(&self) -> Result<u16, ApiError> {
+        let kept = self.document::<String>(SHARD_MAP)?.and_then(|text| ShardMap::parse(&text).ok());
+        let kept = kept.map_or(1, |map| map.reach());
+        Ok(shard::reach_by_kv(&self.env).await.map_or(kept, |reach| reach.max(kept)))
+    }
+
+    fn keep_shard_map(&self, text: &str) -> Result<(), ApiError> {
+        let doc = serde_json::to_string(text)?;
+        let same = self.document::<String>(SHARD_MAP)?.is_some_and(|kept| kept == text);
+        if same || ShardMap::parse(text).is_err() { Ok(()) } else { self.put_document(SHARD_MAP, &doc) }
     }
 
     fn secrets(&self) -> Result<Secrets, ApiError> {
@@ -282,7 +325,7 @@ impl Account {
 
 impl DurableObject for Account {
     fn new(state: State, env: Env) -> Self {
-        let account = Self { state, env };
+        let account = Self { state, env, failed: AtomicU32::new(0) };
         let schema = [
             "CREATE TABLE IF NOT EXISTS tokens (id TEXT PRIMARY KEY, hash TEXT NOT NULL UNIQUE, doc TEXT NOT NULL)",
             "CREATE TABLE IF NOT EXISTS documents (name TEXT PRIMARY KEY, doc TEXT NOT NULL)",
@@ -305,8 +348,12 @@ impl DurableObject for Account {
     }
 
     async fn alarm(&self) -> Result<Response> {
-        if self.write_through().await.is_err() {
-            self.state.storage().set_alarm(WRITE_AGAIN_MS).await?;
+        let published = self.publish().await.inspect_err(|error| console_error!("settings: published later: {error}"));
+        if published.unwrap_or(false) {
+            self.failed.store(0, Relaxed);
+        } else {
+            let failed = self.failed.fetch_add(1, Relaxed);
+            self.state.storage().set_alarm((PUBLISH_MS << failed.min(6)).min(MAX_PUBLISH_MS)).await?;
         }
         Response::empty()
     }

@@ -12,7 +12,7 @@ pub fn docs<T: DeserializeOwned>(
     query: &str,
     values: Vec<SqlStorageValue>,
 ) -> Result<Vec<T>, ApiError> {
-    let rows = texts(sql, query, values)?;
+    let rows: Vec<Row> = sql.exec(query, values)?.to_array()?;
     let mut docs = Vec::with_capacity(rows.len());
     for row in rows {
         docs.push(json::from_str(&row.doc)?);
@@ -20,14 +20,23 @@ pub fn docs<T: DeserializeOwned>(
     Ok(docs)
 }
 
-/// A row that is read.
-#[derive(Deserialize)]
-pub struct Row {
-    /// What the query selects as `doc`.
-    pub doc: String,
+/// Reads the documents that a query selects as `doc`, each with what it selects as `key`. One that cannot be read is an
+/// error of its own.
+pub fn keyed<T: DeserializeOwned>(
+    sql: &SqlStorage,
+    query: &str,
+    values: Vec<SqlStorageValue>,
+) -> Result<Vec<(String, Result<T, ApiError>)>, ApiError> {
+    #[derive(Deserialize)]
+    struct Keyed {
+        key: String,
+        doc: String,
+    }
+    let rows: Vec<Keyed> = sql.exec(query, values)?.to_array()?;
+    Ok(rows.into_iter().map(|Keyed { key, doc }| (key, json::from_str(&doc).map_err(ApiError::from))).collect())
 }
 
-/// Reads what a query selects as `doc`.
-pub fn texts(sql: &SqlStorage, query: &str, values: Vec<SqlStorageValue>) -> Result<Vec<Row>, ApiError> {
-    Ok(sql.exec(query, values)?.to_array()?)
+#[derive(Deserialize)]
+struct Row {
+    doc: String,
 }

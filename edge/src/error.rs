@@ -38,6 +38,11 @@ impl ApiError {
         Self::new(Code::ValidationError, message)
     }
 
+    /// Whether it is our fault: asking again may help.
+    pub fn is_ours(&self) -> bool {
+        self.0.code.status() >= 500
+    }
+
     /// Our fault; the log says more.
     fn ours() -> Self {
         Self::new(Code::Internal, "something went wrong here; try again")

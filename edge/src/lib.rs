@@ -10,6 +10,9 @@ mod docs;
 mod error;
 mod exchange;
 #[cfg(debug_assertions)]
+mod faults;
+mod kv;
+#[cfg(debug_assertions)]
 mod panics;
 mod routes;
 mod s3;
@@ -34,10 +37,16 @@ pub async fn queue(batch: MessageBatch<serde_json::Value>, env: Env, ctx: Contex
     Ok(())
 }
 
-/// Touches every shard, so that an idle one cannot sleep on due work.
+/// Touches every shard, so that an idle one cannot sleep on due work, and brings the copies of what is kept elsewhere up to
+/// date: the settings in the shards, the shard map in `Account`.
 #[event(scheduled)]
 pub async fn scheduled(_event: ScheduledEvent, env: Env, _ctx: ScheduleContext) {
-    if let Err(error) = shard::tell_all(&env, shard::Op::Touch, &()).await {
+    if let Err(error) = shard::keep_shard_map(&env).await {
+        console_error!("cron: shard map: {error}");
+    }
+    let settings =
+        account::versioned_settings(&env).await.inspect_err(|error| console_error!("cron: settings: {error}"));
+    if let Err(error) = shard::tell_all(&env, shard::Op::Touch, &settings.ok()).await {
         console_error!("cron: {error}");
     }
 }

@@ -16,9 +16,10 @@ use crate::{
     exchange::{Answer, Outgoing, exchange},
 };
 
-/// How long a bucket may take for an answer.
-const QUICK: Duration = Duration::from_secs(15);
-/// How long it may take to put a large object together: less than a node waits for us.
+/// How long a bucket may take for an answer: less than the 10 s that a node waits for ours.
+const QUICK: Duration = Duration::from_secs(8);
+/// How long it may take to put a large object together: with [`QUICK`] for its size, less than the two minutes that a node
+/// waits for that.
 const SLOW: Duration = Duration::from_secs(100);
 /// Most bytes of an answer that are read.
 const ANSWER_BYTES: usize = 64 << 10;

@@ -1,7 +1,7 @@
 //! Tables and indexes. Each table is a key, the columns that queries need, and a JSON document.
 
 /// Statements that lead from one version of the schema to the next. Never edited, only added to.
-pub const MIGRATIONS: [&[&str]; 7] = [
+pub const MIGRATIONS: [&[&str]; 8] = [
     &[
         "CREATE TABLE jobs (id TEXT PRIMARY KEY, state TEXT NOT NULL, doc TEXT NOT NULL) WITHOUT ROWID",
         // Rows of jobs that are not over. `ready_at` and `wakes_at` are null while leased: memory knows when a lease ends.
@@ -43,6 +43,17 @@ pub const MIGRATIONS: [&[&str]; 7] = [
         "CREATE INDEX tasks_turn ON tasks (priority DESC, token, id) WHERE ready_at IS NOT NULL",
         // What nodes said of themselves; when, only roughly: memory and their sockets know better.
         "CREATE TABLE nodes (name TEXT PRIMARY KEY, doc TEXT NOT NULL) WITHOUT ROWID",
+    ],
+    &[
+        // Headers for origins stood in the open before, in jobs and in their deliveries. Jobs that are not over keep theirs.
+        // Only one input of a job could have any.
+        "UPDATE jobs SET doc = json_remove(json_set(doc, '$.record.request.inputs[0].sealedHeaders', 'forgotten'),
+        '$.record.request.inputs[0].headers') WHERE ended_at IS NOT NULL
+        AND json_extract(doc, '$.record.request.inputs[0].headers') IS NOT NULL",
+        "UPDATE deliveries SET doc = json_remove(doc, '$.record.request.inputs[0].headers')
+        WHERE json_extract(doc, '$.record.request.inputs[0].headers') IS NOT NULL",
+        // Jobs that named an upload and may not be over. They may be in any shard.
+        "CREATE TABLE received_users (id TEXT NOT NULL, job TEXT NOT NULL, PRIMARY KEY (id, job)) WITHOUT ROWID",
     ],
     &[
         // One row: the settings as this shard last heard of them.

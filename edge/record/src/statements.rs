@@ -45,6 +45,9 @@ pub const ALL: &[(&str, &str)] = &[
     ("RECEIVED_PARTS", RECEIVED_PARTS),
     ("PUT_RECEIVED_PART", PUT_RECEIVED_PART),
     ("DELETE_RECEIVED_PARTS", DELETE_RECEIVED_PARTS),
+    ("RECEIVED_USERS", RECEIVED_USERS),
+    ("PUT_RECEIVED_USER", PUT_RECEIVED_USER),
+    ("DELETE_RECEIVED_USER", DELETE_RECEIVED_USER),
     ("REPEAT", REPEAT),
     ("PUT_REPEAT", PUT_REPEAT),
     ("FORGET_REPEATS", FORGET_REPEATS),
@@ -147,6 +150,13 @@ pub const RECEIVED_PARTS: &str = "SELECT number, etag FROM received_parts WHERE 
 pub const PUT_RECEIVED_PART: &str = "INSERT OR REPLACE INTO received_parts (id, number, etag) VALUES (?, ?, ?)";
 /// The parts of a file, by its id.
 pub const DELETE_RECEIVED_PARTS: &str = "DELETE FROM received_parts WHERE id = ?";
+
+/// Jobs that use a file, as JSON, so many of them, oldest first.
+pub const RECEIVED_USERS: &str = "SELECT json_quote(job) AS doc FROM received_users WHERE id = ? ORDER BY job LIMIT ?";
+/// File, job.
+pub const PUT_RECEIVED_USER: &str = "INSERT OR IGNORE INTO received_users (id, job) VALUES (?, ?)";
+/// File, job.
+pub const DELETE_RECEIVED_USER: &str = "DELETE FROM received_users WHERE id = ? AND job = ?";
 
 /// The answer under an idempotency key, if it is from after a time.
 pub const REPEAT: &str = "SELECT doc FROM repeats WHERE key = ? AND at > ?";

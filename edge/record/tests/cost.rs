@@ -85,10 +85,13 @@ fn fill(filling: Filling, rows: u32) -> Connection {
         let used = if n < 10 { 0.0 } else { 1.0 };
         run(&db, "PUT_RECEIVED", vec![text(&id), text(&key), number(used), at.clone(), text("{}")]);
         run(&db, "PUT_RECEIVED_PART", vec![text(&id), number(1.0), text("etag")]);
+        run(&db, "PUT_RECEIVED_USER", vec![text(&id), text(&id)]);
         run(&db, "PUT_REPEAT", vec![text(format!("repeat{id}")), at, text("{}")]);
     }
     if filling == Deleted {
-        for table in ["jobs", "tasks", "deliveries", "uploads", "received", "received_parts", "repeats"] {
+        for table in
+            ["jobs", "tasks", "deliveries", "uploads", "received", "received_parts", "received_users", "repeats"]
+        {
             db.execute_batch(&format!("DELETE FROM {table}")).expect(table);
         }
     }
@@ -135,6 +138,9 @@ fn values(name: &str) -> Vec<Value> {
         "RECEIVED_UNUSED" => vec![text("key")],
         "PUT_RECEIVED" => vec![text("new"), text("key"), number(0.0), number(NOW), text("{}")],
         "PUT_RECEIVED_PART" => vec![text("new"), number(1.0), text("etag")],
+        "RECEIVED_USERS" => vec![id(), number(LIMIT)],
+        "PUT_RECEIVED_USER" => vec![text("new"), text("new")],
+        "DELETE_RECEIVED_USER" => vec![id(), id()],
         "REPEAT" => vec![text("repeatID00000050"), number(NOW - 1e9)],
         "PUT_REPEAT" => vec![text("new"), number(NOW), text("{}")],
         "FORGET_REPEATS" => vec![number(NOW - 1e9)],
@@ -192,4 +198,15 @@ fn no_statement_costs_more_than_twice_as_much_with_100_000_jobs_as_with_100() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn older_settings_never_replace_newer_ones() {
+    let db = fill(Filling::Over, 0);
+    for (version, doc) in [(2.0, "two"), (1.0, "one"), (2.0, "two again"), (3.0, "three"), (2.0, "late")] {
+        run(&db, "PUT_SETTINGS", vec![number(version), text(doc)]);
+        let kept: String = db.query_row("SELECT doc FROM settings", [], |row| row.get(0)).expect("a row");
+        let expected = if version < 3.0 && doc != "late" { "two" } else { "three" };
+        assert_eq!(kept, expected, "after {doc}");
+    }
 }

@@ -33,8 +33,8 @@ pub async fn delete_provider(env: &Env, id: Id) -> Result<bool, ApiError> {
     ask(env, "delete-provider", &id).await
 }
 
-/// Where a job's output goes that names this provider, or none.
-pub async fn destination(env: &Env, named: Option<Id>) -> Result<Option<Provider>, ApiError> {
+/// Where a job's output goes that names this provider.
+pub async fn destination(env: &Env, named: Id) -> Result<Provider, ApiError> {
     ask(env, "destination", &named).await
 }
 
@@ -70,16 +70,8 @@ impl Account {
         Ok(found)
     }
 
-    pub(super) fn destination(&self, named: Option<Id>) -> Result<Option<Provider>, ApiError> {
-        match named {
-            Some(id) => {
-                let unknown = || Invalid { problems: vec![format!("storageProviderId: {NO_PROVIDER}")] };
-                Ok(Some(self.provider(id)?.ok_or_else(unknown)?))
-            }
-            None => match self.settings()?.default_storage_provider_id {
-                Some(id) => self.provider(id),
-                None => Ok(None),
-            },
-        }
+    pub(super) fn destination(&self, named: Id) -> Result<Provider, ApiError> {
+        let unknown = || Invalid { problems: vec![format!("storageProviderId: {NO_PROVIDER}")] };
+        Ok(self.provider(named)?.ok_or_else(unknown)?)
     }
 }

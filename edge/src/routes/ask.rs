@@ -8,6 +8,7 @@ use xora_shared::id::Id;
 use crate::{
     auth::{Caller, Scope},
     error::{ApiError, Code},
+    shard,
 };
 
 /// Largest body of a request, in bytes.
@@ -43,6 +44,12 @@ impl Ask {
     /// The id in the path, of a `what`.
     pub fn id(&self, what: &str) -> Result<Id, ApiError> {
         self.id_text.parse().map_err(|_| ApiError::not_found(what))
+    }
+
+    /// The id in the path, of a `what` that is a row of a shard, and that shard.
+    pub async fn row(&self, what: &str) -> Result<(Id, u16), ApiError> {
+        let id = self.id(what)?;
+        Ok((id, shard::of(&self.site.env, id, what).await?))
     }
 
     /// A caller's JSON.

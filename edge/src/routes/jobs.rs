@@ -52,7 +52,8 @@ pub async fn create(ask: &mut Ask) -> Result<Created, ApiError> {
     let id = config::new_id(place)?;
     for upload in request.uploads() {
         let wanted = UseReceived { upload, job: id };
-        shard::ask::<()>(&site.env, upload.place().shard(), Op::UseReceived, &wanted).await?;
+        let shard = shard::of(&site.env, upload, "upload").await?;
+        shard::ask::<()>(&site.env, shard, Op::UseReceived, &wanted).await?;
     }
     if request.has_open_headers() {
         request = request.seal(&config::credentials_secret(&site.env)?, config::random, id)?;
@@ -103,10 +104,10 @@ pub async fn list(ask: &Ask) -> Result<Reply, ApiError> {
 /// `GET /v1/jobs/:id/events`
 pub async fn events(ask: &Ask) -> Result<Response, ApiError> {
     ask.needs(Scope::Jobs)?;
-    let job = ask.id("job")?;
+    let (job, shard) = ask.row("job").await?;
     let seen = ask.request.headers().get("Last-Event-ID")?.and_then(|text| text.trim().parse().ok());
     let watch = Watch { job, seen, key: ask.caller.hash.clone() };
-    let response = shard::open(&ask.site.env, job.place().shard(), Op::Events, &watch).await?;
+    let response = shard::open(&ask.site.env, shard, Op::Events, &watch).await?;
     let headers = Headers::new();
     if response.status_code() == 200 {
         headers.set("Content-Type", "text/event-stream")?;
@@ -118,32 +119,32 @@ pub async fn events(ask: &Ask) -> Result<Response, ApiError> {
 /// `DELETE /v1/jobs/:id`
 pub async fn delete(ask: &Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Jobs)?;
-    let id = ask.id("job")?;
-    shard::ask::<()>(&ask.site.env, id.place().shard(), Op::Delete, &id).await?;
+    let (id, shard) = ask.row("job").await?;
+    shard::ask::<()>(&ask.site.env, shard, Op::Delete, &id).await?;
     Ok(Reply::no_content())
 }
 
 /// `POST /v1/jobs/:id/retry`
 pub async fn retry(ask: &Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Jobs)?;
-    let id = ask.id("job")?;
-    shard::ask::<()>(&ask.site.env, id.place().shard(), Op::Retry, &id).await?;
+    let (id, shard) = ask.row("job").await?;
+    shard::ask::<()>(&ask.site.env, shard, Op::Retry, &id).await?;
     Reply::of(202, &Accepted { job_id: id, state: JobState::Queued })
 }
 
 /// `POST /v1/deliveries/:id/redeliver`
 pub async fn redeliver(ask: &Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Jobs)?;
-    let id = ask.id("delivery")?;
-    shard::ask::<()>(&ask.site.env, id.place().shard(), Op::Redeliver, &id).await?;
+    let (id, shard) = ask.row("delivery").await?;
+    shard::ask::<()>(&ask.site.env, shard, Op::Redeliver, &id).await?;
     Reply::of(202, &Redelivered { id, state: DeliveryState::Pending })
 }
 
 /// `GET /v1/jobs/:id`, `POST /v1/jobs/:id/cancel`, `GET /v1/jobs/:id/deliveries`: the job's shard answers.
 pub async fn about(ask: &Ask, op: Op) -> Result<Reply, ApiError> {
     ask.needs(Scope::Jobs)?;
-    let id = ask.id("job")?;
-    shard::forward(&ask.site, id.place().shard(), op, format!("\"{id}\"")).await
+    let (id, shard) = ask.row("job").await?;
+    shard::forward(&ask.site, shard, op, format!("\"{id}\"")).await
 }
 
 fn once(token_id: &str, key: &str, body: &Value) -> Result<Once, ApiError> {
@@ -153,13 +154,12 @@ fn once(token_id: &str, key: &str, body: &Value) -> Result<Once, ApiError> {
     Ok(Once { key: sha256_hex(format!("{token_id}\n{key}").as_bytes()), body: digest(body) })
 }
 
-/// The bucket that a job's output goes to, unless it is the managed one: what the job names, else the default.
+/// The bucket that a job names for its output. A job that names none goes where its shard's settings say.
 async fn destination(env: &Env, named: Option<Id>) -> Result<Option<Provider>, ApiError> {
-    // The settings in KV may be a minute old, but no account need be asked as long as they say nothing.
-    if named.is_none() && !account::names_a_bucket(env).await? {
-        return Ok(None);
+    match named {
+        Some(id) => account::destination(env, id).await.map(Some),
+        None => Ok(None),
     }
-    account::destination(env, named).await
 }
 
 /// The answer to a request for a job.

@@ -49,6 +49,10 @@ async fn dispatch(req: Request, env: Env) -> Result<Response> {
     let url = req.url()?;
     let path = route::canonical(url.path());
     #[cfg(debug_assertions)]
+    if let Some(response) = crate::faults::on_demand(path) {
+        return response;
+    }
+    #[cfg(debug_assertions)]
     if let Some(response) = crate::panics::on_demand(path, &env).await? {
         return Ok(response);
     }

@@ -1,7 +1,10 @@
 //! `/v1/node/*`: the lease protocol (`xora_shared::protocol`). Messages about a task go to its shard as they stand.
 
-use futures_util::future::try_join_all;
+use std::{pin::pin, time::Duration};
+
+use futures_util::future::{Either, join_all, select};
 use serde::Deserialize;
+use worker::{Delay, console_error};
 use xora_shared::{
     answer::NodeList,
     id::Id,
@@ -14,9 +17,13 @@ use super::{Ask, Reply, Site};
 use crate::{
     auth::Scope,
     config,
-    error::ApiError,
+    error::{ApiError, Code},
     shard::{self, Op, Speaker},
 };
+
+/// How long a shard has for what many shards are asked at once: less than a node waits for the answer to a heartbeat (5 s),
+/// so that a shard that hangs costs the others nothing.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// `GET /v1/nodes`
 pub async fn list(ask: &Ask) -> Result<Reply, ApiError> {
@@ -30,23 +37,28 @@ pub async fn list(ask: &Ask) -> Result<Reply, ApiError> {
     Reply::of(200, &NodeList { nodes: NodeView::merge(seen) })
 }
 
-/// `POST /v1/node/lease`: asks the shards in turn until one has work, highest priority first.
+/// `POST /v1/node/lease`: asks the shards in turn until one has work, highest priority first. One that fails does not keep
+/// the others from handing out work.
 pub async fn lease(ask: &mut Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Node)?;
     let site = ask.site.clone();
     let body = ask.text().await?;
     let by = speaker(ask)?;
     let shards = shard::shard_map(&site.env).await?.reach();
+    let mut failed = None;
     for shard in with_work(&site, shards, &body).await? {
-        let answer = shard::forward_for_node(&site, &by, shard, Op::Lease, body.clone()).await?;
-        if answer.status >= 400 {
-            return Ok(answer);
-        }
-        if answer.body != "null" {
-            return Ok(Reply { body: format!(r#"{{"lease":{},"shards":{shards}}}"#, answer.body), ..answer });
+        match shard::forward_for_node(&site, &by, shard, Op::Lease, body.clone()).await {
+            Ok(answer) if answer.status >= 500 => failed = Some(Ok(answer)),
+            Ok(answer) if answer.status >= 400 => return Ok(answer),
+            Ok(answer) if answer.body == "null" => {}
+            Ok(answer) => {
+                return Ok(Reply { body: format!(r#"{{"lease":{},"shards":{shards}}}"#, answer.body), ..answer });
+            }
+            Err(error) => failed = Some(Err(error)),
         }
     }
-    Ok(Reply { status: 200, body: format!(r#"{{"lease":null,"shards":{shards}}}"#) })
+    let nothing = Reply { status: 200, body: format!(r#"{{"lease":null,"shards":{shards}}}"#) };
+    failed.unwrap_or(Ok(nothing))
 }
 
 /// The shards that have work, those with the highest priority first and otherwise beginning anywhere.
@@ -55,25 +67,27 @@ async fn with_work(site: &Site, shards: u16, body: &str) -> Result<Vec<u16>, Api
         return Ok(vec![0]);
     }
     let request: LeaseRequest = parse(body)?;
-    let peeked = shard::ask_all::<Option<u8>>(&site.env, shards, Op::Peek, &request).await?;
-    // A shard that does not answer does not keep the others from handing out work.
-    let ready = peeked.into_iter().filter_map(|(shard, priority)| Some((priority.ok()??, shard)));
-    let mut ready: Vec<_> = ready.collect();
+    let peeked = (0..shards).map(async |shard| {
+        let priority = in_time(shard::ask::<Option<u8>>(&site.env, shard, Op::Peek, &request)).await;
+        Some((priority.ok()??, shard))
+    });
+    let mut ready: Vec<_> = join_all(peeked).await.into_iter().flatten().collect();
     let first = usize::from(u16::from_le_bytes(config::random()?)) % ready.len().max(1);
     ready.rotate_left(first);
     ready.sort_by_key(|(priority, _)| std::cmp::Reverse(*priority));
     Ok(ready.into_iter().map(|(_, shard)| shard).collect())
 }
 
-/// `POST /v1/node/heartbeat`: one call for all leases of a node, passed on to the shards that keep them.
+/// `POST /v1/node/heartbeat`: one call for all leases of a node, passed on to the shards that keep them. What a shard that
+/// does not answer keeps is unknown; the words of the others stand.
 pub async fn heartbeat(ask: &mut Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Node)?;
     let site = ask.site.clone();
     let Heartbeat { node, leases } = parse(&ask.text().await?)?;
-    let mut words = vec![Word::Lost; leases.len()];
+    let mut words = vec![Word::Unknown; leases.len()];
     let mut by_shard = Vec::<(u16, Vec<(usize, Beat)>)>::new();
     for (index, beat) in leases.into_iter().enumerate() {
-        let shard = beat.hold.task_id.place().shard();
+        let Some(shard) = shard::shard_of(&site.env, beat.hold.task_id).await else { continue };
         match by_shard.iter_mut().find(|(known, _)| *known == shard) {
             Some((_, beats)) => beats.push((index, beat)),
             None => by_shard.push((shard, vec![(index, beat)])),
@@ -84,13 +98,25 @@ pub async fn heartbeat(ask: &mut Ask) -> Result<Reply, ApiError> {
     let answers = by_shard.into_iter().map(async |(shard, beats)| {
         let (indices, leases): (Vec<_>, Vec<_>) = beats.into_iter().unzip();
         let heartbeat = Heartbeat { node: node.clone(), leases };
-        let words: Vec<Word> = shard::ask_for_node(&site.env, by, shard, Op::Heartbeat, &heartbeat).await?;
-        Ok::<_, ApiError>(indices.into_iter().zip(words).collect::<Vec<_>>())
+        match in_time(shard::ask_for_node::<Vec<Word>>(&site.env, by, shard, Op::Heartbeat, &heartbeat)).await {
+            Ok(words) => indices.into_iter().zip(words).collect::<Vec<_>>(),
+            Err(error) => {
+                console_error!("heartbeat of {}: shard {shard}: {error}", node.name);
+                Vec::new()
+            }
+        }
     });
-    for (index, word) in try_join_all(answers).await?.into_iter().flatten() {
+    for (index, word) in join_all(answers).await.into_iter().flatten() {
         words[index] = word;
     }
     Reply::of(200, &HeartbeatAnswer { words })
+}
+
+async fn in_time<T>(asked: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
+    match select(pin!(asked), pin!(Delay::from(PATIENCE))).await {
+        Either::Left((answer, _)) => answer,
+        Either::Right(((), _)) => Err(ApiError::new(Code::Unavailable, "a shard does not answer; try again")),
+    }
 }
 
 /// Messages about a task (`outputs/…`, `complete`, `fail`, `release`): its shard gets them and answers.
@@ -108,7 +134,10 @@ pub async fn about(ask: &mut Ask, op: Op) -> Result<Reply, ApiError> {
     let site: Site = ask.site.clone();
     let body = ask.text().await?;
     let AboutATask { hold } = parse(&body)?;
-    shard::forward_for_node(&site, &speaker(ask)?, hold.task_id.place().shard(), op, body).await
+    // Not 404: the map may be behind here, and work that is done must not be given up for that.
+    let unknown = || ApiError::new(Code::Unavailable, "this edge does not know the shard of this task yet; try again");
+    let shard = shard::shard_of(&site.env, hold.task_id).await.ok_or_else(unknown)?;
+    shard::forward_for_node(&site, &speaker(ask)?, shard, op, body).await
 }
 
 /// The node that sent a request: its key, and its name where it says so.

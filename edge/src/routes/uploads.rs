@@ -28,6 +28,6 @@ pub async fn create(ask: &mut Ask) -> Result<Reply, ApiError> {
 /// `GET /v1/uploads/:id`
 pub async fn read(ask: &Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Jobs)?;
-    let id = ask.id("upload")?;
-    shard::forward(&ask.site, id.place().shard(), Op::ReadReceived, format!("\"{id}\"")).await
+    let (id, shard) = ask.row("upload").await?;
+    shard::forward(&ask.site, shard, Op::ReadReceived, format!("\"{id}\"")).await
 }

@@ -17,6 +17,9 @@ use crate::{config, error::ApiError};
 /// Most rows of each kind that one alarm handles; the Queue takes as many messages in one call.
 const ROWS: i64 = 100;
 
+/// How soon the alarm comes again at most after something due could not be handled, in milliseconds.
+const PAUSE_MS: i64 = 1_000;
+
 impl JobShard {
     /// As [`Self::arm`], after nothing became due but what is at `due`: often the alarm comes before, and no row need be
     /// looked at.
@@ -27,12 +30,15 @@ impl JobShard {
 
     /// Sets the alarm to the earliest due time, if it is not set for then or before.
     pub(super) async fn arm(&self) -> Result<(), ApiError> {
-        let Some(due) = self.earliest()? else { return Ok(()) };
-        if self.memory.armed.get().is_some_and(|armed| armed <= due) {
+        let (due, removal) = self.earliest()?;
+        // While some objects are being removed, others wait.
+        let removal = removal.map(|at| at.max(self.memory.removing_ms.get()));
+        let Some(due) = due.into_iter().chain(removal).min() else { return Ok(()) };
+        // An alarm set for "now" inside the alarm handler may be lost.
+        let at = due.max(config::now().0 + 1).max(self.memory.pause_ms.get());
+        if self.memory.armed.get().is_some_and(|armed| armed <= at) {
             return Ok(());
         }
-        // An alarm set for "now" inside the alarm handler may be lost.
-        let at = due.max(config::now().0 + 1);
         self.memory.armed.set(Some(at));
         self.spend(1, 0);
         let time = js_sys::Date::new(&worker::wasm_bindgen::JsValue::from_f64(at as f64));
@@ -43,14 +49,19 @@ impl JobShard {
         Ok(())
     }
 
-    /// Does what the alarm is for. Never fails: what cannot be done now is due again at the next look.
+    /// Does what the alarm is for. Never fails: what cannot be done now is due again at the next look. No call leaves the object
+    /// here, except for the settings once in the life of a shard: alarms of an object do not overlap, so one that waits for
+    /// others stops the clock of the whole shard.
     pub(super) async fn look_at_what_is_due(&self) {
         // Deliveries first: their retries are due to the millisecond.
-        report(self.wake_deliveries(config::now(), ROWS));
-        report(self.wake_tasks().await);
-        report(self.sweep_now_and_then().await);
-        report(self.wake_uploads().await);
-        report(self.wake_received().await);
+        let done = [
+            report(self.wake_deliveries(config::now(), ROWS)),
+            report(self.wake_tasks().await),
+            report(self.sweep_now_and_then().await),
+            report(self.begin_removals()),
+        ];
+        let pause = if done.contains(&false) { config::now().plus(PAUSE_MS).0 } else { 0 };
+        self.memory.pause_ms.set(pause);
         report(self.arm().await);
     }
 
@@ -63,7 +74,10 @@ impl JobShard {
         // No await between reading these rows and writing the last of them.
         let mut deliveries = Vec::new();
         for task in self.due_tasks(now.0, ROWS)? {
-            deliveries.extend(self.wake_task(task, now, &settings)?);
+            match self.wake_task(task.clone(), now, &settings) {
+                Ok(delivery) => deliveries.extend(delivery),
+                Err(error) => self.put_off_task(&task, now.0, &error),
+            }
         }
         for delivery in deliveries {
             self.dispatch(Some(&delivery));
@@ -78,7 +92,7 @@ impl JobShard {
             Phase::Waiting { .. } if now.since(UnixMs(task.offered_ms)) >= UNCLAIMED_MS => {
                 (Event::Unclaimed, unclaimed())
             }
-            Phase::Waiting { ready_ms } => {
+            Phase::Waiting { ready_ms, .. } => {
                 // The wait before another attempt is over: from now on only the long wait counts.
                 task.offered_ms = ready_ms;
                 self.put_task(&task)?;
@@ -91,26 +105,11 @@ impl JobShard {
             Err(Conflict) => Ok(None),
         }
     }
-
-    async fn wake_uploads(&self) -> Result<(), ApiError> {
-        for row in self.due_uploads(config::now().0, ROWS)? {
-            self.remove(row).await?;
-        }
-        Ok(())
-    }
-
-    async fn wake_received(&self) -> Result<(), ApiError> {
-        for row in self.due_received(config::now().0, ROWS)? {
-            self.look_at_received(row).await?;
-        }
-        Ok(())
-    }
 }
 
-pub(super) fn report(result: Result<(), ApiError>) {
-    if let Err(error) = result {
-        console_error!("alarm: {error}");
-    }
+/// Whether it went well; what did not is in the log.
+pub(super) fn report(result: Result<(), ApiError>) -> bool {
+    result.inspect_err(|error| console_error!("alarm: {error}")).is_ok()
 }
 
 fn lost(stage: Stage) -> Failure {

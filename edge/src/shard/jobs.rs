@@ -3,23 +3,24 @@
 use worker::console_error;
 use xora_shared::{
     delivery::Delivery,
-    failure::Failure,
+    failure::{Failure, FailureKind, Stage},
     id::Id,
     job::{
         JobState,
-        lease::Hold,
+        lease::{Clock, Hold},
         machine::{self, Conflict, Event, Step, Then},
         view::{Attempt, AttemptEnd, JobRecord, JobView, Published},
         weight::Weight,
     },
+    provider::Provider,
     request::JobRequest,
     settings::Settings,
     time::UnixMs,
 };
 
 use super::{
-    JobShard, Made, NewJob, Once, stale,
-    store::{DeliveryRow, JobRow, Phase, RepeatRow, TaskRow},
+    JobShard, Live, Made, NewJob, Once, stale,
+    store::{DeliveryRow, JobRow, Lapsed, Phase, RepeatRow, TaskRow},
 };
 use crate::{
     account, config,
@@ -39,6 +40,7 @@ impl JobShard {
     pub(super) async fn create(&self, job: NewJob) -> Result<Made, ApiError> {
         let NewJob { id, request, token_id, origin, once, provider } = job;
         let made = Made { id, state: JobState::Queued, replayed: false };
+        let (request, provider) = self.destined(request, provider).await?;
         if self.job(id).is_ok() {
             return Ok(made);
         }
@@ -68,6 +70,27 @@ impl JobShard {
         self.arm_by(task.wakes_at()).await?;
         self.wake_nodes_for(id);
         Ok(made)
+    }
+
+    /// A request with the bucket that its output goes to: the one that it names, else the default of the settings.
+    async fn destined(
+        &self,
+        mut request: JobRequest,
+        named: Option<Provider>,
+    ) -> Result<(JobRequest, Option<Provider>), ApiError> {
+        let settings = self.settings().await?;
+        if named.is_some() {
+            return Ok((request, named));
+        }
+        let provider = match settings.default_storage_provider_id {
+            None => None,
+            Some(id) => match self.provider(id)? {
+                Some(copy) => Some(copy),
+                None => account::provider(&self.env, id).await?,
+            },
+        };
+        request.storage_provider_id = provider.as_ref().map(|provider| provider.id);
+        Ok((request, provider))
     }
 
     /// The job that the same idempotency key and body made within a day, as it stands, if one did.
@@ -104,12 +127,10 @@ impl JobShard {
             return Err(conflict(task.state, "deleted; cancel it first"));
         }
         self.forget(job, config::now())?;
-        self.arm().await?;
         // Now rather than at the alarm, which does it if this comes to nothing.
-        for file in self.uploads_of(id)?.into_iter().chain(self.staged_of(id)?) {
-            self.remove(file).await?;
-        }
-        Ok(())
+        let mut files = self.uploads_of(id)?;
+        files.extend(self.staged_of(id)?);
+        self.remove_now(files).await
     }
 
     /// Stops a job.
@@ -119,12 +140,18 @@ impl JobShard {
         let Some(mut task) = self.task(id)? else { return Err(conflict(job.record.state, "cancelled")) };
         let step = machine::step(task.state, Event::Cancelled, &task.spent)
             .map_err(|Conflict| conflict(task.state, "cancelled"))?;
-        if matches!(task.phase, Phase::Leased { .. }) {
+        let holder = match &task.phase {
+            Phase::Leased { token, .. } => Some(Hold { task_id: task.id, token: token.clone(), fence: task.fence }),
+            Phase::Waiting { .. } => None,
+        };
+        if holder.is_some() {
             self.note_live(&mut task);
             end_attempt(&mut task, Some(AttemptEnd::Cancelled));
-            self.memory.cancelled.borrow_mut().insert(task.id);
         }
         let delivery = self.end(job, task, step.state, Ending::default(), &settings)?;
+        if let Some(hold) = holder {
+            self.memory.cancelled.borrow_mut().insert(id, hold);
+        }
         self.arm().await?;
         self.wake_nodes();
         self.dispatch(delivery.as_ref());
@@ -142,7 +169,6 @@ impl JobShard {
         job.record = JobRecord { attempts, created_ms, ..queued(id, request, now) };
         job.completed_by = None;
         job.turns += 1;
-        self.memory.cancelled.borrow_mut().remove(&id);
         self.take_up_staged(id, now)?;
         self.put_job(&job)?;
         self.put_task(&offer(&job, now))?;
@@ -197,10 +223,10 @@ impl JobShard {
         self.leave_staged(job.record.id, settings.input_retention_days, now)?;
         self.put_job(&job)?;
         self.delete_task(task.id)?;
-        self.memory.live.borrow_mut().remove(&task.id);
         if let Some(row) = &delivery {
             self.put_delivery(row)?;
         }
+        self.memory.live.borrow_mut().remove(&task.id);
         self.tell(job.record.id);
         Ok(delivery)
     }
@@ -221,53 +247,97 @@ impl JobShard {
                 let ending = Ending { failure: Some(failure), ..Ending::default() };
                 self.end(job, task, step.state, ending, settings)
             }
-            Then::Offer { after_ms } => self.offer_again(task, after_ms).map(|()| None),
-            Then::Lease | Then::Note | Then::Restart => {
+            Then::Offer { after_ms } => {
+                self.offer_again(task, after_ms, failure.kind == FailureKind::NodeLost).map(|()| None)
+            }
+            Then::Lease | Then::Note | Then::Resume | Then::Restart => {
                 console_error!("shard: a failure ends an attempt; this leads elsewhere");
                 Ok(None)
             }
         }
     }
 
-    /// Voids the lease and offers the task again, from nothing.
-    pub(super) fn offer_again(&self, mut task: TaskRow, after_ms: i64) -> Result<(), ApiError> {
+    /// Ends the lease and offers the task again, from nothing. After a lease that ran out (`lapsed`) what its node has written
+    /// stays until someone else takes the task: it may only have been out of reach.
+    pub(super) fn offer_again(&self, mut task: TaskRow, after_ms: i64, lapsed: bool) -> Result<(), ApiError> {
         let now = config::now();
-        self.memory.live.borrow_mut().remove(&task.id);
-        self.drop_uploads(task.id, None, now)?;
-        self.drop_half_staged(task.job_id, now)?;
+        let lapsed = match &task.phase {
+            Phase::Leased { token, key, .. } if lapsed => Some(Lapsed { token: token.clone(), key: key.clone() }),
+            Phase::Leased { .. } | Phase::Waiting { .. } => None,
+        };
+        if lapsed.is_none() {
+            self.drop_written(&task, now)?;
+        }
         task.state = JobState::Queued;
         task.offered_ms = now.0;
-        task.phase = Phase::Waiting { ready_ms: now.plus(after_ms).0 };
+        task.phase = Phase::Waiting { ready_ms: now.plus(after_ms).0, lapsed };
         self.put_task(&task)?;
+        self.memory.live.borrow_mut().remove(&task.id);
         self.tell(task.job_id);
         Ok(())
     }
 
-    /// The settings in force. An await: ask before reading rows.
-    pub(super) async fn settings(&self) -> Result<Settings, ApiError> {
-        account::settings_from_kv(&self.env).await
+    /// Marks what attempts that are over have written for removal. Copies of inputs that are whole stay.
+    pub(super) fn drop_written(&self, task: &TaskRow, now: UnixMs) -> Result<(), ApiError> {
+        self.drop_uploads(task.id, None, now)?;
+        self.drop_half_staged(task.job_id, now)
     }
 
-    /// The task that a hold speaks for. Stale holds get the job's state.
+    /// The settings in force, by this shard's copy. A shard without one, which is new, asks `Account` for them: an await, so
+    /// ask before reading rows.
+    pub(super) async fn settings(&self) -> Result<Settings, ApiError> {
+        match self.kept_settings() {
+            Ok(Some(settings)) => return Ok(settings),
+            Ok(None) => {}
+            Err(error) => console_error!("settings: this shard's copy cannot be read: {error}"),
+        }
+        let settings = account::versioned_settings(&self.env).await?;
+        self.keep_settings(&settings)?;
+        Ok(settings.settings)
+    }
+
+    /// The task that a hold speaks for. Stale holds get the job's state. A lease that ran out holds again if nobody has had
+    /// the task since: its node was out of reach, and is at work.
     pub(super) fn held(&self, hold: &Hold) -> Result<TaskRow, ApiError> {
         if let Some(task) = self.task(hold.task_id)? {
             return match &task.phase {
                 Phase::Leased { token, .. } if hold.is(token, task.fence) => Ok(task),
+                Phase::Waiting { lapsed: Some(Lapsed { token, .. }), .. } if hold.is(token, task.fence) => {
+                    self.resume(task)
+                }
                 Phase::Leased { .. } | Phase::Waiting { .. } => Err(stale(task.state)),
             };
         }
         Err(stale(self.job(hold.task_id)?.record.state))
     }
 
+    /// Lets the lease of a task that ran out hold again, with the attempt that its end cost.
+    fn resume(&self, mut task: TaskRow) -> Result<TaskRow, ApiError> {
+        let stage = task.attempts.last().map_or(Stage::Probe, |attempt| attempt.stage);
+        let step =
+            machine::step(task.state, Event::Resumed(stage), &task.spent).map_err(|Conflict| stale(task.state))?;
+        let Phase::Waiting { lapsed: Some(Lapsed { token, key }), .. } = task.phase else {
+            return Err(stale(task.state));
+        };
+        let now = config::now();
+        let expires_ms = now.plus(Clock::STANDARD.lease_ms).0;
+        task.state = step.state;
+        task.phase = Phase::Leased { token, key, expires_ms, stage, progress: 0 };
+        if let Some(attempt) = task.attempts.last_mut() {
+            (attempt.finished_ms, attempt.end) = (None, None);
+        }
+        task.spent.pop();
+        self.put_task(&task)?;
+        self.memory.live.borrow_mut().insert(task.id, Live { expires_ms, stage, progress: 0, written_ms: now.0 });
+        self.tell(task.job_id);
+        Ok(task)
+    }
+
     /// Brings stage and progress of a leased task up to its last heartbeat.
     pub(super) fn note_live(&self, task: &mut TaskRow) {
         let live = self.memory.live.borrow().get(&task.id).copied();
-        if let (Some(live), Phase::Leased { expires_ms, stage, progress, .. }) = (live, &mut task.phase) {
-            (*expires_ms, *stage, *progress) = (live.expires_ms, live.stage, live.progress);
-            task.state = live.stage.job_state();
-            if let Some(attempt) = task.attempts.last_mut() {
-                attempt.stage = live.stage;
-            }
+        if let Some(live) = live {
+            bring_up(task, live);
         }
     }
 
@@ -317,6 +387,17 @@ fn conflict(state: JobState, what: &str) -> ApiError {
     ApiError::new(Code::Conflict, format!("a job that is {state} cannot be {what}"))
 }
 
+/// Brings stage and progress of a leased task up to a heartbeat.
+pub(super) fn bring_up(task: &mut TaskRow, live: Live) {
+    if let Phase::Leased { expires_ms, stage, progress, .. } = &mut task.phase {
+        (*expires_ms, *stage, *progress) = (live.expires_ms, live.stage, live.progress);
+        task.state = live.stage.job_state();
+        if let Some(attempt) = task.attempts.last_mut() {
+            attempt.stage = live.stage;
+        }
+    }
+}
+
 /// Closes the attempt that was running.
 pub(super) fn end_attempt(task: &mut TaskRow, end: Option<AttemptEnd>) {
     if let Some(attempt @ Attempt { finished_ms: None, .. }) = task.attempts.last_mut() {
@@ -350,7 +431,7 @@ fn offer(job: &JobRow, now: UnixMs) -> TaskRow {
         priority: job.record.request.priority,
         offered_ms: now.0,
         state: JobState::Queued,
-        phase: Phase::Waiting { ready_ms: now.0 },
+        phase: Phase::Waiting { ready_ms: now.0, lapsed: None },
         fence: job.fence,
         started_ms: None,
         attempts: job.record.attempts.clone(),

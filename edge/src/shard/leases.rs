@@ -1,6 +1,7 @@
 //! Leases: handing out tasks, renewing them, and hearing how they went.
 
 use serde::Deserialize;
+use worker::console_error;
 use xora_shared::{
     failure::{Failure, FailureKind, Stage},
     id::Id,
@@ -17,8 +18,8 @@ use xora_shared::{
 };
 
 use super::{
-    JobShard, Live,
-    jobs::{Ending, end_attempt},
+    JobShard, Live, alarm,
+    jobs::{Ending, bring_up, end_attempt},
     received,
     rpc::{Asked, Speaker},
     staged, stale,
@@ -42,8 +43,7 @@ impl JobShard {
     pub(super) async fn lease(&self, request: &LeaseRequest, asked: &Asked) -> Result<Option<Lease>, ApiError> {
         let (now, origin) = (config::now(), asked.origin.as_str());
         self.note_node(&request.node, now)?;
-        let Some(mut task) = self.next_task(now.0, request.light_only)? else { return Ok(None) };
-        let job = self.job(task.job_id)?;
+        let Some((mut task, job)) = self.next_task(request.light_only)? else { return Ok(None) };
         let Ok(step) = machine::step(task.state, Event::Leased, &task.spent) else { return Ok(None) };
         let staged = self.staged_of(task.job_id)?;
         let inputs = match self.inputs_of(&job.record, &staged, origin) {
@@ -54,6 +54,8 @@ impl JobShard {
         };
         let pass_through = job.record.request.may_pass_through() && staged::whole(&staged, 0).is_none();
         let token = new_lease_token()?;
+        // Of the lease before, if that ran out: from now on its node is too late.
+        self.drop_written(&task, now)?;
         let expires_ms = now.plus(Clock::STANDARD.lease_ms).0;
         let stage = Stage::Probe;
         task.fence += 1;
@@ -131,15 +133,28 @@ impl JobShard {
     pub(super) fn peek(&self, request: &LeaseRequest) -> Result<Option<u8>, ApiError> {
         let now = config::now();
         self.note_node(&request.node, now)?;
-        self.top_priority(now.0, request.light_only)
+        self.top_priority(request.light_only)
     }
 
-    /// Renews the leases of one node and answers a word for each, in order.
-    pub(super) fn heartbeat(&self, heartbeat: &Heartbeat, by: Option<&Speaker>) -> Result<Vec<Word>, ApiError> {
-        self.note_node(&heartbeat.node, config::now())?;
+    /// Renews the leases of one node and answers a word for each, in order. What fails for one lease is unknown of that one
+    /// alone.
+    pub(super) async fn heartbeat(&self, heartbeat: &Heartbeat, by: Option<&Speaker>) -> Vec<Word> {
+        if let Err(error) = self.note_node(&heartbeat.node, config::now()) {
+            console_error!("node {}: {error}", heartbeat.node.name);
+        }
         let name = Some(name_for_header(&heartbeat.node.name));
         let by = by.map(|by| Speaker { key: by.key.clone(), name });
-        heartbeat.leases.iter().map(|beat| self.beat(beat, by.as_ref())).collect()
+        let word = |beat: &Beat| {
+            self.beat(beat, by.as_ref()).unwrap_or_else(|error| {
+                console_error!("heartbeat of task {}: {error}", beat.hold.task_id);
+                Word::Unknown
+            })
+        };
+        let words = heartbeat.leases.iter().map(word).collect();
+        // A lease that holds again ends earlier than what the alarm waits for.
+        let ends = self.memory.live.borrow().values().map(|live| live.expires_ms).min();
+        alarm::report(self.arm_by(ends).await);
+        words
     }
 
     /// Refuses the message of a node that another key or another name leased the task to: a stolen hold is worth nothing.
@@ -160,10 +175,18 @@ impl JobShard {
         if self.task(beat.hold.task_id)?.is_some_and(|task| !task.is_held_by(by)) {
             return Ok(Word::Lost);
         }
-        if self.memory.cancelled.borrow_mut().remove(&beat.hold.task_id) {
+        // Only its holder hears it: another node may name the task with a lease that is over.
+        let is_cancelled =
+            self.memory.cancelled.borrow().get(&beat.hold.task_id).is_some_and(|hold| *hold == beat.hold);
+        if is_cancelled {
+            self.memory.cancelled.borrow_mut().remove(&beat.hold.task_id);
             return Ok(Word::Cancel);
         }
-        let Ok(mut task) = self.held(&beat.hold) else { return Ok(Word::Lost) };
+        let mut task = match self.held(&beat.hold) {
+            Ok(task) => task,
+            Err(error) if error.is_ours() => return Err(error),
+            Err(_) => return Ok(Word::Lost),
+        };
         let Ok(step) = machine::step(task.state, Event::Entered(beat.stage), &task.spent) else {
             return Ok(Word::Lost);
         };
@@ -174,11 +197,13 @@ impl JobShard {
         let expires_ms = now.plus(Clock::STANDARD.lease_ms).0;
         let write_after = if step.state == task.state { WRITE_MS } else { WRITE_STATE_MS };
         let unchanged = before.filter(|live| now.0 - live.written_ms < write_after);
-        let written_ms = unchanged.map_or(now.0, |live| live.written_ms);
-        self.memory.live.borrow_mut().insert(task.id, Live { expires_ms, stage: beat.stage, progress, written_ms });
-        if unchanged.is_none() {
-            self.note_live(&mut task);
+        let live = Live { expires_ms, stage: beat.stage, progress, written_ms: now.0 };
+        if let Some(before) = unchanged {
+            self.memory.live.borrow_mut().insert(task.id, Live { written_ms: before.written_ms, ..live });
+        } else {
+            bring_up(&mut task, live);
             self.put_task(&task)?;
+            self.memory.live.borrow_mut().insert(task.id, live);
         }
         if before.is_none_or(|live| (live.stage, live.progress) != (beat.stage, progress)) {
             self.tell(task.job_id);
@@ -248,7 +273,7 @@ impl JobShard {
         } else {
             end_attempt(&mut task, Some(AttemptEnd::Released));
         }
-        self.offer_again(task, 0)?;
+        self.offer_again(task, 0, false)?;
         self.arm().await?;
         self.wake_nodes();
         Ok(step.state)

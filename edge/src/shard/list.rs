@@ -1,5 +1,8 @@
 //! Lists of jobs, newest first. The Worker puts the lists of all shards together.
 
+use serde::Deserialize;
+use worker::console_error;
+use xora_record::statements::{LIST, LIST_OVER, LIST_QUEUED};
 use xora_shared::{
     id::Id,
     job::{JobState, view::JobView},
@@ -11,39 +14,26 @@ use super::{
     JobShard,
     store::{JobRow, TaskRow, integer, text},
 };
-use crate::{
-    docs::{Row, texts},
-    error::ApiError,
-};
+use crate::error::ApiError;
 
 impl JobShard {
-    /// The jobs of this shard that a query wants, newest first, each with its id.
+    /// The jobs of this shard that a query wants, newest first, each with its id. One that cannot be read is left out.
     pub(super) fn list(&self, &ListQuery { state, limit, before }: &ListQuery) -> Result<Vec<(Id, JobView)>, ApiError> {
         let mut values = Vec::new();
-        let from = match state {
-            None => "jobs LEFT JOIN tasks USING (id) WHERE",
-            Some(JobState::Queued) => "tasks CROSS JOIN jobs USING (id) WHERE ready_at IS NOT NULL AND",
+        let query = match state {
+            None => LIST,
+            Some(JobState::Queued) => LIST_QUEUED,
             Some(state) if state.is_terminal() => {
                 values.push(state.name().into());
-                "jobs LEFT JOIN tasks USING (id) WHERE ended_at IS NOT NULL AND state = ? AND"
+                LIST_OVER
             }
             Some(state) => return self.running(state, before, limit),
         };
-        // One query for all. A row is a job and, on a line of its own, its task while that is not over.
-        let query = format!(
-            "SELECT jobs.doc || char(10) || ifnull(tasks.doc, '') AS doc
-            FROM {from} id < ? ORDER BY id DESC LIMIT ?"
-        );
         // `~` is above every id.
         values.push(before.map_or_else(|| "~".into(), text));
         values.push(integer(limit.into()));
-        let mut listed = Vec::new();
-        for Row { doc } in texts(&self.sql(), &query, values)? {
-            let (job, task) = doc.split_once('\n').unwrap_or_default();
-            let task = if task.is_empty() { None } else { Some(json::from_str(task)?) };
-            listed.push(self.listed(json::from_str(job)?, task)?);
-        }
-        Ok(listed)
+        let rows = self.sql().exec(query, values)?.to_array::<Listed>()?;
+        Ok(rows.into_iter().filter_map(|row| self.listed(row).inspect_err(unreadable).ok()).collect())
     }
 
     /// Rows do not follow every stage, memory does. It knows every lease, and there are as many as nodes have slots.
@@ -54,10 +44,24 @@ impl JobShard {
         drop(live);
         ids.sort_unstable_by(|a, b| b.cmp(a));
         ids.truncate(limit.try_into().unwrap_or(usize::MAX));
-        ids.into_iter().map(|id| self.listed(self.job(id)?, self.task(id)?)).collect()
+        let listed = |id| Ok::<_, ApiError>((id, self.view(self.job(id)?, self.task(id)?)?));
+        Ok(ids.into_iter().filter_map(|id| listed(id).inspect_err(unreadable).ok()).collect())
     }
 
-    fn listed(&self, job: JobRow, task: Option<TaskRow>) -> Result<(Id, JobView), ApiError> {
+    fn listed(&self, Listed { doc, task }: Listed) -> Result<(Id, JobView), ApiError> {
+        let job: JobRow = json::from_str(&doc)?;
+        let task = task.as_deref().map(json::from_str::<TaskRow>).transpose()?;
         Ok((job.record.id, self.view(job, task)?))
     }
+}
+
+/// A job and, while it is not over, its task.
+#[derive(Deserialize)]
+struct Listed {
+    doc: String,
+    task: Option<String>,
+}
+
+fn unreadable(error: &ApiError) {
+    console_error!("list: a job cannot be shown: {error}");
 }

@@ -10,8 +10,10 @@ mod events;
 mod jobs;
 mod leases;
 mod list;
+mod map;
 mod nodes;
 mod received;
+mod removals;
 mod retention;
 pub mod rpc;
 mod staged;
@@ -21,7 +23,7 @@ mod uploads;
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     panic::AssertUnwindSafe,
 };
 
@@ -34,17 +36,16 @@ use worker::{
 use xora_shared::{
     failure::Stage,
     id::Id,
-    job::{JobState, turns::Turns},
+    job::{JobState, lease::Hold, turns::Turns},
     json,
     provider::Provider,
     request::JobRequest,
-    shards::ShardMap,
-    time::UnixMs,
 };
 
 pub use deliveries::{Claimed, Entrusted, Recorded};
 pub use events::Watch;
 use events::Watchers;
+pub use map::{keep as keep_shard_map, reach_by_kv, shard_map, shard_of};
 use nodes::{MAX_TAG, NodeRow};
 pub use received::{NewReceived, ReceivedPart, UseReceived, of_key as received_of_key};
 use rpc::Asked;
@@ -52,7 +53,8 @@ pub use rpc::Speaker;
 pub use uploads::Upload;
 
 use crate::{
-    account, auth, config,
+    account::{self, VersionedSettings},
+    auth,
     error::{ApiError, Code},
     routes::{Reply, Site},
 };
@@ -128,12 +130,17 @@ pub enum Op {
     Wake,
     /// Closes the sockets of nodes whose key was kept under this hash. Answers nothing.
     HangUp,
-    /// Looks at what is due, as the alarm does. Answers nothing.
+    /// `VersionedSettings`, to be used from now on unless newer ones are known. Answers nothing.
+    Settings,
+    /// [`Removals`]: removes what the alarm found due. Answers nothing.
+    Remove,
+    /// Looks at what is due, as the alarm does. Comes with `Option<VersionedSettings>`, as [`Self::Settings`]. Answers
+    /// nothing.
     Touch,
 }
 
 impl Op {
-    const ALL: [(&'static str, Self); 35] = [
+    const ALL: [(&'static str, Self); 37] = [
         ("create", Self::Create),
         ("repeat", Self::Repeat),
         ("read", Self::Read),
@@ -168,6 +175,8 @@ impl Op {
         ("nodes", Self::Nodes),
         ("wake", Self::Wake),
         ("hang-up", Self::HangUp),
+        ("settings", Self::Settings),
+        ("remove", Self::Remove),
         ("touch", Self::Touch),
     ];
 
@@ -261,6 +270,8 @@ pub async fn ask<T: DeserializeOwned>(env: &Env, shard: u16, op: Op, body: &impl
 }
 
 async fn ask_for_text(env: &Env, shard: u16, op: Op, body: String) -> Result<String, ApiError> {
+    #[cfg(debug_assertions)]
+    crate::faults::shard(shard)?;
     rpc::ask(&stub(env, shard)?, op.name(), None, body).await
 }
 
@@ -272,12 +283,16 @@ pub async fn ask_for_node<T: DeserializeOwned>(
     op: Op,
     body: &impl Serialize,
 ) -> Result<T, ApiError> {
+    #[cfg(debug_assertions)]
+    crate::faults::shard(shard)?;
     let body = serde_json::to_string(body)?;
     Ok(json::from_str(&rpc::ask(&stub(env, shard)?, op.name(), Some(speaker), body).await?)?)
 }
 
 /// Asks a shard on behalf of a caller, who gets its answer as it stands.
 pub async fn forward(site: &Site, shard: u16, op: Op, body: String) -> Result<Reply, ApiError> {
+    #[cfg(debug_assertions)]
+    crate::faults::shard(shard)?;
     rpc::forward(&stub(&site.env, shard)?, op.name(), &site.origin, None, body).await
 }
 
@@ -289,6 +304,8 @@ pub async fn forward_for_node(
     op: Op,
     body: String,
 ) -> Result<Reply, ApiError> {
+    #[cfg(debug_assertions)]
+    crate::faults::shard(shard)?;
     rpc::forward(&stub(&site.env, shard)?, op.name(), &site.origin, Some(speaker), body).await
 }
 
@@ -318,38 +335,28 @@ pub fn stub(env: &Env, shard: u16) -> Result<worker::Stub, ApiError> {
     Ok(env.durable_object("JOB_SHARDS")?.get_by_name(&format!("shard-{shard}"))?)
 }
 
-/// How new rows are spread: the operator's map in KV, one shard when there is none. An isolate keeps it for a while.
-pub async fn shard_map(env: &Env) -> Result<ShardMap, ApiError> {
-    const KEY: &str = "shard-map";
-    const KEPT_MS: i64 = 10_000;
-    thread_local! {
-        static KEPT: RefCell<Option<(UnixMs, ShardMap)>> = const { RefCell::new(None) };
-    }
-    let now = config::now();
-    let kept = KEPT.with_borrow(|kept| kept.clone().filter(|(at, _)| now.since(*at) < KEPT_MS));
-    if let Some((_, map)) = kept {
-        return Ok(map);
-    }
-    let text = env.kv("SETTINGS")?.get(KEY).text().await?;
-    let map = text.map(|text| ShardMap::parse(&text)).transpose().map_err(|bad| {
-        console_error!("{KEY} in KV: {bad}");
-        ApiError::new(Code::Unavailable, "this installation is being changed; try again soon")
-    })?;
-    let map = map.unwrap_or_default();
-    KEPT.set(Some((now, map.clone())));
-    Ok(map)
-}
-
 /// Asks every shard that there ever was for something that it answers nothing to. One that cannot be asked does not keep
 /// the others from hearing of it.
 pub async fn tell_all(env: &Env, op: Op, body: &impl Serialize) -> Result<(), ApiError> {
     let shards = shard_map(env).await?.reach();
+    tell_shards(env, shards, op, body).await.map(drop)
+}
+
+/// The same for shards 0 to `shards` - 1. Whether all of them could be asked.
+pub async fn tell_shards(env: &Env, shards: u16, op: Op, body: &impl Serialize) -> Result<bool, ApiError> {
+    let mut all = true;
     for (shard, told) in ask_all::<()>(env, shards, op, body).await? {
         if let Err(error) = told {
             console_error!("{}: shard {shard}: {error}", op.name());
+            all = false;
         }
     }
-    Ok(())
+    Ok(all)
+}
+
+/// The shard of a row that a caller names.
+pub async fn of(env: &Env, id: Id, what: &str) -> Result<u16, ApiError> {
+    shard_of(env, id).await.ok_or_else(|| ApiError::not_found(what))
 }
 
 /// Has every shard forget what opens the bucket of a storage provider.
@@ -385,8 +392,8 @@ pub struct JobShard {
 struct Memory {
     /// Leases by task.
     live: RefCell<HashMap<Id, Live>>,
-    /// Tasks whose node still has to hear that the caller cancelled them.
-    cancelled: RefCell<HashSet<Id>>,
+    /// Leases by task whose node still has to hear that the caller cancelled the job.
+    cancelled: RefCell<HashMap<Id, Hold>>,
     /// Whose turn it is.
     turns: RefCell<Turns>,
     /// Who watches which job.
@@ -399,6 +406,12 @@ struct Memory {
     armed: Cell<Option<i64>>,
     /// What this instance has cost so far.
     cost: Cell<Cost>,
+    /// Whether the record was opened.
+    opened: Cell<bool>,
+    /// Until when objects are being removed at most, in ms since 1970; 0 while none are.
+    removing_ms: Cell<i64>,
+    /// Before when the alarm is not set, in ms since 1970: something that is due could not be handled.
+    pause_ms: Cell<i64>,
 }
 
 /// What the platform bills besides requests. Written to the log every five minutes.
@@ -431,7 +444,7 @@ impl JobShard {
             Op::Redeliver => rpc::reply(&self.redeliver(asked.body()?).await?),
             Op::Peek => rpc::reply(&self.peek(&asked.body()?)?),
             Op::Lease => rpc::reply(&self.lease(&asked.body()?, asked).await?),
-            Op::Heartbeat => rpc::reply(&self.heartbeat(&asked.body()?, asked.speaker.as_ref())?),
+            Op::Heartbeat => rpc::reply(&self.heartbeat(&asked.body()?, asked.speaker.as_ref()).await),
             Op::OutputBegin => rpc::reply(&self.begin_upload(asked.body()?, &asked.origin).await?),
             Op::OutputTargets => rpc::reply(&self.targets(&asked.body()?, &asked.origin)?),
             Op::OutputFinish => rpc::reply(&self.finish_upload(asked.body()?, &asked.origin).await?),
@@ -453,13 +466,20 @@ impl JobShard {
             Op::Nodes => rpc::reply(&self.nodes_seen()?),
             Op::Wake => rpc::reply(&self.wake_nodes()),
             Op::HangUp => rpc::reply(&self.hang_up(&asked.body::<String>()?)),
-            Op::Touch => rpc::reply(&self.touch().await),
+            Op::Settings => rpc::reply(&self.keep_settings(&asked.body()?)?),
+            Op::Remove => rpc::reply(&self.pass(asked.body()?).await),
+            Op::Touch => rpc::reply(&self.touch(asked.body()?).await),
         }
     }
 
-    /// What the cron asks for: retention, a look at what is due, and a line on what this instance has cost.
-    async fn touch(&self) {
+    /// What the cron asks for: the settings in force, retention, a look at what is due, and a line on what this instance
+    /// has cost.
+    async fn touch(&self, settings: Option<VersionedSettings>) {
+        if let Some(settings) = settings {
+            alarm::report(self.keep_settings(&settings));
+        }
         alarm::report(self.sweep().await);
+        alarm::report(self.forget_deleted_providers().await);
         self.look_at_what_is_due().await;
         let Cost { rows, messages } = self.memory.cost.get();
         console_log!("cost since start: {rows} rows written, {messages} queue messages");
@@ -536,11 +556,15 @@ fn stale(state: JobState) -> ApiError {
 impl DurableObject for JobShard {
     fn new(state: State, env: Env) -> Self {
         let shard = Self { state, env, memory: AssertUnwindSafe(Memory::default()) };
-        shard.open();
+        // What fails now is tried again by whoever asks first, and answered then.
+        let _ = shard.ensure_open();
         shard
     }
 
     async fn fetch(&self, mut req: Request) -> Result<Response> {
+        if let Err(error) = self.ensure_open() {
+            return rpc::answer(Err(error));
+        }
         if req.headers().get("Upgrade")?.is_some() {
             return self.accept_node(&req);
         }
@@ -559,6 +583,8 @@ impl DurableObject for JobShard {
 
     async fn alarm(&self) -> Result<Response> {
         self.memory.armed.set(None);
+        // The platform repeats an alarm that fails.
+        self.ensure_open().map_err(|error| Error::RustError(error.to_string()))?;
         self.look_at_what_is_due().await;
         Response::empty()
     }

@@ -8,6 +8,7 @@ use worker::{
     js_sys::{Date, Function, Reflect},
     wasm_bindgen::{JsCast, JsValue},
 };
+use xora_record::statements::{DELETE_NODE, NODE, NODES, PUT_NODE};
 use xora_shared::{
     nodes::{Held, NodeSeen},
     protocol::NodeInfo,
@@ -50,7 +51,7 @@ impl JobShard {
 
     /// Every node that this shard knows.
     pub(super) fn nodes_seen(&self) -> Result<Vec<NodeSeen>, ApiError> {
-        let mut held = self.held_by_node()?;
+        let mut held = self.held_by_node();
         let rows = self.nodes()?.into_iter().map(|row| {
             let row = self.memory.nodes.borrow().get(&row.info.name).cloned().unwrap_or(row);
             let holds = held.remove(&row.info.name).unwrap_or_default();
@@ -69,16 +70,16 @@ impl JobShard {
         Ok(())
     }
 
-    fn held_by_node(&self) -> Result<HashMap<String, Vec<Held>>, ApiError> {
+    fn held_by_node(&self) -> HashMap<String, Vec<Held>> {
         let leased: Vec<_> = self.memory.live.borrow().iter().map(|(id, live)| (*id, *live)).collect();
         let mut held = HashMap::<String, Vec<Held>>::new();
         for (id, live) in leased {
-            let Some(task) = self.task(id)? else { continue };
+            let Ok(Some(task)) = self.task(id) else { continue };
             let Some(attempt) = task.attempts.last() else { continue };
             let job = Held { job_id: task.job_id, state: live.stage.job_state(), progress: live.progress };
             held.entry(attempt.node.clone()).or_default().push(job);
         }
-        Ok(held)
+        held
     }
 
     /// When a ping of this node's socket was last answered, in ms since 1970; 0 if none was.
@@ -98,19 +99,19 @@ impl JobShard {
     }
 
     fn nodes(&self) -> Result<Vec<NodeRow>, ApiError> {
-        self.docs("SELECT doc FROM nodes ORDER BY name", vec![])
+        self.readable(NODES, vec![])
     }
 
     fn node(&self, name: &str) -> Result<Option<NodeRow>, ApiError> {
-        Ok(self.docs("SELECT doc FROM nodes WHERE name = ?", vec![name.into()])?.pop())
+        Ok(self.docs(NODE, vec![name.into()])?.pop())
     }
 
     fn put_node(&self, row: &NodeRow) -> Result<(), ApiError> {
         let values = vec![row.info.name.as_str().into(), serde_json::to_string(row)?.into()];
-        self.write("INSERT OR REPLACE INTO nodes (name, doc) VALUES (?, ?)", values)
+        self.write(PUT_NODE, values)
     }
 
     fn delete_node(&self, name: &str) -> Result<(), ApiError> {
-        self.write("DELETE FROM nodes WHERE name = ?", vec![name.into()])
+        self.write(DELETE_NODE, vec![name.into()])
     }
 }

@@ -71,6 +71,11 @@ impl JobShard {
         self.refuse_too_many(&token_id)?;
         let upload = self.env.bucket("MEDIA")?.create_multipart_upload(key(id)).execute().await?;
         let upload_id = upload.upload_id().await;
+        // Time has passed, and others may have opened theirs.
+        if let Err(refused) = self.refuse_too_many(&token_id) {
+            let _ = upload.abort().await;
+            return Err(refused);
+        }
         let drop_at = config::now().plus(config::upload_ms(&self.env)).0;
         let layout = Layout::of(size);
         let row = ReceivedRow {
@@ -229,12 +234,12 @@ impl JobShard {
     pub(super) async fn look_at_received(&self, row: ReceivedRow) -> Result<(), ApiError> {
         const USERS: i64 = 100;
         const AGAIN_MS: i64 = 60_000;
-        let id = row.id;
+        let (id, looked_at) = (row.id, row.drop_at);
         let over = self.over_anywhere(id.place().shard(), self.received_users(id, USERS)?).await?;
         // Time has passed: a job may have named it meanwhile, or may be about to. No await until `deleting` is written, so
         // that none does after.
         let (now, look_ms) = (config::now(), config::look_at_uploads_ms(&self.env));
-        let Some(mut row) = self.any_received(id)?.filter(|row| row.drop_at <= now.0) else { return Ok(()) };
+        let Some(mut row) = self.any_received(id)?.filter(|row| row.drop_at == looked_at) else { return Ok(()) };
         for (job, at) in over {
             row.over_ms = row.over_ms.max(Some(at));
             self.delete_received_user(id, job)?;

@@ -1,15 +1,18 @@
 //! Retention: what is over is removed, as the settings say. The cron asks for it, and the alarm now and then.
 
-use xora_shared::{id::Id, job::view::JobRecord, provider::Provider, settings::Cutoffs, time::UnixMs};
+use std::collections::HashSet;
+
+use xora_record::statements::{JOBS_ENDED, JOBS_WITH_OUTPUT, PUT_OFF_ENDED, PUT_OFF_OUTPUT};
+use xora_shared::{job::view::JobRecord, provider::Provider, removal::Removal, settings::Cutoffs, time::UnixMs};
 
 use super::{
     JobShard,
-    store::{JobRow, UploadRow, integer, text},
+    store::{JobRow, UNREADABLE_MS, UploadRow},
 };
 use crate::{account, config, error::ApiError};
 
 /// Most rows of each kind that are handled at once.
-const ROWS: u32 = 100;
+const ROWS: i64 = 100;
 
 /// Between two looks of the alarm, in milliseconds.
 const EVERY_MS: i64 = 5 * 60 * 1000;
@@ -36,12 +39,12 @@ impl JobShard {
                 break;
             }
         }
-        self.forget_nodes(now.plus(-NODE_MS))?;
-        self.forget_deleted_providers().await
+        self.forget_nodes(now.plus(-NODE_MS))
     }
 
-    /// A provider may be deleted just while a job that names it is made, which then brings a copy of it.
-    async fn forget_deleted_providers(&self) -> Result<(), ApiError> {
+    /// A provider may be deleted just while a job that names it is made, which then brings a copy of it. Asks `Account`, so
+    /// the cron does it and not the alarm.
+    pub(super) async fn forget_deleted_providers(&self) -> Result<(), ApiError> {
         let copies = self.providers()?;
         if copies.is_empty() {
             return Ok(());
@@ -53,15 +56,18 @@ impl JobShard {
 
     /// Whether there may be more. No await: rows are read and written in one turn.
     fn sweep_once(&self, cutoffs: Cutoffs, now: UnixMs) -> Result<bool, ApiError> {
-        let ended = self.jobs_ended(cutoffs.jobs, ROWS)?;
-        let outputs = self.jobs_with_output(cutoffs.outputs, ROWS)?;
-        let full = |rows: &[JobRow]| rows.len() >= ROWS as usize;
+        let ended = self.due::<JobRow>(JOBS_ENDED, PUT_OFF_ENDED, cutoffs.jobs.0, ROWS)?;
+        let outputs = self.due::<JobRow>(JOBS_WITH_OUTPUT, PUT_OFF_OUTPUT, cutoffs.outputs.0, ROWS)?;
+        let full = |rows: &[JobRow]| i64::try_from(rows.len()).is_ok_and(|count| count >= ROWS);
         let more = full(&ended) || full(&outputs);
+        let ids: HashSet<_> = ended.iter().map(|job| job.record.id).collect();
         for job in ended {
-            self.forget(job, now)?;
+            let (id, until) = (job.record.id.to_string(), cutoffs.jobs.0 + UNREADABLE_MS);
+            self.forget(job, now).unwrap_or_else(|error| self.put_off(PUT_OFF_ENDED, &id, until, &error));
         }
-        for job in outputs {
-            self.expire_output(job, now)?;
+        for job in outputs.into_iter().filter(|job| !ids.contains(&job.record.id)) {
+            let (id, until) = (job.record.id.to_string(), cutoffs.outputs.0 + UNREADABLE_MS);
+            self.expire_output(job, now).unwrap_or_else(|error| self.put_off(PUT_OFF_OUTPUT, &id, until, &error));
         }
         Ok(more)
     }
@@ -80,6 +86,10 @@ impl JobShard {
         for id in job.deliveries {
             if let Some(mut delivery) = self.delivery(id)? {
                 delivery.orphan = true;
+                // A link to it would lead nowhere.
+                if delivery.record.kept_key().is_some() {
+                    delivery.record.output_expired_ms = Some(now.0);
+                }
                 self.put_delivery(&delivery)?;
             }
         }
@@ -97,19 +107,7 @@ impl JobShard {
             provider: None,
             stored: None,
             drop_at: Some(now.0),
+            removal: Removal::default(),
         })
-    }
-
-    /// Jobs that ended by `cutoff` and still have an output.
-    fn jobs_with_output(&self, cutoff: UnixMs, limit: u32) -> Result<Vec<JobRow>, ApiError> {
-        let query = "SELECT doc FROM jobs WHERE output_at IS NOT NULL AND output_at <= ? ORDER BY output_at LIMIT ?";
-        self.docs(query, vec![integer(cutoff.0), integer(limit.into())])
-    }
-
-    /// Jobs that ended by `cutoff`. None of them has an id from after it.
-    fn jobs_ended(&self, cutoff: UnixMs, limit: u32) -> Result<Vec<JobRow>, ApiError> {
-        let query = "SELECT doc FROM jobs WHERE id < ? AND ended_at <= ? ORDER BY id LIMIT ?";
-        let after = Id::floor(cutoff.plus(1));
-        self.docs(query, vec![text(after), integer(cutoff.0), integer(limit.into())])
     }
 }

@@ -5,6 +5,7 @@ use worker::{UploadedPart, console_error};
 use xora_shared::{
     id::Id,
     protocol::{InputBegin, InputBegun, InputFinish, MAX_INPUT_PARTS},
+    removal::Removal,
     time::UnixMs,
 };
 
@@ -52,6 +53,7 @@ impl JobShard {
             provider: None,
             stored: None,
             drop_at: None,
+            removal: Removal::default(),
         };
         self.put_upload(&row)?;
         let (signer, upload) = (files::Signer::new(&self.env, origin)?, Upload { key, upload_id });
@@ -98,9 +100,11 @@ impl JobShard {
 
     /// When the caller wants the job tried again: what is still there stays.
     pub(super) fn take_up_staged(&self, job: Id, now: UnixMs) -> Result<(), ApiError> {
-        let there = |row: &UploadRow| row.stored.is_some() && row.drop_at.is_some_and(|at| at > now.0);
+        // One whose removal has begun may be gone, though its next try is still to come.
+        let untouched = |row: &UploadRow| row.removal == Removal::default() && row.drop_at.is_some_and(|at| at > now.0);
+        let there = |row: &UploadRow| row.stored.is_some() && untouched(row);
         for row in self.staged_of(job)?.into_iter().filter(there) {
-            self.put_upload(&UploadRow { drop_at: None, ..row })?;
+            self.put_upload(&UploadRow { drop_at: None, removal: Removal::default(), ..row })?;
         }
         Ok(())
     }

@@ -1,7 +1,24 @@
 //! Rows. Each table is a key, the columns that queries need, and a JSON document.
 
+use std::panic::AssertUnwindSafe;
+
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use worker::{SqlStorage, SqlStorageValue, console_error};
+use worker::{
+    SqlStorage, SqlStorageValue, Storage, console_error,
+    js_sys::{Function, Reflect},
+    wasm_bindgen::{JsCast, JsValue, closure::Closure},
+};
+use xora_record::{
+    schema::MIGRATIONS,
+    statements::{
+        DELETE_DELIVERY, DELETE_JOB, DELETE_PROVIDER, DELETE_RECEIVED, DELETE_RECEIVED_PARTS, DELETE_RECEIVED_USER,
+        DELETE_TASK, DELETE_UPLOAD, DELIVERIES_DUE, DELIVERY, EARLIEST, EARLIEST_REMOVAL, FORGET_REPEATS, JOB,
+        PROVIDER, PROVIDERS, PUT_DELIVERY, PUT_JOB, PUT_OFF_DELIVERY, PUT_OFF_RECEIVED, PUT_OFF_TASK, PUT_OFF_UPLOAD,
+        PUT_PROVIDER, PUT_RECEIVED, PUT_RECEIVED_PART, PUT_RECEIVED_USER, PUT_REPEAT, PUT_SETTINGS, PUT_TASK,
+        PUT_UPLOAD, RECEIVED, RECEIVED_DUE, RECEIVED_PARTS, RECEIVED_UNUSED, RECEIVED_USERS, REPEAT, SETTINGS, TASK,
+        TASKS_DUE, TASKS_LEASED, UPLOAD, UPLOADS_BETWEEN, UPLOADS_DUE,
+    },
+};
 use xora_shared::{
     delivery::Delivery,
     failure::{FailureKind, Stage},
@@ -13,69 +30,18 @@ use xora_shared::{
     },
     protocol::name_for_header,
     provider::Provider,
+    removal::Removal,
+    settings::Settings,
     upload::Layout,
 };
 
 use super::{JobShard, Live, rpc::Speaker};
-use crate::{config, docs::docs, error::ApiError};
-
-/// Statements that lead from one version of the schema to the next. Never edited, only added to.
-const MIGRATIONS: [&[&str]; 7] = [
-    &[
-        "CREATE TABLE jobs (id TEXT PRIMARY KEY, state TEXT NOT NULL, doc TEXT NOT NULL) WITHOUT ROWID",
-        // Rows of jobs that are not over. `ready_at` and `wakes_at` are null while leased: memory knows when a lease ends.
-        "CREATE TABLE tasks (id TEXT PRIMARY KEY, priority INTEGER NOT NULL, ready_at INTEGER, wakes_at INTEGER,
-        doc TEXT NOT NULL) WITHOUT ROWID",
-        "CREATE INDEX tasks_ready ON tasks (priority DESC, id) WHERE ready_at IS NOT NULL",
-        // Objects and multipart uploads that no job refers to (yet).
-        "CREATE TABLE uploads (key TEXT PRIMARY KEY, drop_at INTEGER, doc TEXT NOT NULL) WITHOUT ROWID",
-        "CREATE TABLE deliveries (id TEXT PRIMARY KEY, wakes_at INTEGER, doc TEXT NOT NULL) WITHOUT ROWID",
-        "CREATE INDEX deliveries_due ON deliveries (wakes_at) WHERE wakes_at IS NOT NULL",
-    ],
-    &[
-        // Answers to repeat, by caller and key, for a day.
-        "CREATE TABLE repeats (key TEXT PRIMARY KEY, at INTEGER NOT NULL, doc TEXT NOT NULL) WITHOUT ROWID",
-    ],
-    &[
-        // Files that callers upload, and their parts until a job names the file.
-        "CREATE TABLE received (id TEXT PRIMARY KEY, token TEXT NOT NULL, used INTEGER NOT NULL, drop_at INTEGER NOT NULL,
-        doc TEXT NOT NULL) WITHOUT ROWID",
-        "CREATE INDEX received_due ON received (drop_at)",
-        "CREATE TABLE received_parts (id TEXT NOT NULL, number INTEGER NOT NULL, etag TEXT NOT NULL,
-        PRIMARY KEY (id, number)) WITHOUT ROWID",
-    ],
-    // Tasks known to encode moving pictures.
-    &["ALTER TABLE tasks ADD COLUMN heavy INTEGER NOT NULL DEFAULT 0"],
-    &[
-        // Copies of the storage providers that jobs here use; what opens them is sealed. Deleting one deletes its copies.
-        "CREATE TABLE providers (id TEXT PRIMARY KEY, doc TEXT NOT NULL) WITHOUT ROWID",
-    ],
-    &[
-        // Since when jobs are over, and since when if there is still an output of theirs. No index: it would cost each job
-        // a row, and lists and sweeps go by id, which is by time.
-        "ALTER TABLE jobs ADD COLUMN ended_at INTEGER",
-        "ALTER TABLE jobs ADD COLUMN output_at INTEGER",
-        "UPDATE jobs SET ended_at = json_extract(doc, '$.record.finishedMs'), output_at =
-        iif(json_extract(doc, '$.record.result') IS NULL, NULL, json_extract(doc, '$.record.finishedMs'))",
-        // Within a priority, keys take turns.
-        "DROP INDEX tasks_ready",
-        "ALTER TABLE tasks ADD COLUMN token TEXT NOT NULL DEFAULT 'first'",
-        "CREATE INDEX tasks_turn ON tasks (priority DESC, token, id) WHERE ready_at IS NOT NULL",
-        // What nodes said of themselves; when, only roughly: memory and their sockets know better.
-        "CREATE TABLE nodes (name TEXT PRIMARY KEY, doc TEXT NOT NULL) WITHOUT ROWID",
-    ],
-    &[
-        // Headers for origins stood in the open before, in jobs and in their deliveries. Jobs that are not over keep theirs.
-        // Only one input of a job could have any.
-        "UPDATE jobs SET doc = json_remove(json_set(doc, '$.record.request.inputs[0].sealedHeaders', 'forgotten'),
-        '$.record.request.inputs[0].headers') WHERE ended_at IS NOT NULL
-        AND json_extract(doc, '$.record.request.inputs[0].headers') IS NOT NULL",
-        "UPDATE deliveries SET doc = json_remove(doc, '$.record.request.inputs[0].headers')
-        WHERE json_extract(doc, '$.record.request.inputs[0].headers') IS NOT NULL",
-        // Jobs that named an upload and may not be over. They may be in any shard.
-        "CREATE TABLE received_users (id TEXT NOT NULL, job TEXT NOT NULL, PRIMARY KEY (id, job)) WITHOUT ROWID",
-    ],
-];
+use crate::{
+    account::VersionedSettings,
+    config,
+    docs::{docs, keyed},
+    error::{ApiError, Code},
+};
 
 /// A job's row. While the job runs, its task's row is newer in state, progress and attempts.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -135,8 +101,14 @@ pub(super) struct TaskRow {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Phase {
-    /// Offered to nodes from this time on, in ms since 1970.
-    Waiting { ready_ms: i64 },
+    /// Offered to nodes.
+    Waiting {
+        /// From this time on, in ms since 1970.
+        ready_ms: i64,
+        /// The lease that ran out last, if nobody had the task since: its node may go on.
+        #[serde(default)]
+        lapsed: Option<Lapsed>,
+    },
     /// A node has it.
     Leased {
         token: String,
@@ -149,22 +121,42 @@ pub(super) enum Phase {
     },
 }
 
+/// A lease that ran out.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Lapsed {
+    pub token: String,
+    /// Id of the node's API key.
+    pub key: Option<String>,
+}
+
 /// A task that waits longer than this for a node is given up, in milliseconds.
 pub(super) const UNCLAIMED_MS: i64 = 24 * 3600 * 1000;
 
 impl TaskRow {
-    /// Whether this node's key and name are those that the lease was given to. True of a task that nobody has, whose hold
-    /// is refused anyway. The name is that of the running attempt.
+    /// Whether this node's key and name are those that the lease was given to, also after that ran out. True of a task that
+    /// nobody has or had, whose hold is refused anyway. The name is that of the last attempt.
     pub(super) fn is_held_by(&self, by: Option<&Speaker>) -> bool {
-        let Phase::Leased { key: Some(key), .. } = &self.phase else { return true };
+        let key = match &self.phase {
+            Phase::Leased { key, .. } => key.as_ref(),
+            Phase::Waiting { lapsed, .. } => lapsed.as_ref().and_then(|lapsed| lapsed.key.as_ref()),
+        };
+        let Some(key) = key else { return true };
         let Some(by) = by else { return false };
         let node = self.attempts.last().map(|attempt| name_for_header(&attempt.node));
         by.key == *key && by.name.as_ref().is_none_or(|name| Some(name) == node.as_ref())
     }
 
+    /// Whether nodes may take it: 0 now, 1 at a later time, 2 one has it.
+    fn offer(&self) -> i64 {
+        match self.phase {
+            Phase::Waiting { ready_ms, .. } => i64::from(ready_ms > self.offered_ms),
+            Phase::Leased { .. } => 2,
+        }
+    }
+
     fn ready_at(&self) -> Option<i64> {
         match self.phase {
-            Phase::Waiting { ready_ms } => Some(ready_ms),
+            Phase::Waiting { ready_ms, .. } => Some(ready_ms),
             Phase::Leased { .. } => None,
         }
     }
@@ -172,7 +164,7 @@ impl TaskRow {
     /// When the alarm has to look at it: an offer that begins, or a wait that was too long.
     pub(super) fn wakes_at(&self) -> Option<i64> {
         match self.phase {
-            Phase::Waiting { ready_ms } if ready_ms > self.offered_ms => Some(ready_ms),
+            Phase::Waiting { ready_ms, .. } if ready_ms > self.offered_ms => Some(ready_ms),
             Phase::Waiting { .. } => Some(self.offered_ms + UNCLAIMED_MS),
             Phase::Leased { .. } => None,
         }
@@ -194,6 +186,9 @@ pub(super) struct UploadRow {
     /// Size once it stands, in bytes.
     pub stored: Option<u64>,
     pub drop_at: Option<i64>,
+    /// How its removal has gone so far.
+    #[serde(default)]
+    pub removal: Removal,
 }
 
 impl UploadRow {
@@ -282,34 +277,48 @@ struct At {
     at: Option<i64>,
 }
 
-impl JobShard {
-    /// Brings the schema up to date and takes leases up again: none ends earlier than one lease time from now, because
-    /// heartbeats may have been missed while nobody was here.
-    pub(super) fn open(&self) {
-        if let Err(error) = self.migrate().and_then(|()| self.resume_leases()) {
-            console_error!("shard: cannot open: {error}");
-        }
-    }
+/// How far a row that cannot be read is put off, in milliseconds: a version of the edge that knows more may be back by then.
+pub(super) const UNREADABLE_MS: i64 = 3600 * 1000;
 
-    fn migrate(&self) -> Result<(), ApiError> {
-        let sql = self.sql();
-        sql.exec("CREATE TABLE IF NOT EXISTS schema_version (at INTEGER NOT NULL)", None)?;
-        let version = sql.exec("SELECT max(at) AS at FROM schema_version", None)?.one::<At>()?.at;
-        for (number, statements) in (1..).zip(MIGRATIONS) {
-            if version.is_some_and(|version| version >= number) {
-                continue;
-            }
-            for statement in statements {
-                sql.exec(statement, None)?;
-            }
-            sql.exec("INSERT INTO schema_version (at) VALUES (?)", vec![integer(number)])?;
+impl JobShard {
+    /// Opens the record if it is not open: brings the schema up to date and takes leases up again. Without that nothing is
+    /// answered, because no statement would mean what it says.
+    pub(super) fn ensure_open(&self) -> Result<(), ApiError> {
+        if self.memory.opened.get() {
+            return Ok(());
         }
+        self.migrate().and_then(|()| self.resume_leases()).map_err(|error| {
+            console_error!("shard: cannot open: {error}");
+            ApiError::new(Code::Unavailable, "this shard cannot open its record; try again soon")
+        })?;
+        self.memory.opened.set(true);
         Ok(())
     }
 
+    /// All or nothing: a schema between two versions fits neither.
+    fn migrate(&self) -> Result<(), ApiError> {
+        let sql = self.sql();
+        sql.exec("CREATE TABLE IF NOT EXISTS schema_version (at INTEGER NOT NULL)", None)?;
+        let version = sql.exec("SELECT max(at) AS at FROM schema_version", None)?.one::<At>()?.at.unwrap_or(0);
+        let missing: Vec<_> = (1..).zip(MIGRATIONS).filter(|(number, _)| *number > version).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        in_transaction(&self.state.storage(), move || {
+            for (number, statements) in missing {
+                for statement in statements {
+                    sql.exec(statement, None)?;
+                }
+                sql.exec("INSERT INTO schema_version (at) VALUES (?)", vec![integer(number)])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// None ends earlier than one lease time from now, because heartbeats may have been missed while nobody was here.
     fn resume_leases(&self) -> Result<(), ApiError> {
         let now = config::now().0;
-        let leased = self.docs::<TaskRow>("SELECT doc FROM tasks WHERE ready_at IS NULL", vec![])?;
+        let leased = self.readable::<TaskRow>(TASKS_LEASED, vec![])?;
         let mut live = self.memory.live.borrow_mut();
         for task in leased {
             if let Phase::Leased { expires_ms, stage, progress, .. } = task.phase {
@@ -326,62 +335,103 @@ impl JobShard {
     }
 
     pub(super) fn find_job(&self, id: Id) -> Result<Option<JobRow>, ApiError> {
-        Ok(self.docs("SELECT doc FROM jobs WHERE id = ?", vec![text(id)])?.pop())
+        Ok(self.docs(JOB, vec![text(id)])?.pop())
     }
 
     pub(super) fn task(&self, id: Id) -> Result<Option<TaskRow>, ApiError> {
-        Ok(self.docs("SELECT doc FROM tasks WHERE id = ?", vec![text(id)])?.pop())
+        Ok(self.docs(TASK, vec![text(id)])?.pop())
     }
 
     /// Tasks that the alarm has to look at: those that waited long enough, and those whose lease has ended.
     pub(super) fn due_tasks(&self, now: i64, limit: i64) -> Result<Vec<TaskRow>, ApiError> {
-        let query = "SELECT doc FROM tasks WHERE wakes_at <= ? ORDER BY wakes_at LIMIT ?";
-        let mut due = self.docs(query, vec![integer(now), integer(limit)])?;
-        let live = self.memory.live.borrow();
-        for (id, _) in live.iter().filter(|(_, live)| live.expires_ms <= now) {
-            due.extend(self.task(*id)?);
+        let mut due = self.due(TASKS_DUE, PUT_OFF_TASK, now, limit)?;
+        let ended = |live: &Live| live.expires_ms <= now;
+        let leased: Vec<_> =
+            self.memory.live.borrow().iter().filter(|(_, live)| ended(live)).map(|(id, _)| *id).collect();
+        for id in leased {
+            match self.task(id) {
+                Ok(task) => due.extend(task),
+                Err(error) => self.put_off_lease(id, now, &error),
+            }
         }
         Ok(due)
     }
 
+    /// Has the alarm look at a task later that it could not handle now.
+    pub(super) fn put_off_task(&self, task: &TaskRow, now: i64, error: &ApiError) {
+        match task.phase {
+            Phase::Leased { .. } => self.put_off_lease(task.id, now, error),
+            Phase::Waiting { .. } => self.put_off(PUT_OFF_TASK, &task.id.to_string(), now + UNREADABLE_MS, error),
+        }
+    }
+
+    fn put_off_lease(&self, id: Id, now: i64, error: &ApiError) {
+        console_error!("row {id}: cannot be handled and is put off by an hour: {error}");
+        if let Some(live) = self.memory.live.borrow_mut().get_mut(&id) {
+            live.expires_ms = now + UNREADABLE_MS;
+        }
+    }
+
     pub(super) fn delivery(&self, id: Id) -> Result<Option<DeliveryRow>, ApiError> {
-        Ok(self.docs("SELECT doc FROM deliveries WHERE id = ?", vec![text(id)])?.pop())
+        Ok(self.docs(DELIVERY, vec![text(id)])?.pop())
     }
 
     pub(super) fn due_deliveries(&self, now: i64, limit: i64) -> Result<Vec<DeliveryRow>, ApiError> {
-        let query = "SELECT doc FROM deliveries WHERE wakes_at IS NOT NULL AND wakes_at <= ? ORDER BY wakes_at LIMIT ?";
-        self.docs(query, vec![integer(now), integer(limit)])
+        self.due(DELIVERIES_DUE, PUT_OFF_DELIVERY, now, limit)
     }
 
     pub(super) fn upload(&self, key: &str) -> Result<Option<UploadRow>, ApiError> {
-        Ok(self.docs("SELECT doc FROM uploads WHERE key = ?", vec![key.into()])?.pop())
+        Ok(self.docs(UPLOAD, vec![key.into()])?.pop())
     }
 
     /// What a task has written or is writing, under whichever fence.
     pub(super) fn uploads_of(&self, task: Id) -> Result<Vec<UploadRow>, ApiError> {
-        let all = self.docs("SELECT doc FROM uploads WHERE key LIKE ?", vec![format!("outputs/{task}/%").into()])?;
-        Ok(all)
+        self.uploads_below(&format!("outputs/{task}"))
     }
 
     /// The copies of a job's inputs, whole or on their way.
     pub(super) fn staged_of(&self, job: Id) -> Result<Vec<UploadRow>, ApiError> {
-        self.docs("SELECT doc FROM uploads WHERE key LIKE ?", vec![format!("inputs/{job}/%").into()])
+        self.uploads_below(&format!("inputs/{job}"))
+    }
+
+    fn uploads_below(&self, directory: &str) -> Result<Vec<UploadRow>, ApiError> {
+        // `0` is the character after `/`.
+        self.readable(UPLOADS_BETWEEN, vec![format!("{directory}/").into(), format!("{directory}0").into()])
     }
 
     pub(super) fn due_uploads(&self, now: i64, limit: i64) -> Result<Vec<UploadRow>, ApiError> {
-        let query = "SELECT doc FROM uploads WHERE drop_at IS NOT NULL AND drop_at <= ? LIMIT ?";
-        self.docs(query, vec![integer(now), integer(limit)])
+        self.due(UPLOADS_DUE, PUT_OFF_UPLOAD, now, limit)
     }
 
-    /// When the alarm has to run next.
-    pub(super) fn earliest(&self) -> Result<Option<i64>, ApiError> {
-        let query = "SELECT min(at) AS at FROM (SELECT min(wakes_at) AS at FROM tasks
-            UNION ALL SELECT min(wakes_at) FROM deliveries WHERE wakes_at IS NOT NULL
-            UNION ALL SELECT min(drop_at) FROM uploads
-            UNION ALL SELECT min(drop_at) FROM received)";
-        let rows = self.sql().exec(query, None)?.one::<At>()?.at;
+    /// When the alarm has to run next, and when something has to be removed.
+    pub(super) fn earliest(&self) -> Result<(Option<i64>, Option<i64>), ApiError> {
+        let at = |query: &str| Ok::<_, ApiError>(self.sql().exec(query, None)?.one::<At>()?.at);
         let leases = self.memory.live.borrow().values().map(|live| live.expires_ms).min();
-        Ok(rows.into_iter().chain(leases).min())
+        Ok((at(EARLIEST)?.into_iter().chain(leases).min(), at(EARLIEST_REMOVAL)?))
+    }
+
+    /// Rows whose time has come. One that cannot be read is put off, and the others are there all the same.
+    pub(super) fn due<T: DeserializeOwned>(
+        &self,
+        query: &str,
+        put_off: &str,
+        by: i64,
+        limit: i64,
+    ) -> Result<Vec<T>, ApiError> {
+        let rows = keyed(&self.sql(), query, vec![integer(by), integer(limit)])?;
+        let read = |(key, doc): (String, Result<T, ApiError>)| match doc {
+            Ok(row) => Some(row),
+            Err(error) => {
+                self.put_off(put_off, &key, by + UNREADABLE_MS, &error);
+                None
+            }
+        };
+        Ok(rows.into_iter().filter_map(read).collect())
+    }
+
+    pub(super) fn put_off(&self, statement: &str, key: &str, until: i64, error: &ApiError) {
+        console_error!("row {key}: cannot be handled and is put off by an hour: {error}");
+        super::alarm::report(self.write(statement, vec![integer(until), key.into()]));
     }
 
     pub(super) fn put_job(&self, row: &JobRow) -> Result<(), ApiError> {
@@ -392,11 +442,11 @@ impl JobShard {
             row.output_at().map_or(SqlStorageValue::Null, integer),
             serde_json::to_string(row)?.into(),
         ];
-        self.write("INSERT OR REPLACE INTO jobs (id, state, ended_at, output_at, doc) VALUES (?, ?, ?, ?, ?)", values)
+        self.write(PUT_JOB, values)
     }
 
     pub(super) fn delete_job(&self, id: Id) -> Result<(), ApiError> {
-        self.write("DELETE FROM jobs WHERE id = ?", vec![text(id)])
+        self.write(DELETE_JOB, vec![text(id)])
     }
 
     pub(super) fn put_task(&self, row: &TaskRow) -> Result<(), ApiError> {
@@ -404,38 +454,37 @@ impl JobShard {
             text(row.id),
             integer(row.priority.into()),
             row.token_id.as_str().into(),
+            integer(row.offer()),
             row.ready_at().map_or(SqlStorageValue::Null, integer),
             row.wakes_at().map_or(SqlStorageValue::Null, integer),
             integer(row.heavy.into()),
             serde_json::to_string(row)?.into(),
         ];
-        let query = "INSERT OR REPLACE INTO tasks (id, priority, token, ready_at, wakes_at, heavy, doc)
-            VALUES (?, ?, ?, ?, ?, ?, ?)";
-        self.write(query, values)
+        self.write(PUT_TASK, values)
     }
 
     pub(super) fn delete_task(&self, id: Id) -> Result<(), ApiError> {
-        self.write("DELETE FROM tasks WHERE id = ?", vec![text(id)])
+        self.write(DELETE_TASK, vec![text(id)])
     }
 
     /// Keeps a delivery, unless its job is gone and nothing is owed any more.
     pub(super) fn put_delivery(&self, row: &DeliveryRow) -> Result<(), ApiError> {
         if row.orphan && row.delivery.wakes_at().is_none() {
-            return self.write("DELETE FROM deliveries WHERE id = ?", vec![text(row.id)]);
+            return self.write(DELETE_DELIVERY, vec![text(row.id)]);
         }
         let wakes_at = row.delivery.wakes_at().map_or(SqlStorageValue::Null, integer);
         let values = vec![text(row.id), wakes_at, serde_json::to_string(row)?.into()];
-        self.write("INSERT OR REPLACE INTO deliveries (id, wakes_at, doc) VALUES (?, ?, ?)", values)
+        self.write(PUT_DELIVERY, values)
     }
 
     pub(super) fn put_upload(&self, row: &UploadRow) -> Result<(), ApiError> {
         let drop_at = row.drop_at.map_or(SqlStorageValue::Null, integer);
         let values = vec![row.key.as_str().into(), drop_at, serde_json::to_string(row)?.into()];
-        self.write("INSERT OR REPLACE INTO uploads (key, drop_at, doc) VALUES (?, ?, ?)", values)
+        self.write(PUT_UPLOAD, values)
     }
 
     pub(super) fn delete_upload(&self, key: &str) -> Result<(), ApiError> {
-        self.write("DELETE FROM uploads WHERE key = ?", vec![key.into()])
+        self.write(DELETE_UPLOAD, vec![key.into()])
     }
 
     /// An upload that is not being deleted.
@@ -445,32 +494,30 @@ impl JobShard {
     }
 
     pub(super) fn any_received(&self, id: Id) -> Result<Option<ReceivedRow>, ApiError> {
-        Ok(self.docs("SELECT doc FROM received WHERE id = ?", vec![text(id)])?.pop())
+        Ok(self.docs(RECEIVED, vec![text(id)])?.pop())
     }
 
     /// Jobs that named an upload and are not known to be over, the oldest first.
     pub(super) fn received_users(&self, id: Id, limit: i64) -> Result<Vec<Id>, ApiError> {
         // As JSON, which is how documents are read.
-        let query = "SELECT json_quote(job) AS doc FROM received_users WHERE id = ? ORDER BY job LIMIT ?";
-        self.docs(query, vec![text(id), integer(limit)])
+        self.docs(RECEIVED_USERS, vec![text(id), integer(limit)])
     }
 
     pub(super) fn put_received_user(&self, id: Id, job: Id) -> Result<(), ApiError> {
-        self.write("INSERT OR IGNORE INTO received_users (id, job) VALUES (?, ?)", vec![text(id), text(job)])
+        self.write(PUT_RECEIVED_USER, vec![text(id), text(job)])
     }
 
     pub(super) fn delete_received_user(&self, id: Id, job: Id) -> Result<(), ApiError> {
-        self.write("DELETE FROM received_users WHERE id = ? AND job = ?", vec![text(id), text(job)])
+        self.write(DELETE_RECEIVED_USER, vec![text(id), text(job)])
     }
 
     pub(super) fn due_received(&self, now: i64, limit: i64) -> Result<Vec<ReceivedRow>, ApiError> {
-        self.docs("SELECT doc FROM received WHERE drop_at <= ? LIMIT ?", vec![integer(now), integer(limit)])
+        self.due(RECEIVED_DUE, PUT_OFF_RECEIVED, now, limit)
     }
 
     /// How many uploads of a key no job has named.
     pub(super) fn count_unused(&self, token: &str) -> Result<u64, ApiError> {
-        let query = "SELECT count(*) AS at FROM received WHERE token = ? AND used = 0";
-        let count = self.sql().exec(query, vec![token.into()])?.one::<At>()?.at;
+        let count = self.sql().exec(RECEIVED_UNUSED, vec![token.into()])?.one::<At>()?.at;
         Ok(count.unwrap_or(0).unsigned_abs())
     }
 
@@ -482,58 +529,70 @@ impl JobShard {
             integer(row.drop_at),
             serde_json::to_string(row)?.into(),
         ];
-        self.write("INSERT OR REPLACE INTO received (id, token, used, drop_at, doc) VALUES (?, ?, ?, ?, ?)", values)
+        self.write(PUT_RECEIVED, values)
     }
 
     pub(super) fn delete_received(&self, id: Id) -> Result<(), ApiError> {
-        self.write("DELETE FROM received WHERE id = ?", vec![text(id)])
+        self.write(DELETE_RECEIVED, vec![text(id)])
     }
 
     /// Number and ETag of the parts that are there, in order.
     pub(super) fn received_parts(&self, id: Id) -> Result<Vec<(u32, String)>, ApiError> {
-        let query = "SELECT number, etag FROM received_parts WHERE id = ? ORDER BY number";
-        let rows = self.sql().exec(query, vec![text(id)])?.to_array::<Part>()?;
+        let rows = self.sql().exec(RECEIVED_PARTS, vec![text(id)])?.to_array::<Part>()?;
         Ok(rows.into_iter().map(|Part { number, etag }| (number, etag)).collect())
     }
 
     pub(super) fn put_received_part(&self, id: Id, number: u32, etag: &str) -> Result<(), ApiError> {
-        let query = "INSERT OR REPLACE INTO received_parts (id, number, etag) VALUES (?, ?, ?)";
-        self.write(query, vec![text(id), integer(number.into()), etag.into()])
+        self.write(PUT_RECEIVED_PART, vec![text(id), integer(number.into()), etag.into()])
     }
 
     pub(super) fn delete_received_parts(&self, id: Id) -> Result<(), ApiError> {
-        self.write("DELETE FROM received_parts WHERE id = ?", vec![text(id)])
+        self.write(DELETE_RECEIVED_PARTS, vec![text(id)])
+    }
+
+    /// This shard's copy of the settings, if it has one.
+    pub(super) fn kept_settings(&self) -> Result<Option<Settings>, ApiError> {
+        Ok(self.docs(SETTINGS, vec![])?.pop())
+    }
+
+    /// Keeps settings, unless newer ones are here: a change that was overtaken on its way does no harm.
+    pub(super) fn keep_settings(
+        &self,
+        VersionedSettings { version, settings }: &VersionedSettings,
+    ) -> Result<(), ApiError> {
+        let values =
+            vec![integer(i64::try_from(*version).unwrap_or(i64::MAX)), serde_json::to_string(settings)?.into()];
+        self.write(PUT_SETTINGS, values)
     }
 
     pub(super) fn provider(&self, id: Id) -> Result<Option<Provider>, ApiError> {
-        Ok(self.docs("SELECT doc FROM providers WHERE id = ?", vec![text(id)])?.pop())
+        Ok(self.docs(PROVIDER, vec![text(id)])?.pop())
     }
 
     pub(super) fn providers(&self) -> Result<Vec<Provider>, ApiError> {
-        self.docs("SELECT doc FROM providers", vec![])
+        self.docs(PROVIDERS, vec![])
     }
 
     /// Keeps a copy of a provider. Writes nothing when it is there.
     pub(super) fn put_provider(&self, provider: &Provider) -> Result<(), ApiError> {
         let values = vec![text(provider.id), serde_json::to_string(provider)?.into()];
-        self.write("INSERT OR IGNORE INTO providers (id, doc) VALUES (?, ?)", values)
+        self.write(PUT_PROVIDER, values)
     }
 
     pub(super) fn delete_provider(&self, id: Id) -> Result<(), ApiError> {
-        self.write("DELETE FROM providers WHERE id = ?", vec![text(id)])
+        self.write(DELETE_PROVIDER, vec![text(id)])
     }
 
     /// The answer that is repeated for this key, unless it is older than [`REPEAT_MS`].
     pub(super) fn repeat(&self, key: &str, now: i64) -> Result<Option<RepeatRow>, ApiError> {
-        let query = "SELECT doc FROM repeats WHERE key = ? AND at > ?";
-        Ok(self.docs(query, vec![key.into(), integer(now - REPEAT_MS)])?.pop())
+        Ok(self.docs(REPEAT, vec![key.into(), integer(now - REPEAT_MS)])?.pop())
     }
 
-    /// Keeps an answer, and forgets those whose time is over.
+    /// Keeps an answer, and forgets some of those whose time is over.
     pub(super) fn put_repeat(&self, key: &str, now: i64, row: &RepeatRow) -> Result<(), ApiError> {
-        self.write("DELETE FROM repeats WHERE at <= ?", vec![integer(now - REPEAT_MS)])?;
+        self.write(FORGET_REPEATS, vec![integer(now - REPEAT_MS)])?;
         let values = vec![key.into(), integer(now), serde_json::to_string(row)?.into()];
-        self.write("INSERT OR REPLACE INTO repeats (key, at, doc) VALUES (?, ?, ?)", values)
+        self.write(PUT_REPEAT, values)
     }
 
     pub(super) fn write(&self, query: &str, values: Vec<SqlStorageValue>) -> Result<(), ApiError> {
@@ -550,9 +609,37 @@ impl JobShard {
         docs(&self.sql(), query, values)
     }
 
+    /// As [`Self::docs`], without rows that cannot be read: they are in the log.
+    pub(super) fn readable<T: DeserializeOwned>(
+        &self,
+        query: &str,
+        values: Vec<SqlStorageValue>,
+    ) -> Result<Vec<T>, ApiError> {
+        let read = |(key, doc): (String, Result<T, ApiError>)| {
+            doc.inspect_err(|error| console_error!("row {key}: cannot be read: {error}")).ok()
+        };
+        Ok(keyed(&self.sql(), query, values)?.into_iter().filter_map(read).collect())
+    }
+
     pub(super) fn sql(&self) -> SqlStorage {
         self.state.storage().sql()
     }
+}
+
+/// Runs statements of which either all stand or none.
+fn in_transaction(
+    storage: &Storage,
+    statements: impl FnOnce() -> Result<(), worker::Error> + 'static,
+) -> Result<(), ApiError> {
+    let storage: &JsValue = storage.as_raw().as_ref();
+    let run = Reflect::get(storage, &"transactionSync".into()).and_then(JsValue::dyn_into::<Function>);
+    let run = run.map_err(worker::Error::from)?;
+    // What it throws undoes the transaction and comes back.
+    let statements = move || statements().map_err(|error| JsValue::from_str(&error.to_string()));
+    // After a panic in it nothing of it stands, and nothing of it is used again.
+    let statements = Closure::once(AssertUnwindSafe(statements));
+    run.call1(storage, statements.as_ref()).map_err(worker::Error::from)?;
+    Ok(())
 }
 
 pub(super) fn text(id: Id) -> SqlStorageValue {

@@ -2,20 +2,24 @@
 
 use serde::Deserialize;
 use worker::SqlStorageValue;
+use xora_record::statements::{NEXT_KEY, OLDEST_OF_KEY, PUT_OFF_TASK, TOP_PRIORITY};
 use xora_shared::id::Id;
 
 use super::{
     JobShard,
-    store::{TaskRow, integer},
+    store::{JobRow, TaskRow, UNREADABLE_MS, integer},
 };
-use crate::error::ApiError;
+use crate::{config, docs::keyed, error::ApiError};
+
+/// Most tasks whose rows cannot be read that one look puts off.
+const PUT_OFF: usize = 20;
 
 #[derive(Deserialize)]
 struct Ready {
     priority: u8,
 }
 
-/// A key with tasks that are ready, and the oldest of these.
+/// A key with tasks that are offered, and the oldest of these.
 #[derive(Deserialize)]
 struct Waiting {
     token: String,
@@ -23,44 +27,62 @@ struct Waiting {
 }
 
 impl JobShard {
-    /// The highest priority of what is ready, of all tasks or of those that are not heavy.
-    pub(super) fn top_priority(&self, now: i64, light_only: bool) -> Result<Option<u8>, ApiError> {
-        let query = "SELECT priority FROM tasks WHERE ready_at IS NOT NULL AND ready_at <= ? AND heavy <= ?
-            ORDER BY priority DESC, token, id LIMIT 1";
-        let found = self.sql().exec(query, vec![integer(now), most(light_only)])?.to_array::<Ready>()?.pop();
-        Ok(found.map(|Ready { priority }| priority))
+    /// The highest priority of what is offered, of all tasks or of those that are not heavy.
+    pub(super) fn top_priority(&self, light_only: bool) -> Result<Option<u8>, ApiError> {
+        let mut top = None;
+        for heavy in weights(light_only) {
+            let found = self.sql().exec(TOP_PRIORITY, vec![heavy])?.to_array::<Ready>()?.pop();
+            top = top.max(found.map(|Ready { priority }| priority));
+        }
+        Ok(top)
     }
 
-    /// The task that runs next: highest priority first, then the key whose turn it is, then its oldest.
-    pub(super) fn next_task(&self, now: i64, light_only: bool) -> Result<Option<TaskRow>, ApiError> {
-        let Some(priority) = self.top_priority(now, light_only)? else { return Ok(None) };
-        let waiting = self.waiting_keys(priority, now, light_only)?;
+    /// The task that runs next, and its job: highest priority first, then the key whose turn it is, then its oldest. One whose
+    /// rows cannot be read is put off, so that it keeps no other from its turn.
+    pub(super) fn next_task(&self, light_only: bool) -> Result<Option<(TaskRow, JobRow)>, ApiError> {
+        for _ in 0..PUT_OFF {
+            let Some((key, task)) = self.next_row(light_only)? else { return Ok(None) };
+            let read = task.and_then(|task: TaskRow| Ok((self.job(task.job_id)?, task)));
+            match read {
+                Ok((job, task)) => return Ok(Some((task, job))),
+                Err(error) => self.put_off(PUT_OFF_TASK, &key, config::now().0 + UNREADABLE_MS, &error),
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_row(&self, light_only: bool) -> Result<Option<(String, Result<TaskRow, ApiError>)>, ApiError> {
+        let Some(priority) = self.top_priority(light_only)? else { return Ok(None) };
+        let mut waiting = Vec::new();
+        for heavy in weights(light_only) {
+            self.waiting_keys(heavy, priority, &mut waiting)?;
+        }
         let turns = self.memory.turns.borrow();
-        let waiting = waiting.iter().map(|Waiting { token, id }| (token.as_str(), *id));
-        let Some(token) = turns.next(waiting) else { return Ok(None) };
-        let query = "SELECT doc FROM tasks WHERE ready_at IS NOT NULL AND ready_at <= ? AND heavy <= ?
-            AND priority = ? AND token = ? ORDER BY id LIMIT 1";
-        Ok(self.docs(query, vec![integer(now), most(light_only), integer(priority.into()), token.into()])?.pop())
+        let Some(token) = turns.next(waiting.iter().map(|Waiting { token, id }| (token.as_str(), *id))) else {
+            return Ok(None);
+        };
+        let mut oldest = Vec::new();
+        for heavy in weights(light_only) {
+            oldest.extend(keyed(&self.sql(), OLDEST_OF_KEY, vec![heavy, integer(priority.into()), token.into()])?);
+        }
+        Ok(oldest.into_iter().min_by(|(a, _), (b, _)| a.cmp(b)))
     }
 
-    /// Keys with tasks of this priority that are ready, each with its oldest. The index is entered once for each key,
-    /// however many tasks it has.
-    fn waiting_keys(&self, priority: u8, now: i64, light_only: bool) -> Result<Vec<Waiting>, ApiError> {
-        let query = "SELECT token, id FROM tasks WHERE ready_at IS NOT NULL AND ready_at <= ? AND heavy <= ?
-            AND priority = ? AND token > ? ORDER BY token, id LIMIT 1";
-        let mut keys = Vec::new();
+    /// Adds the keys with tasks of this weight and priority that are offered, each with its oldest. The index is entered once
+    /// for each key, however many tasks it has.
+    fn waiting_keys(&self, heavy: SqlStorageValue, priority: u8, keys: &mut Vec<Waiting>) -> Result<(), ApiError> {
         // Token ids are text of at least one character.
         let mut last = String::new();
         loop {
-            let values = vec![integer(now), most(light_only), integer(priority.into()), last.as_str().into()];
-            let Some(next) = self.sql().exec(query, values)?.to_array::<Waiting>()?.pop() else { return Ok(keys) };
+            let values = vec![heavy.clone(), integer(priority.into()), last.as_str().into()];
+            let Some(next) = self.sql().exec(NEXT_KEY, values)?.to_array::<Waiting>()?.pop() else { return Ok(()) };
             last.clone_from(&next.token);
             keys.push(next);
         }
     }
 }
 
-/// The highest `heavy` that is wanted.
-fn most(light_only: bool) -> SqlStorageValue {
-    integer(i64::from(!light_only))
+/// The values of `heavy` that are wanted.
+fn weights(light_only: bool) -> Vec<SqlStorageValue> {
+    if light_only { vec![integer(0)] } else { vec![integer(0), integer(1)] }
 }

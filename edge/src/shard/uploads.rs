@@ -1,6 +1,5 @@
 //! Outputs on their way: the edge opens and completes every upload itself, and knows of each until a job refers to it.
 
-use worker::console_error;
 use xora_shared::{
     id::Id,
     job::{
@@ -8,6 +7,7 @@ use xora_shared::{
         view::{JobRecord, OwnBucket},
     },
     protocol::{MAX_PART, OutputBegin, OutputBegun, OutputFinish, OutputFinished, OutputTargets},
+    removal::Removal,
     time::UnixMs,
 };
 
@@ -26,10 +26,6 @@ const MIN_PART: u64 = 5 << 20;
 /// How many part targets one answer holds.
 const TARGETS: u32 = 16;
 
-/// How long after an object was removed that one request writes, it is removed once more: the request may have been
-/// late.
-const LATE_MS: i64 = 300_000;
-
 /// What marks the key of an output that was begun again after one request was to write it.
 const AGAIN: &str = "-again/";
 
@@ -43,7 +39,8 @@ pub struct Upload {
 }
 
 impl Upload {
-    fn of(row: UploadRow) -> Self {
+    /// What a row is of.
+    pub(super) fn of(row: UploadRow) -> Self {
         Self { key: row.key, upload_id: row.upload_id }
     }
 }
@@ -75,14 +72,24 @@ impl JobShard {
             storage.abort(&Upload { key, upload_id }).await;
             return Err(over);
         }
-        let row = UploadRow { key, task_id, fence, upload_id, provider, stored: None, drop_at: None };
+        let row = UploadRow {
+            key,
+            task_id,
+            fence,
+            upload_id,
+            provider,
+            stored: None,
+            drop_at: None,
+            removal: Removal::default(),
+        };
         self.put_upload(&row)?;
         match earlier {
             Some(late) if late.key != row.key => {
                 self.put_upload(&UploadRow { drop_at: Some(config::now().0), ..late })?;
                 self.arm().await?;
             }
-            Some(earlier) => storage.abort(&Upload::of(earlier)).await,
+            // Beside the answer: the node does not wait for a second call to storage.
+            Some(earlier) => self.state.wait_until(async move { storage.abort(&Upload::of(earlier)).await }),
             None => {}
         }
         self.targets_of(row, 1, origin)
@@ -151,7 +158,7 @@ impl JobShard {
     }
 
     /// Where what a job writes is kept.
-    fn storage(&self, provider: Option<Id>) -> Result<Storage, ApiError> {
+    pub(super) fn storage(&self, provider: Option<Id>) -> Result<Storage, ApiError> {
         let Some(id) = provider else { return Storage::managed(&self.env) };
         let gone = || ApiError::not_found("storage provider; it was deleted");
         let provider = self.provider(id)?.ok_or_else(gone)?;
@@ -160,8 +167,10 @@ impl JobShard {
         Ok(Storage::Own(OwnBucket { provider: id, bucket: provider.bucket }, opened))
     }
 
-    /// Links to what a job made.
+    /// Links to what a job made: under `PUBLIC_URL`, else under the origin that its caller reached us at.
     pub(super) fn links(&self, record: &JobRecord, origin: &str) -> Result<Links, ApiError> {
+        let public = config::public_url(&self.env);
+        let origin = public.as_deref().unwrap_or(origin);
         let Some(own) = record.result.as_ref().and_then(|published| published.own.clone()) else {
             return Links::new(&self.env, origin, None);
         };
@@ -180,35 +189,6 @@ impl JobShard {
             }
         }
         Ok(())
-    }
-
-    /// Removes what nothing refers to. What cannot be removed now is tried again in a minute.
-    pub(super) async fn remove(&self, row: UploadRow) -> Result<(), ApiError> {
-        const AGAIN_MS: i64 = 60_000;
-        let removed = match self.storage(row.provider) {
-            Ok(storage) => storage.remove(&Upload::of(row.clone())).await,
-            // Nothing opens that bucket any more.
-            Err(gone) if row.provider.is_some() => {
-                console_error!("leave {}: {}", row.key, gone);
-                Ok(())
-            }
-            Err(error) => Err(error),
-        };
-        // A later upload of the same key may have taken the row over in the meantime.
-        if self.upload(&row.key)?.is_none_or(|now| (now.upload_id, now.fence) != (row.upload_id.clone(), row.fence)) {
-            return Ok(());
-        }
-        match removed {
-            Ok(()) if row.is_single() && row.fence > 0 => {
-                let drop_at = Some(config::now().plus(LATE_MS).0);
-                self.put_upload(&UploadRow { fence: 0, drop_at, ..row })
-            }
-            Ok(()) => self.delete_upload(&row.key),
-            Err(error) => {
-                console_error!("remove {}: {error}", row.key);
-                self.put_upload(&UploadRow { drop_at: Some(config::now().plus(AGAIN_MS).0), ..row })
-            }
-        }
     }
 
     fn row_of(&self, hold: &Hold) -> Result<UploadRow, ApiError> {
