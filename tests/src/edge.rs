@@ -117,6 +117,24 @@ impl Edge {
         self.launch().await
     }
 
+    /// Kills everything at once, runs SQL over the record of every shard, and starts again.
+    pub async fn edit(&mut self, sql: &str) -> Result<()> {
+        self.group = None;
+        self.over_shards(EXEC, sql)?;
+        self.launch().await
+    }
+
+    /// Switches a fault of the platform that local builds can have: `kv/fails`, `kv/lags`, `kv/works`, `shard/3`,
+    /// `shard/none`.
+    pub async fn fault(&self, which: &str) -> Result<()> {
+        self.client().get(&format!("/faults/{which}")).await?.expect(200).map(drop)
+    }
+
+    /// How many shards there are, by what the local runtime keeps on disk.
+    pub fn shards(&self) -> Result<u64> {
+        self.number("SELECT 1 AS n")
+    }
+
     /// A client with the first API key.
     pub fn client(&self) -> Client {
         Client::new(&self.url, &self.key)
@@ -192,22 +210,22 @@ impl Edge {
 
     /// How many rows a table of the shards has in all, by what the local runtime keeps on disk.
     pub fn rows(&self, table: &str) -> Result<u64> {
-        const COUNT: &str = "const { DatabaseSync } = require('node:sqlite'); const fs = require('fs');
-            const [dir, table] = process.argv.slice(1); let count = 0;
-            for (const name of fs.readdirSync(dir).filter((name) => name.endsWith('.sqlite') && name != 'metadata.sqlite')) {
-                const db = new DatabaseSync(dir + '/' + name, { readOnly: true });
-                const found = db.prepare('SELECT 1 FROM sqlite_master WHERE name = ?').get(table);
-                if (found) count += db.prepare('SELECT count(*) AS n FROM ' + table).get().n;
-            }
-            console.log(count);";
+        self.number(&format!("SELECT count(*) AS n FROM {table}"))
+    }
+
+    /// The sum of the number `n` that a query finds in each shard.
+    pub fn number(&self, query: &str) -> Result<u64> {
+        Ok(self.over_shards(SUM, query)?.trim().parse()?)
+    }
+
+    /// Runs a script over the database of every shard, and answers what it prints.
+    fn over_shards(&self, script: &str, sql: &str) -> Result<String> {
+        let script = format!("{EACH}{script}");
         let shards = self.dir.join("state/v3/do/xora-JobShard");
-        let run = Command::new(root().join("node_modules/.bin/node"))
-            .args(["--no-warnings", "-e", COUNT])
-            .arg(shards)
-            .arg(table)
-            .output()?;
+        let node = root().join("node_modules/.bin/node");
+        let run = Command::new(node).args(["--no-warnings", "-e", &script]).arg(shards).arg(sql).output()?;
         ensure!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-        Ok(String::from_utf8_lossy(&run.stdout).trim().parse()?)
+        Ok(String::from_utf8_lossy(&run.stdout).into_owned())
     }
 
     /// `wrangler dev` opens ports of its own by chance, and now and then finds one taken by another that starts beside
@@ -239,6 +257,15 @@ impl Edge {
         answers.await.map(drop).with_context(|| tail(&log))
     }
 }
+
+/// Opens the database of every shard that has a schema.
+const EACH: &str = "const { DatabaseSync } = require('node:sqlite'); const fs = require('fs');
+    const [dir, sql] = process.argv.slice(1);
+    const names = fs.readdirSync(dir).filter((name) => name.endsWith('.sqlite') && name != 'metadata.sqlite');
+    const all = names.map((name) => new DatabaseSync(dir + '/' + name));
+    const shards = all.filter((db) => db.prepare(\"SELECT 1 FROM sqlite_master WHERE name = 'schema_version'\").get());";
+const EXEC: &str = "for (const db of shards) db.exec(sql);";
+const SUM: &str = "console.log(shards.reduce((sum, db) => sum + db.prepare(sql).get().n, 0));";
 
 /// Where `wrangler dev` keeps what it would leave behind when it is killed. Whoever starts next in `dir` has another.
 fn temporary(dir: &Path) -> PathBuf {

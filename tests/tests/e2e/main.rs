@@ -18,6 +18,7 @@ mod list;
 mod nodes;
 mod presets;
 mod recipes;
+mod record;
 mod remote;
 mod retention;
 mod samples;
