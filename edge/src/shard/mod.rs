@@ -217,6 +217,8 @@ impl Op {
             | Self::Nodes
             | Self::Wake
             | Self::HangUp
+            | Self::Settings
+            | Self::Remove
             | Self::Touch => false,
         }
     }

@@ -75,7 +75,7 @@ impl JobShard {
         let body = serde_json::to_string(&Removals { keys, received })?;
         self.memory.removing_ms.set(now.plus(PASS_MS).0);
         self.state.wait_until(async move {
-            if let Err(error) = rpc::ask(&stub, Op::Remove.name(), body).await {
+            if let Err(error) = rpc::ask(&stub, Op::Remove.name(), None, body).await {
                 console_error!("removals: {error}");
             }
         });
