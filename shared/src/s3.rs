@@ -111,9 +111,8 @@ impl Bucket {
         let scope = self.scope(now);
         let (credential, time, seconds) =
             (format!("{}/{scope}", keys.access_key_id), amz_time(now), seconds.clamp(1, MAX_SECONDS).to_string());
-        let names: String = headers.iter().map(|(name, _)| format!(";{name}")).collect();
-        let names = format!("host{names}");
-        let lines: String = headers.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
+        let names = ["host"].into_iter().chain(headers.iter().map(|(name, _)| *name)).collect::<Vec<_>>().join(";");
+        let lines = headers.iter().map(|(name, value)| format!("{name}:{value}\n")).collect::<Vec<_>>().concat();
         let mut query = call.query.to_vec();
         query.extend([
             ("X-Amz-Algorithm", ALGORITHM),
