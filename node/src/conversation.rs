@@ -242,6 +242,7 @@ impl Conversation {
             Up::Locked(Ok(_))
             | Up::Stage(_)
             | Up::Encoders(_)
+            | Up::NoFilters(_)
             | Up::InHardware(_)
             | Up::Log(_)
             | Up::ExpectOnly { .. } => {

@@ -66,6 +66,11 @@ pub enum Work {
         /// libav's names.
         names: Vec<String>,
     },
+    /// Say which filters libav lacks.
+    FindFilters {
+        /// libav's names.
+        names: Vec<String>,
+    },
     /// Read input 0 back and compare it with what was meant.
     Verify {
         /// The stored object.
@@ -166,6 +171,8 @@ pub enum Up {
     Verified(Box<VerifyReport>),
     /// A [`Work::TryEncoders`] ended: those that work.
     Encoders(Vec<String>),
+    /// A [`Work::FindFilters`] ended: those that are missing.
+    NoFilters(Vec<String>),
     /// The work failed. An input that could not be read is for the supervisor to judge: it knows why.
     Failed(JobFailure),
 }

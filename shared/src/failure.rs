@@ -39,6 +39,12 @@ pub enum FailureKind {
     Unclaimed,
     /// The installation is misconfigured.
     Misconfigured,
+    /// No node has an encoder or a muxer that the output needs.
+    NoEncoder,
+    /// No node has a decoder that the input needs, though the decoder is one that nodes may use.
+    NoDecoder,
+    /// No node has a filter that the output needs.
+    NoFilter,
 }
 
 /// Codes of failed jobs, as `error.code` says them.
@@ -90,7 +96,7 @@ pub struct Verdict {
 
 impl FailureKind {
     /// Every kind, for tables and tests.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::AddressRefused,
         Self::OriginRefused,
         Self::OriginUnavailable,
@@ -106,6 +112,9 @@ impl FailureKind {
         Self::NodeLost,
         Self::Unclaimed,
         Self::Misconfigured,
+        Self::NoEncoder,
+        Self::NoDecoder,
+        Self::NoFilter,
     ];
 
     /// What follows from this kind of failure (API section 6).
@@ -127,7 +136,8 @@ impl FailureKind {
             Self::SandboxKilled => (Failed, JobCode::EngineError, true, Once),
             Self::NodeLost => (Failed, JobCode::NodeLost, true, WhileAttemptsLast),
             Self::Unclaimed => (Failed, JobCode::EngineInvokeFailed, true, Never),
-            Self::Misconfigured => (Failed, JobCode::ConfigError, false, Never),
+            Self::Misconfigured | Self::NoEncoder | Self::NoFilter => (Failed, JobCode::ConfigError, false, Never),
+            Self::NoDecoder => (Rejected, JobCode::InputUnsupported, false, Never),
         };
         Verdict { state, code, retryable, again }
     }

@@ -25,6 +25,23 @@ pub struct Decoder {
     orientation: Option<Matrix>,
 }
 
+/// Whether a build of libav with all its decoders would have an allowed one for this codec. A decoder has the name of its
+/// codec, but for these.
+fn is_allowed_codec(codec: ffi::AVCodecID) -> bool {
+    const OTHERWISE: [(&str, &str); 6] = [
+        ("amr_nb", "amrnb"),
+        ("amr_wb", "amrwb"),
+        ("dts", "dca"),
+        ("flv1", "flv"),
+        ("musepack7", "mpc7"),
+        ("musepack8", "mpc8"),
+    ];
+    // SAFETY: the name is a static string, of any number.
+    let name = unsafe { crate::names::text(ffi::avcodec_get_name(codec)) };
+    let decoder = OTHERWISE.iter().find(|(codec, _)| *codec == name).map_or(name.as_str(), |(_, decoder)| decoder);
+    DECODERS.split(',').any(|allowed| allowed == decoder)
+}
+
 impl Decoder {
     /// Opens a decoder for a stream of `input`. It refuses pictures of more than `max_pixels`.
     pub fn open(input: &Input, stream: usize, threads: u32, max_pixels: u64) -> Result<Self> {
@@ -38,6 +55,9 @@ impl Decoder {
                 let name = CStr::from_ptr((*codec).name).to_bytes();
                 DECODERS.split(',').any(|allowed| allowed.as_bytes() == name)
             };
+            if codec.is_null() && is_allowed_codec((*parameters).codec_id) {
+                return Err(Error::new(ErrorKind::NoDecoder, "find decoder"));
+            }
             if codec.is_null() || !is_allowed(codec) {
                 return Err(Error::new(ErrorKind::Unsupported, "find decoder"));
             }
@@ -135,4 +155,20 @@ unsafe fn open(
     // SAFETY: promised by the caller.
     check(unsafe { ffi::avcodec_open2(context, codec, options.as_mut()) }, "open decoder")?;
     options.all_taken("open decoder")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codecs_that_some_builds_of_libav_leave_out_are_known_by_their_names() {
+        use ffi::AVCodecID::{
+            AV_CODEC_ID_AAC, AV_CODEC_ID_DTS, AV_CODEC_ID_H264, AV_CODEC_ID_HEVC, AV_CODEC_ID_MAGICYUV,
+        };
+        for codec in [AV_CODEC_ID_H264, AV_CODEC_ID_HEVC, AV_CODEC_ID_AAC, AV_CODEC_ID_DTS] {
+            assert!(is_allowed_codec(codec), "{codec:?}");
+        }
+        assert!(!is_allowed_codec(AV_CODEC_ID_MAGICYUV));
+    }
 }

@@ -131,12 +131,12 @@ impl Encoder {
     }
 
     fn allocate(name: &str) -> Result<(Self, *const ffi::AVCodec)> {
-        let name = CString::new(name).map_err(|_| Error::new(ErrorKind::Unsupported, "find encoder"))?;
+        let name = CString::new(name).map_err(|_| Error::new(ErrorKind::NoEncoder, "find encoder"))?;
         // SAFETY: the name ends with zero; both results are checked.
         unsafe {
             let codec = ffi::avcodec_find_encoder_by_name(name.as_ptr());
             if codec.is_null() {
-                return Err(Error::new(ErrorKind::Unsupported, "find encoder"));
+                return Err(Error::new(ErrorKind::NoEncoder, "find encoder"));
             }
             let context = ffi::avcodec_alloc_context3(codec);
             if context.is_null() { Err(Error::memory("allocate encoder")) } else { Ok((Self(context), codec)) }

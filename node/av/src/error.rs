@@ -16,8 +16,14 @@ pub enum ErrorKind {
     Sink,
     /// The bytes are not what they claim.
     InvalidData,
-    /// No allowed demuxer, decoder, encoder, muxer or filter for it.
+    /// No allowed demuxer or decoder for it.
     Unsupported,
+    /// This build of libav lacks a decoder that is allowed.
+    NoDecoder,
+    /// This build of libav lacks the encoder or the muxer.
+    NoEncoder,
+    /// This build of libav lacks the filter.
+    NoFilter,
     /// Out of memory, or over libav's own caps (too many streams answers this, too).
     Memory,
     /// An option that libav does not know was given: a mistake of ours.
@@ -56,11 +62,10 @@ impl Error {
     pub(crate) fn from_code(code: i32, doing: &'static str) -> Self {
         let kind = match code {
             ffi::AVERROR_INVALIDDATA => ErrorKind::InvalidData,
+            ffi::AVERROR_ENCODER_NOT_FOUND | ffi::AVERROR_MUXER_NOT_FOUND => ErrorKind::NoEncoder,
+            ffi::AVERROR_FILTER_NOT_FOUND => ErrorKind::NoFilter,
             ffi::AVERROR_DECODER_NOT_FOUND
             | ffi::AVERROR_DEMUXER_NOT_FOUND
-            | ffi::AVERROR_ENCODER_NOT_FOUND
-            | ffi::AVERROR_MUXER_NOT_FOUND
-            | ffi::AVERROR_FILTER_NOT_FOUND
             | ffi::AVERROR_STREAM_NOT_FOUND
             | ffi::AVERROR_PATCHWELCOME => ErrorKind::Unsupported,
             ffi::AVERROR_OPTION_NOT_FOUND => ErrorKind::Option,
@@ -130,5 +135,13 @@ mod tests {
         assert_eq!(kind(ffi::AVERROR_EXTERNAL, true), ErrorKind::Memory);
         assert_eq!(kind(ffi::AVERROR_EXTERNAL, false), ErrorKind::Other);
         assert_eq!(kind(ffi::AVERROR_INVALIDDATA, true), ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn what_a_build_of_libav_lacks_is_told_apart_from_an_input_that_is_not_supported() {
+        let kind = |code| Error::from_code(code, "open").kind;
+        assert_eq!(kind(ffi::AVERROR_ENCODER_NOT_FOUND), ErrorKind::NoEncoder);
+        assert_eq!(kind(ffi::AVERROR_FILTER_NOT_FOUND), ErrorKind::NoFilter);
+        assert_eq!(kind(ffi::AVERROR_PATCHWELCOME), ErrorKind::Unsupported);
     }
 }

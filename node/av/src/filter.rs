@@ -7,6 +7,7 @@ use ffmpeg_next::ffi;
 use crate::{
     error::{Error, ErrorKind, Poll, Result, check, poll},
     frame::{Color, Frame},
+    names::has_filter,
     time::Rational,
 };
 
@@ -151,6 +152,9 @@ impl Graph {
         // SAFETY: the strings end with zero and are copied; the new filter belongs to our graph.
         let code = unsafe {
             let filter = ffi::avfilter_get_by_name(filter.as_ptr());
+            if filter.is_null() {
+                return Err(Error::new(ErrorKind::NoFilter, "find filter"));
+            }
             let arguments = arguments.as_ref().map_or(ptr::null(), |text| text.as_ptr());
             ffi::avfilter_graph_create_filter(
                 &raw mut context,
@@ -165,6 +169,10 @@ impl Graph {
     }
 
     fn parse(&mut self, chain: &str) -> Result<()> {
+        // libav 5 answers EINVAL, as to a wrong option.
+        if !missing_filters(chain).is_empty() {
+            return Err(Error::new(ErrorKind::NoFilter, "find filter"));
+        }
         let chain = CString::new(chain).map_err(|_| Error::new(ErrorKind::Other, "describe graph"))?;
         // SAFETY: the open ends are ours and freed here, whatever libav made of them; names are copies that it frees.
         unsafe {
@@ -192,6 +200,12 @@ impl Drop for Graph {
     }
 }
 
+/// The filters of a chain that this build of libav lacks. Chains are ours: commas stand between filters only.
+fn missing_filters(chain: &str) -> Vec<&str> {
+    let names = chain.split(',').filter_map(|step| step.split('=').next()).filter(|name| !name.is_empty());
+    names.filter(|name| !has_filter(name)).collect()
+}
+
 /// # Safety
 ///
 /// `filter` is alive for as long as the result is used.
@@ -207,5 +221,28 @@ unsafe fn open_end(name: &std::ffi::CStr, filter: *mut ffi::AVFilterContext) -> 
         (*end).pad_idx = 0;
         (*end).next = ptr::null_mut();
         Ok(end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_that_this_build_of_libav_lacks_is_told_from_one_that_is_used_wrongly() {
+        let shape = PictureShape {
+            width: 64,
+            height: 64,
+            format: "yuv420p".into(),
+            aspect: Rational(1, 1),
+            color: Color::default(),
+            time_base: Rational(1, 25),
+            frame_rate: Rational(25, 1),
+        };
+        let kind = |chain: &str| Graph::pictures(&shape, chain, 1).map(drop).map_err(|error| error.kind);
+        assert_eq!(kind("scale=32:32:flags=bicubic,format=yuv420p"), Ok(()));
+        assert_eq!(kind("null,scale_of_tomorrow=32:32"), Err(ErrorKind::NoFilter));
+        assert!(kind("scale=32:32:flags=of_tomorrow").is_err_and(|kind| kind != ErrorKind::NoFilter));
+        assert_eq!(missing_filters("scale=1:2,wobble,setsar=1,shake=a=b"), ["wobble", "shake"]);
     }
 }

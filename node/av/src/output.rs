@@ -27,7 +27,11 @@ impl Output {
     /// Begins a container of libav's name `format`.
     pub fn create(format: &str, sink: Box<dyn WriteAt>) -> Result<Self> {
         let io = Writer::writing(sink)?;
-        let name = CString::new(format).map_err(|_| Error::new(ErrorKind::Unsupported, "find muxer"))?;
+        let name = CString::new(format).map_err(|_| Error::new(ErrorKind::NoEncoder, "find muxer"))?;
+        // SAFETY: the name ends with zero; the answer is a static table entry or null.
+        if unsafe { ffi::av_guess_format(name.as_ptr(), ptr::null(), ptr::null()).is_null() } {
+            return Err(Error::new(ErrorKind::NoEncoder, "find muxer"));
+        }
         let mut context = ptr::null_mut();
         // SAFETY: the name ends with zero; the context is ours, and its I/O outlives it.
         unsafe {

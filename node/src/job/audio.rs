@@ -261,7 +261,8 @@ impl<'a> AudioSink<'a> {
                 global_header: mux.wants_global_header(),
             },
             first,
-        )?;
+        )
+        .map_err(|error| Fault::of_encoder(self.encode.encoder, error))?;
         let shape = first.audio_shape(time_base);
         let begins = rescale(first.pts().unwrap_or(0), time_base, self.time_base());
         let is_late = begins > 0 && self.window.from_us.is_none() && self.encode.encoder == "aac" && mux.hides_start();

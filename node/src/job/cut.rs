@@ -393,7 +393,7 @@ impl<'a> CutPath<'a> {
             options: &options,
             global_header: true,
         };
-        let encoder = Encoder::video(&how, first)?;
+        let encoder = Encoder::video(&how, first).map_err(|error| Fault::of_encoder(self.encode.encoder, error))?;
         let own = Header::parse(&encoder.header()).ok_or_else(refuse)?;
         if self.own.get_or_insert_with(|| own.clone()) != &own {
             return Err(Fault::uncopyable("the pictures at both ends cannot be encoded alike"));

@@ -4,8 +4,12 @@ use xora_av::{AudioEncoding, Encoder, Frame, Packet, Poll, Rational, VideoEncodi
 
 use crate::job::fault::{Done, Fault};
 
-/// Software encoders that recipes use.
-const SOFTWARE: [&str; 6] = ["libx264", "libx265", "libvpx-vp9", "aac", "libopus", "libmp3lame"];
+/// Software encoders that recipes use, those of stills and of plain audio left out: every build of libav has them.
+pub const SOFTWARE: [&str; 6] = ["libx264", "libx265", "libvpx-vp9", "aac", "libopus", "libmp3lame"];
+
+/// Filters without which no recipe can encode anything.
+pub const FILTERS: [&str; 8] =
+    ["buffer", "buffersink", "abuffer", "abuffersink", "scale", "format", "aresample", "aformat"];
 
 /// Hardware encoders of H.264 and HEVC. Those of VAAPI and QSV take pictures in a form of their own, which is not made
 /// here: they are tried like the others, and found not to work.

@@ -47,6 +47,17 @@ impl Fault {
         Self::known(FailureKind::InputTooLarge, format!("{message} ({setting} of the node)"))
     }
 
+    /// An encoder of this name did not open.
+    pub fn of_encoder(name: &str, error: Error) -> Self {
+        if error.kind != ErrorKind::NoEncoder {
+            return Self::Av(error);
+        }
+        let message = format!(
+            "the output needs the encoder {name}, which the node's libav lacks; install a build that has it there"
+        );
+        Self::known(FailureKind::NoEncoder, message)
+    }
+
     /// Packets cannot be copied after all; encoding them may work.
     pub fn uncopyable(reason: impl Into<String>) -> Self {
         Self::Job(JobFailure::Uncopyable { reason: reason.into() })
@@ -89,6 +100,24 @@ fn judge(error: Error) -> JobFailure {
             FailureKind::InputUnsupported,
             format!("the input uses a codec or format that is not supported ({error}); convert it to another first"),
         ),
+        ErrorKind::NoDecoder => known(
+            FailureKind::NoDecoder,
+            format!(
+                "the input needs a decoder that the node's libav lacks ({error}); install a complete build of it there"
+            ),
+        ),
+        ErrorKind::NoEncoder => known(
+            FailureKind::NoEncoder,
+            format!(
+                "the output needs an encoder or muxer that the node's libav lacks ({error}); install a complete build there"
+            ),
+        ),
+        ErrorKind::NoFilter => known(
+            FailureKind::NoFilter,
+            format!(
+                "the output needs a filter that the node's libav lacks ({error}); install a complete build of it there"
+            ),
+        ),
         ErrorKind::Memory => known(
             FailureKind::InputTooLarge,
             format!(
@@ -112,5 +141,37 @@ impl From<io::Error> for Fault {
     /// Only the socket to the supervisor fails with these.
     fn from(_: io::Error) -> Self {
         Self::Gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xora_av::{AudioEncoding, Encoder, Frame};
+
+    #[test]
+    fn a_missing_encoder_is_named_and_is_not_the_inputs_fault() {
+        let how = AudioEncoding { encoder: "aac_of_tomorrow", options: &[], global_header: false };
+        let error = Encoder::audio(&how, &Frame::silence(960, false).expect("a frame")).err().expect("there is none");
+        let Some(JobFailure::Known { kind, message }) = Fault::of_encoder("aac_of_tomorrow", error).into_failure()
+        else {
+            panic!("not known")
+        };
+        assert_eq!(kind, FailureKind::NoEncoder);
+        assert!(message.contains("aac_of_tomorrow") && !message.contains("input"), "{message}");
+    }
+
+    #[test]
+    fn what_a_build_of_libav_lacks_has_kinds_of_its_own() {
+        for (lacks, expected) in [
+            (ErrorKind::NoDecoder, FailureKind::NoDecoder),
+            (ErrorKind::NoEncoder, FailureKind::NoEncoder),
+            (ErrorKind::NoFilter, FailureKind::NoFilter),
+            (ErrorKind::Unsupported, FailureKind::InputUnsupported),
+        ] {
+            let error = Error { kind: lacks, code: 0, doing: "find" };
+            let JobFailure::Known { kind, .. } = judge(error) else { panic!("{lacks:?}") };
+            assert_eq!(kind, expected);
+        }
     }
 }

@@ -133,6 +133,9 @@ fn work(link: &Link, assignment: Assignment) -> Done<Up> {
             run_one(means, input, &wanted, tried)
         }
         Work::TryEncoders { names } => Ok(Up::Encoders(encoders::working(names))),
+        Work::FindFilters { names } => {
+            Ok(Up::NoFilters(names.into_iter().filter(|name| !xora_av::has_filter(name)).collect()))
+        }
         Work::Verify { input, expect } => {
             link.stage(Stage::Verify);
             verify::verify(link, &input, &expect, &limits).map(|report| Up::Verified(Box::new(report)))

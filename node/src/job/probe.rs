@@ -342,6 +342,9 @@ fn open_as(open: Open, source: Box<dyn ReadAt>, appearance: Look, limits: &Limit
         xora_av::ErrorKind::Sink
         | xora_av::ErrorKind::InvalidData
         | xora_av::ErrorKind::Unsupported
+        | xora_av::ErrorKind::NoDecoder
+        | xora_av::ErrorKind::NoEncoder
+        | xora_av::ErrorKind::NoFilter
         | xora_av::ErrorKind::Option
         | xora_av::ErrorKind::Other => not_media(appearance),
     })

@@ -292,7 +292,7 @@ fn encode(picture: &mut Frame, still: &Still) -> Done<Vec<u8>> {
         options: &options,
         global_header: false,
     };
-    let mut encoder = Encoder::video(&how, picture)?;
+    let mut encoder = Encoder::video(&how, picture).map_err(|error| Fault::of_encoder(encoder, error))?;
     let mut packet = Packet::new()?;
     for frame in [Some(&*picture), None] {
         encoder.send(frame)?;

@@ -475,7 +475,8 @@ impl<'a> VideoSink<'a> {
             },
             first,
             self.means.hardware,
-        )?;
+        )
+        .map_err(|error| Fault::of_encoder(self.encode.encoder, error))?;
         if let Some(Choice::Hardware(name)) = &choice {
             self.means.link.say(Up::InHardware(name.clone()))?;
         }
