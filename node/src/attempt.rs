@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -19,21 +19,22 @@ use xora_shared::{
         weight::{Weight, always_reads_through, reads_through, reads_whole},
     },
     media::Format,
-    protocol::{Complete, Fail, InputAt, Lease, NodeResult, NodeTimings, Release, Usage},
+    protocol::{Complete, Fail, InputAt, Lease, NodeResult, NodeTimings, Release, ReleaseReason, Usage},
     report::{Expectation, Fate, RunReport, Strategy, Unchanged, VerifyReport},
     request::Headers,
 };
 
 use crate::{
     board::{Board, Halt, Holding},
-    classify::{Cause, classify},
+    classify::{Cause, classify, lack},
     config::Config,
     conversation::{Breach, Broken, Conversation, Heard},
     digest::{Running, Sum},
     edge::{CallError, Edge},
     ipc::{Assignment, JobFailure, Source as About, Work},
-    output::{LAST, Output, Sizes, Stored, Ways},
+    output::{LAST, Output, Sizes, StorageFault, Stored, Ways},
     process::{Ended, JobProcess, Launcher},
+    refused::Refused,
     share::Share,
     source::{AHEAD, HEAD, Origin, Room, Source, SourceFault},
     stage::Staging,
@@ -70,6 +71,8 @@ pub struct Node {
     pub room: Arc<Room>,
     /// Whether to go on.
     pub stop: Stop,
+    /// What was given back lately.
+    pub refused: Refused,
 }
 
 /// Does the work of a lease that was asked for at `asked`, and tells the edge how it went.
@@ -77,19 +80,23 @@ pub async fn run(node: &Arc<Node>, lease: Lease, asked: Instant, share: Share) {
     let job = lease.job_id;
     info!(%job, attempt = lease.attempt, recipe = lease.wanted.recipe.name(), "leased");
     let holding = node.board.hold(lease.hold.clone(), lease.clock, asked);
-    let attempt = Attempt { node, lease: &lease, holding: &holding, share: &share, asked, done_us: AtomicU64::new(0) };
+    let (done_us, storing) = (AtomicU64::new(0), AtomicBool::new(false));
+    let attempt = Attempt { node, lease: &lease, holding: &holding, share: &share, asked, done_us, storing };
     let longest = node.config.longest;
     let result = tokio::select! {
         result = attempt.work() => result,
-        halt = holding.halted() => Err(Cause::Halted(halt)),
+        halt = holding.halted() => Err(attempt.halted(halt)),
         () = sleep(longest) => Err(Cause::Halted(Halt::Late { limit: longest })),
         () = node.stop.reached(Phase::Now) => Err(Cause::Halted(Halt::Drained)),
     };
     let stage = holding.stage();
-    let word = last_word(lease.hold, result, stage);
+    let word = last_word(&node.refused, lease.hold, result, stage);
     match &word {
         Last::Complete(complete) => info!(%job, bytes = complete.result.bytes, "done"),
         Last::Fail(fail) => warn!(%job, kind = ?fail.failure.kind, ?stage, "failed: {}", fail.failure.message),
+        Last::Release(Release { reason: Some(reason), .. }) => {
+            info!(%job, lack = ?reason.lack, "given back: {}", reason.failure.message);
+        }
         Last::Release(_) => info!(%job, "given back"),
         Last::Nothing(cause) => info!(%job, ?cause, "dropped"),
     }
@@ -104,14 +111,18 @@ enum Last {
     Nothing(Cause),
 }
 
-fn last_word(hold: Hold, result: Result<NodeResult, Cause>, stage: Stage) -> Last {
+fn last_word(refused: &Refused, hold: Hold, result: Result<NodeResult, Cause>, stage: Stage) -> Last {
     match result {
         Ok(result) => Last::Complete(Box::new(Complete { hold, result })),
-        Err(Cause::Halted(Halt::Drained)) => Last::Release(Release { hold, heavy: false }),
-        Err(Cause::NoRoom) => Last::Release(Release { hold, heavy: true }),
-        Err(cause) => match classify(&cause, stage) {
-            Some(failure) => Last::Fail(Fail { hold, failure }),
-            None => Last::Nothing(cause),
+        Err(Cause::Halted(Halt::Drained)) => Last::Release(Release { hold, heavy: false, reason: None }),
+        Err(Cause::NoRoom) => Last::Release(Release { hold, heavy: true, reason: None }),
+        Err(cause) => match (classify(&cause, stage), lack(&cause)) {
+            (Some(failure), Some((lack, lasting))) if refused.heeds(hold.task_id) => {
+                let reason = Some(ReleaseReason { lack, lasting, failure });
+                Last::Release(Release { hold, heavy: false, reason })
+            }
+            (Some(failure), _) => Last::Fail(Fail { hold, failure }),
+            (None, _) => Last::Nothing(cause),
         },
     }
 }
@@ -141,6 +152,8 @@ struct Attempt<'a> {
     asked: Instant,
     /// Media time done, in microseconds. Limits of time grow with it and not with what a file claims.
     done_us: AtomicU64,
+    /// Whether everything waits for storage.
+    storing: AtomicBool,
 }
 
 /// What a job process made, before it is verified.
@@ -175,18 +188,31 @@ impl Attempt<'_> {
         self.share.settle(Weight::of(&self.lease.wanted));
         // Locks itself down while the origin is asked.
         let mut process = self.start().await?;
-        let sources = Arc::new(self.open_all().await?);
+        let mut sources = Arc::new(self.open_all(false).await?);
         let opened = Instant::now();
         self.advance(0);
         let mut usage = Usage::default();
         let mut tried = Tried::default();
         let mut staging = Staging::default();
+        // Bytes read before the inputs were opened once more, where they were.
+        let mut earlier = None;
         loop {
-            let mut made = match self.produce(process, &sources, &tried, &mut staging).await? {
+            let run = match self.produce(process, &sources, &tried, &mut staging).await {
+                Err(Cause::Source(SourceFault::Unsteady)) if earlier.is_none() => {
+                    earlier = Some(sources.iter().map(Source::received).sum::<u64>());
+                    staging = Staging::default();
+                    sources = Arc::new(self.open_all(true).await?);
+                    process = self.start().await?;
+                    continue;
+                }
+                run => run?,
+            };
+            let bytes_read = || earlier.unwrap_or(0) + sources.iter().map(Source::received).sum::<u64>();
+            let mut made = match run {
                 Run::Made(made) => made,
                 Run::Unchanged { unchanged, ended } => {
                     count(&mut usage, &ended, 0);
-                    usage.bytes_read = sources.iter().map(Source::received).sum();
+                    usage.bytes_read = bytes_read();
                     let bytes = sources.iter().filter_map(Source::size).sum();
                     return Ok(self.pass_through(*unchanged, bytes, usage, opened));
                 }
@@ -201,7 +227,7 @@ impl Attempt<'_> {
             let hardware = made.hardware.take();
             let software = tried.no_hardware.iter().map(|why| format!("encoded in software, because {why}"));
             made.report.warnings.extend(software);
-            usage.bytes_read = sources.iter().map(Source::received).sum();
+            usage.bytes_read = bytes_read();
             let times = (opened, Instant::now());
             let found = match (self.publish(*made, &mut usage, times).await, hardware) {
                 (Err(Cause::Problems(problems)), Some(encoder)) => {
@@ -241,7 +267,7 @@ impl Attempt<'_> {
 
         self.holding.enter(Stage::Upload);
         let (part_size, max) = (output.part_size(), self.node.config.limits.output_bytes);
-        let (process, ended, stored) = tokio::join!(self.start(), made_by.end(), output.finish());
+        let (process, ended, stored) = tokio::join!(self.start(), made_by.end(), self.stored(output.finish()));
         let (process, stored) = (process?, stored.map_err(|why| Cause::not_taken(why, max))?);
         count(usage, &ended, stored.bytes);
         self.holding.enter(Stage::Verify);
@@ -278,25 +304,31 @@ impl Attempt<'_> {
         })
     }
 
-    /// Opens all inputs at once. The limit is for them together.
-    async fn open_all(&self) -> Result<Vec<Source>, Cause> {
+    /// Opens all inputs at once, each to be read `whole` by one request if so wanted. The limit is for them together.
+    async fn open_all(&self, whole: bool) -> Result<Vec<Source>, Cause> {
         self.holding.reading(true, 0, 0);
         let is_one = self.lease.inputs.len() == 1;
         let opening = self.lease.inputs.iter().zip(1..).map(|(input, number)| async move {
             let named = |cause| if is_one { cause } else { Cause::OfInput(number, Box::new(cause)) };
-            self.open(input).await.map_err(named)
+            self.open(input, whole).await.map_err(named)
         });
         let sources = try_join_all(opening).await;
         self.holding.reading(false, 0, 0);
         let (sources, limit) = (sources?, self.node.config.max_input_bytes);
         let known = sources.iter().filter_map(Source::size).fold(0, u64::saturating_add);
-        if known > limit { Err(Cause::Source(SourceFault::TooLarge { limit })) } else { Ok(sources) }
+        let over = SourceFault::TooLarge { limit, size: Some(known) };
+        if known > limit { Err(Cause::Source(over)) } else { Ok(sources) }
     }
 
-    async fn open(&self, input: &InputAt) -> Result<Source, Cause> {
+    async fn open(&self, input: &InputAt, whole: bool) -> Result<Source, Cause> {
         let origin = self.origin(input).map_err(Cause::Source)?;
         let head = if always_reads_through(&self.lease.wanted) { AHEAD } else { HEAD };
-        let source = Source::open(origin, &self.node.room, self.node.config.max_input_bytes, head).await;
+        let (room, limit) = (&self.node.room, self.node.config.max_input_bytes);
+        let source = if whole && !input.ours {
+            Source::open_whole(origin, room, limit).await
+        } else {
+            Source::open(origin, room, limit, head).await
+        };
         let is_gone = |fault: &SourceFault| input.ours && *fault == SourceFault::Status(404);
         source.map_err(|fault| if is_gone(&fault) { gone() } else { Cause::Source(fault) })
     }
@@ -357,7 +389,7 @@ impl Attempt<'_> {
                 }
                 (Heard::Part { number, bytes }, Some((strategy, mut output))) => {
                     let max = self.node.config.limits.output_bytes;
-                    output.take(number, bytes).await.map_err(|why| Cause::not_taken(why, max))?;
+                    self.stored(output.take(number, bytes)).await.map_err(|why| Cause::not_taken(why, max))?;
                     self.holding.advance();
                     planned = Some((strategy, output));
                 }
@@ -530,6 +562,24 @@ impl Attempt<'_> {
         output.map_err(|why| Cause::not_taken(why, max))
     }
 
+    /// Waits for storage.
+    async fn stored<T>(&self, storing: impl Future<Output = T>) -> T {
+        self.storing.store(true, Ordering::Relaxed);
+        let stored = storing.await;
+        self.storing.store(false, Ordering::Relaxed);
+        stored
+    }
+
+    /// What it means that the work must stop. A job that stood still because storage took nothing has not died.
+    fn halted(&self, halt: Halt) -> Cause {
+        match halt {
+            Halt::Stalled { reading: false } if self.storing.load(Ordering::Relaxed) => {
+                Cause::Storage(StorageFault::Unavailable)
+            }
+            other => Cause::Halted(other),
+        }
+    }
+
     /// Notes how much media time is done, in microseconds, which earns the attempt more time.
     fn advance(&self, done_us: u64) {
         if self.done_us.fetch_max(done_us, Ordering::Relaxed) < done_us {
@@ -587,6 +637,8 @@ fn gone() -> Cause {
 fn read_back(cause: Cause) -> Cause {
     match cause {
         Cause::Source(fault) => Cause::Unreadable(fault),
+        // Of the node, not of the object.
+        Cause::Job { kind: FailureKind::NoDecoder, .. } => cause,
         Cause::Job { message, .. } => Cause::Problems(vec![message]),
         Cause::Confused
         | Cause::Died { .. }

@@ -3,7 +3,11 @@
 
 use std::time::Duration;
 
-use xora_shared::failure::{Failure, FailureKind, Stage};
+use xora_shared::{
+    failure::{Failure, FailureKind, Stage},
+    net::Refused,
+    protocol::Lack,
+};
 
 use crate::{
     board::Halt,
@@ -117,6 +121,12 @@ pub fn classify(cause: &Cause, stage: Stage) -> Option<Failure> {
         Cause::Storage(StorageFault::Refused(status)) => {
             (Storage, format!("storage refused the output with status {status}; check the storage settings"))
         }
+        Cause::Storage(StorageFault::Denied(said) | StorageFault::Moved(said)) => {
+            let message = format!(
+                "the bucket refused the output: {said}; check the storage provider's bucket and region, and what its key may do"
+            );
+            (Misconfigured, message)
+        }
         Cause::Storage(StorageFault::Address) => {
             let message =
                 "the bucket's endpoint is, or leads to, an address that this node must not reach; use a public one";
@@ -145,9 +155,89 @@ pub fn classify(cause: &Cause, stage: Stage) -> Option<Failure> {
     Some(Failure { kind, stage, message: redacted(&message) })
 }
 
-fn of_source(fault: &SourceFault) -> (FailureKind, String) {
-    use FailureKind::{AddressRefused, InputTooLarge, InputTruncated, Misconfigured, OriginRefused, OriginUnavailable};
+/// What this node lacks for a task that another node may have, and whether it lacks it for as long as it is configured as
+/// it is; none where every node would come to the same end.
+pub fn lack(cause: &Cause) -> Option<(Lack, bool)> {
+    Some(match cause {
+        Cause::Source(fault) => return lack_of_source(fault),
+        Cause::OfInput(_, cause) => return lack(cause),
+        Cause::Job { kind, .. } => return lack_of_job(*kind),
+        Cause::Memory { .. } => (Lack::Memory, true),
+        // The kernel has no memory or no process number left for one more.
+        Cause::NotStarted => (Lack::Memory, false),
+        Cause::OutputTooLarge { .. } | Cause::Storage(StorageFault::Address) => (Lack::Policy, true),
+        Cause::Confused
+        | Cause::Died { .. }
+        | Cause::Breach(_)
+        | Cause::CpuTime { .. }
+        | Cause::NoRoom
+        | Cause::Storage(
+            StorageFault::Stale
+            | StorageFault::Refused(_)
+            | StorageFault::Denied(_)
+            | StorageFault::Moved(_)
+            | StorageFault::Gone
+            | StorageFault::Unavailable,
+        )
+        | Cause::Unreadable(_)
+        | Cause::Problems(_)
+        | Cause::Halted(_) => return None,
+    })
+}
+
+fn lack_of_source(fault: &SourceFault) -> Option<(Lack, bool)> {
     match fault {
+        // The policies of nodes differ in these only.
+        SourceFault::Refused(Refused::Private | Refused::LocalName) => Some((Lack::Policy, true)),
+        SourceFault::TooLarge { .. } => Some((Lack::Policy, true)),
+        SourceFault::NoRoom { .. } | SourceFault::Disk => Some((Lack::Disk, true)),
+        SourceFault::Full => Some((Lack::Disk, false)),
+        SourceFault::Refused(Refused::NotAUrl | Refused::NotHttps | Refused::Credentials | Refused::Literal)
+        | SourceFault::Status(_)
+        | SourceFault::Redirects
+        | SourceFault::Encoded
+        | SourceFault::Unavailable(_)
+        | SourceFault::Changed
+        | SourceFault::Unsteady
+        | SourceFault::Truncated { .. } => None,
+    }
+}
+
+fn lack_of_job(kind: FailureKind) -> Option<(Lack, bool)> {
+    match kind {
+        // Every limit that a job process holds is one of its node's.
+        FailureKind::InputTooLarge => Some((Lack::Policy, true)),
+        FailureKind::NoEncoder => Some((Lack::Encoder, true)),
+        FailureKind::NoDecoder => Some((Lack::Decoder, true)),
+        FailureKind::NoFilter => Some((Lack::Filter, true)),
+        FailureKind::AddressRefused
+        | FailureKind::OriginRefused
+        | FailureKind::OriginUnavailable
+        | FailureKind::InputUnsupported
+        | FailureKind::InputTruncated
+        | FailureKind::CommandRefused
+        | FailureKind::Transcode
+        | FailureKind::OutputInvalid
+        | FailureKind::Storage
+        | FailureKind::ProcessDied
+        | FailureKind::NodeLost
+        | FailureKind::Unclaimed
+        | FailureKind::Misconfigured => None,
+    }
+}
+
+fn of_source(fault: &SourceFault) -> (FailureKind, String) {
+    use FailureKind::{
+        AddressRefused, InputTooLarge, InputTruncated, Misconfigured, OriginRefused, OriginUnavailable, Unclaimed,
+    };
+    match fault {
+        SourceFault::Refused(refused @ (Refused::Private | Refused::LocalName)) => (
+            AddressRefused,
+            format!(
+                "the input's URL, or one it leads to, {refused}; the policy of the nodes does not allow this one \
+                 (--allow-loopback of the node permits loopback addresses, for development)"
+            ),
+        ),
         SourceFault::Refused(refused) => (AddressRefused, format!("the input's URL, or one it leads to, {refused}")),
         SourceFault::Status(status @ (401 | 403)) => (
             OriginRefused,
@@ -172,7 +262,7 @@ fn of_source(fault: &SourceFault) -> (FailureKind, String) {
             (OriginRefused, "the origin compresses the file on its way; serve it without Content-Encoding".into())
         }
         SourceFault::Unavailable(trouble) => (OriginUnavailable, of_trouble(*trouble)),
-        SourceFault::Changed => (
+        SourceFault::Changed | SourceFault::Unsteady => (
             OriginUnavailable,
             "the file at the origin changed while it was read; retry the job when the upload is finished".into(),
         ),
@@ -180,8 +270,10 @@ fn of_source(fault: &SourceFault) -> (FailureKind, String) {
             let promised = promised.map_or_else(String::new, |promised| format!(" of the {promised} it promised"));
             (InputTruncated, format!("the origin sends only {at} bytes{promised}; upload the file again"))
         }
-        SourceFault::TooLarge { limit } => {
-            (InputTooLarge, format!("the input is over the limit of {} (--max-input-bytes of the node)", size(*limit)))
+        SourceFault::TooLarge { limit, size: found } => {
+            let found = found.map_or_else(|| "larger".to_owned(), size);
+            let limit = size(*limit);
+            (InputTooLarge, format!("the input is {found}; the limit is {limit} (--max-input-bytes of the node)"))
         }
         SourceFault::NoRoom { limit } => {
             let limit = size(*limit);
@@ -191,6 +283,12 @@ fn of_source(fault: &SourceFault) -> (FailureKind, String) {
             );
             (InputTooLarge, message)
         }
+        SourceFault::Full => (
+            Unclaimed,
+            "the origin does not serve byte ranges, and the disk where the node keeps such inputs is full just now; retry \
+             the job later, or use an origin that serves ranges"
+                .into(),
+        ),
         SourceFault::Disk => (Misconfigured, "the node cannot write to its spool directory; check --spool-dir".into()),
     }
 }
@@ -290,7 +388,6 @@ fn redacted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use xora_shared::net::Refused;
 
     fn kind(cause: &Cause) -> Option<FailureKind> {
         classify(cause, Stage::Transcode).map(|failure| failure.kind)
@@ -308,8 +405,9 @@ mod tests {
             (Cause::Source(SourceFault::Unavailable(Trouble::Name)), OriginUnavailable),
             (Cause::Source(SourceFault::Changed), OriginUnavailable),
             (Cause::Source(SourceFault::Truncated { at: 5, promised: Some(9) }), InputTruncated),
-            (Cause::Source(SourceFault::TooLarge { limit: 5 }), InputTooLarge),
+            (Cause::Source(SourceFault::TooLarge { limit: 5, size: None }), InputTooLarge),
             (Cause::Source(SourceFault::NoRoom { limit: 5 }), InputTooLarge),
+            (Cause::Source(SourceFault::Full), Unclaimed),
             (Cause::Source(SourceFault::Disk), Misconfigured),
             (Cause::Job { kind: InputUnsupported, message: "x".into() }, InputUnsupported),
             (Cause::Confused, ProcessDied),
@@ -322,6 +420,7 @@ mod tests {
             (Cause::OutputTooLarge { limit: 5 }, InputTooLarge),
             (Cause::Storage(StorageFault::Unavailable), Storage),
             (Cause::Storage(StorageFault::Refused(400)), Storage),
+            (Cause::Storage(StorageFault::Denied("it answers 403 AccessDenied".into())), Misconfigured),
             (Cause::Storage(StorageFault::Address), Misconfigured),
             (Cause::Storage(StorageFault::Gone), Misconfigured),
             (Cause::Unreadable(SourceFault::Status(404)), Storage),
@@ -333,6 +432,46 @@ mod tests {
         for (cause, expected) in table {
             assert_eq!(kind(&cause), Some(expected), "{cause:?}");
         }
+    }
+
+    #[test]
+    fn what_one_node_lacks_is_for_another_to_do_and_what_passes_never_ends_a_job() {
+        let (job, source) = (|kind| Cause::Job { kind, message: "x".into() }, Cause::Source);
+        let table = [
+            (source(SourceFault::Refused(Refused::Private)), Some((Lack::Policy, true))),
+            (source(SourceFault::Refused(Refused::LocalName)), Some((Lack::Policy, true))),
+            (source(SourceFault::Refused(Refused::Credentials)), None),
+            (source(SourceFault::TooLarge { limit: 5, size: Some(6) }), Some((Lack::Policy, true))),
+            (Cause::OfInput(2, Box::new(source(SourceFault::Full))), Some((Lack::Disk, false))),
+            (source(SourceFault::NoRoom { limit: 5 }), Some((Lack::Disk, true))),
+            (source(SourceFault::Disk), Some((Lack::Disk, true))),
+            (source(SourceFault::Status(404)), None),
+            (job(FailureKind::InputTooLarge), Some((Lack::Policy, true))),
+            (job(FailureKind::NoEncoder), Some((Lack::Encoder, true))),
+            (job(FailureKind::NoDecoder), Some((Lack::Decoder, true))),
+            (job(FailureKind::NoFilter), Some((Lack::Filter, true))),
+            (job(FailureKind::InputUnsupported), None),
+            (job(FailureKind::Transcode), None),
+            (Cause::OutputTooLarge { limit: 5 }, Some((Lack::Policy, true))),
+            (Cause::Memory { limit: 5 }, Some((Lack::Memory, true))),
+            (Cause::NotStarted, Some((Lack::Memory, false))),
+            (Cause::Storage(StorageFault::Address), Some((Lack::Policy, true))),
+            (Cause::Storage(StorageFault::Unavailable), None),
+            (Cause::Died { signal: Some(11) }, None),
+        ];
+        for (cause, expected) in table {
+            assert_eq!(lack(&cause), expected, "{cause:?}");
+            assert!(classify(&cause, Stage::Probe).is_some(), "it says why: {cause:?}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_named_with_what_the_input_has() {
+        let said = |fault| classify(&Cause::Source(fault), Stage::Probe).expect("told").message;
+        let large = said(SourceFault::TooLarge { limit: 5_000_000, size: Some(7_000_000) });
+        assert_eq!(large, "the input is 7 MB; the limit is 5 MB (--max-input-bytes of the node)");
+        let private = said(SourceFault::Refused(Refused::Private));
+        assert!(private.contains("policy") && private.contains("--allow-loopback"), "{private}");
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! What the operator chose. [`RawConfig`] is read from flags and environment, [`Config`] is what the rest gets.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand};
 use url::Url;
@@ -104,10 +108,11 @@ pub struct RawConfig {
     /// What every attempt gets on top of both factors, in seconds.
     #[arg(long, env = "XORA_GRACE_SECONDS", default_value_t = 600, global = true)]
     grace_seconds: u64,
-    /// Where inputs go whose origin cannot serve ranges. Default: the system's directory for temporary files.
+    /// Where inputs go whose origin cannot serve ranges. Default: the system's directory for temporary files, or /var/tmp
+    /// where that is kept in memory.
     #[arg(long, env = "XORA_SPOOL_DIR", global = true)]
     spool_dir: Option<PathBuf>,
-    /// Most bytes of all such inputs together.
+    /// Most bytes of all such inputs together. A twentieth of the disk is left free besides.
     #[arg(long, env = "XORA_SPOOL_BYTES", default_value_t = 16 << 30, global = true)]
     spool_bytes: u64,
     /// What job processes give up: files, sockets, other processes and all system calls that they do not need (`strict`,
@@ -276,7 +281,7 @@ impl Config {
             cpu_factor: max_cpu_factor,
             open: Duration::from_secs(max_open_seconds),
             grace: Duration::from_secs(grace_seconds),
-            spool_dir: spool_dir.unwrap_or_else(std::env::temp_dir),
+            spool_dir: spool_dir.unwrap_or_else(|| on_disk([std::env::temp_dir(), "/var/tmp".into()], is_in_memory)),
             spool_bytes,
             drain: Duration::from_secs(drain_seconds),
         })
@@ -289,6 +294,21 @@ fn default_name() -> String {
     let host = uname.nodename().to_string_lossy().into_owned();
     let tail: String = std::iter::repeat_with(fastrand::lowercase).take(4).collect();
     format!("{host}-{tail}")
+}
+
+/// The first of these directories that is there and not kept in memory, else the first.
+fn on_disk(dirs: [PathBuf; 2], is_in_memory: fn(&Path) -> Option<bool>) -> PathBuf {
+    let found = dirs.iter().find(|dir| is_in_memory(dir) == Some(false));
+    found.unwrap_or(&dirs[0]).clone()
+}
+
+/// Whether the file system of a directory is kept in memory; none where there is no such directory. The numbers are those
+/// of `linux/magic.h`.
+fn is_in_memory(dir: &Path) -> Option<bool> {
+    const TMPFS: u32 = 0x0102_1994;
+    const RAMFS: u32 = 0x8584_58f6;
+    let kind = rustix::fs::statfs(dir).ok()?.f_type;
+    Some([TMPFS, RAMFS].iter().any(|known| i128::from(kind) & 0xffff_ffff == i128::from(*known)))
 }
 
 #[cfg(test)]
@@ -328,6 +348,19 @@ mod tests {
             assert!(parse(&words).expect("good").policy.allow_loopback, "{words:?}");
         }
         assert!(!parse(&["--token", "a", "--allow-loopback=false"]).expect("good").policy.allow_loopback);
+    }
+
+    #[test]
+    fn large_inputs_are_not_kept_in_memory_where_there_is_a_disk() {
+        let dirs = || ["/tmp".into(), "/var/tmp".into()];
+        assert_eq!(on_disk(dirs(), |dir| Some(dir == Path::new("/tmp"))), Path::new("/var/tmp"));
+        assert_eq!(on_disk(dirs(), |_| Some(false)), Path::new("/tmp"));
+        assert_eq!(on_disk(dirs(), |_| Some(true)), Path::new("/tmp"));
+        assert_eq!(on_disk(dirs(), |dir| (dir == Path::new("/tmp")).then_some(true)), Path::new("/tmp"));
+        assert_eq!(is_in_memory(Path::new("/nowhere")), None);
+        if Path::new("/dev/shm").exists() {
+            assert_eq!(is_in_memory(Path::new("/dev/shm")), Some(true));
+        }
     }
 
     #[test]

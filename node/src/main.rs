@@ -19,6 +19,7 @@ mod job;
 mod memory;
 mod output;
 mod process;
+mod refused;
 mod secret;
 mod share;
 mod source;

@@ -19,6 +19,7 @@ use crate::{
     job::lockdown::{Lacking, Sandbox},
     memory::Capacity,
     process::Launcher,
+    refused::Refused,
     share::Share,
     source::{Room, client},
     stop::{Phase, Stop},
@@ -41,7 +42,7 @@ pub async fn run(config: Config, launcher: Launcher) -> io::Result<()> {
         name: config.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         sandbox: Some(sandbox(&launcher).await?),
-        encoders: encoders::find(&launcher, &config).await,
+        encoders: encoders::find(&launcher, &config).await?,
     };
     let edge = Arc::new(Edge::new(trusted.clone(), config.edge.clone(), config.token.clone(), info));
     let node = Arc::new(Node {
@@ -52,6 +53,7 @@ pub async fn run(config: Config, launcher: Launcher) -> io::Result<()> {
         room: Arc::new(Room::new(config.spool_dir.clone(), config.spool_bytes)),
         edge,
         stop,
+        refused: Refused::default(),
         config,
     });
     health::serve(Arc::clone(&node), node.config.listen).await?;
@@ -177,7 +179,7 @@ impl Worker {
     async fn begin(&mut self, lease: Lease, asked: Instant, share: Share) {
         self.wait = SHORTEST;
         if self.node.stop.phase() > Phase::Running {
-            let _ = self.node.edge.release(&Release { hold: lease.hold, heavy: false }).await;
+            let _ = self.node.edge.release(&Release { hold: lease.hold, heavy: false, reason: None }).await;
             return;
         }
         let (node, wake) = (Arc::clone(&self.node), Arc::clone(&self.wake));

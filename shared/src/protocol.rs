@@ -231,6 +231,10 @@ pub struct OutputTargets {
     pub hold: Hold,
     /// First part number wanted, from 1.
     pub from: u32,
+    /// Where the bucket said that the part is to be sent for now: the `Location` of its 307. The signature of a target
+    /// covers its host, so that nobody can follow without another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved: Option<String>,
 }
 
 /// Where one part goes: `PUT` its bytes there, with a `Content-Length`.
@@ -394,7 +398,7 @@ pub struct Fail {
     pub failure: Failure,
 }
 
-/// The task goes back unharmed and costs no attempt: the node is told to stop, or has no room for it.
+/// The task goes back unharmed and costs no attempt: the node is told to stop, or cannot do it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Release {
@@ -403,4 +407,44 @@ pub struct Release {
     /// Whether the plan says that it encodes moving pictures, and this node has no room for that now.
     #[serde(default)]
     pub heavy: bool,
+    /// Why this node cannot do it while another node may. Absent when the node is told to stop, from nodes that are older
+    /// than this field, and beside `heavy`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<ReleaseReason>,
+}
+
+/// Why a node cannot do a task that another node may be able to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReleaseReason {
+    /// What the node lacks.
+    pub lack: Lack,
+    /// Whether the node lacks it for as long as it is configured as it is. False for a condition that passes, such as a
+    /// disk that other jobs fill: that never ends a job, however many nodes say so.
+    pub lasting: bool,
+    /// What the job ends with if no node can do it. Its message names the limit, and how much the job needs.
+    pub failure: Failure,
+}
+
+/// What a node may lack for a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lack {
+    /// Disk space for what it has to keep.
+    Disk,
+    /// Memory.
+    Memory,
+    /// An encoder or a muxer.
+    Encoder,
+    /// A decoder.
+    Decoder,
+    /// A filter.
+    Filter,
+    /// A free place beside its other tasks.
+    Room,
+    /// Permission: its operator set a limit, or does not allow an address.
+    Policy,
+    /// Something that a newer node knows.
+    #[serde(other)]
+    Other,
 }

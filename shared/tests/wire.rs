@@ -11,8 +11,8 @@ use xora_shared::{
     job::view::{JobRecord, JobView},
     net::Policy,
     protocol::{
-        Complete, Fail, Heartbeat, HeartbeatAnswer, InputBegin, InputBegun, InputFinish, LeaseAnswer, LeaseRequest,
-        OutputBegin, OutputBegun, OutputFinish, OutputFinished, OutputTargets, PartTarget, Release, Word,
+        Complete, Fail, Heartbeat, HeartbeatAnswer, InputBegin, InputBegun, InputFinish, Lack, LeaseAnswer,
+        LeaseRequest, OutputBegin, OutputBegun, OutputFinish, OutputFinished, OutputTargets, PartTarget, Release, Word,
     },
     request::{Headers, JobRequest},
     settings::Settings,
@@ -31,6 +31,7 @@ fn every_message_between_edge_and_node_reads_and_writes_as_its_file_stands() {
     round_trip::<OutputBegun>("node/output-begun");
     round_trip::<OutputBegun>("node/output-begun-single");
     round_trip::<OutputTargets>("node/output-targets");
+    round_trip::<OutputTargets>("node/output-targets-moved");
     round_trip::<OutputFinish>("node/output-finish");
     round_trip::<OutputFinished>("node/output-finished");
     round_trip::<InputBegin>("node/input-begin");
@@ -39,6 +40,7 @@ fn every_message_between_edge_and_node_reads_and_writes_as_its_file_stands() {
     round_trip::<Complete>("node/complete");
     round_trip::<Fail>("node/fail");
     round_trip::<Release>("node/release");
+    round_trip::<Release>("node/release-reason");
     round_trip::<Settings>("settings");
 }
 
@@ -59,6 +61,18 @@ fn messages_of_a_newer_deployment_are_understood() {
     // A node that is older than its edge goes on with what it does not understand.
     let words = serde_json::from_value::<HeartbeatAnswer>(json!({"words": ["continue", "word_of_the_future"]}));
     assert_eq!(words.expect("understood").words, [Word::Continue, Word::Unknown]);
+}
+
+#[test]
+fn a_task_is_given_back_by_nodes_older_and_newer_than_the_edge() {
+    let hold = golden("node/release")["hold"].take();
+    let read = |message| serde_json::from_value::<Release>(message).expect("reads");
+    let older = read(json!({ "hold": hold }));
+    assert_eq!((older.heavy, older.reason), (false, None));
+    let mut newer = golden("node/release-reason");
+    newer["reason"]["lack"] = json!("licence");
+    newer["reason"]["needed"] = json!({"seats": 1});
+    assert_eq!(read(newer).reason.map(|reason| reason.lack), Some(Lack::Other));
 }
 
 #[test]

@@ -98,15 +98,23 @@ pub const TASKS_LEASED: &str = "SELECT id AS key, doc FROM tasks WHERE offer = 2
 pub const TASKS_DUE: &str = "SELECT id AS key, doc FROM tasks WHERE wakes_at <= ? ORDER BY wakes_at LIMIT ?";
 /// When the alarm looks at a task, its id. Nodes are not offered it before.
 pub const PUT_OFF_TASK: &str = "UPDATE tasks SET wakes_at = ?, offer = 1 WHERE id = ?";
-/// The highest priority that is offered of a weight.
-pub const TOP_PRIORITY: &str =
-    "SELECT priority FROM tasks WHERE offer = 0 AND heavy = ? ORDER BY priority DESC, token, id LIMIT 1";
-/// Of a weight and a priority: the next key after one with a task that is offered, and its oldest.
+/// The highest priority that is offered of a weight. Name of a node, time in ms: left out is what that node gave back since then,
+/// because it could not do it.
+pub const TOP_PRIORITY: &str = "SELECT priority FROM tasks WHERE offer = 0 AND heavy = ?
+    AND NOT EXISTS (SELECT 1 FROM json_each(doc, '$.refusals.by') AS refusal
+        WHERE refusal.value ->> 'node' = ? AND refusal.value ->> 'atMs' > ?)
+    ORDER BY priority DESC, token, id LIMIT 1";
+/// Of a weight and a priority: the next key after one with a task that is offered, and its oldest. Name of a node, time in ms.
 pub const NEXT_KEY: &str = "SELECT token, id FROM tasks WHERE offer = 0 AND heavy = ? AND priority = ? AND token > ?
+    AND NOT EXISTS (SELECT 1 FROM json_each(doc, '$.refusals.by') AS refusal
+        WHERE refusal.value ->> 'node' = ? AND refusal.value ->> 'atMs' > ?)
     ORDER BY token, id LIMIT 1";
-/// Of a weight, a priority and a key: the oldest task that is offered.
-pub const OLDEST_OF_KEY: &str = "SELECT id AS key, doc FROM tasks WHERE offer = 0 AND heavy = ? AND priority = ?
-    AND token = ? ORDER BY id LIMIT 1";
+/// Of a weight, a priority and a key: the oldest task that is offered. Name of a node, time in ms.
+pub const OLDEST_OF_KEY: &str =
+    "SELECT id AS key, doc FROM tasks WHERE offer = 0 AND heavy = ? AND priority = ? AND token = ?
+    AND NOT EXISTS (SELECT 1 FROM json_each(doc, '$.refusals.by') AS refusal
+        WHERE refusal.value ->> 'node' = ? AND refusal.value ->> 'atMs' > ?)
+    ORDER BY id LIMIT 1";
 
 /// A delivery by id.
 pub const DELIVERY: &str = "SELECT doc FROM deliveries WHERE id = ?";

@@ -127,9 +127,9 @@ fn values(name: &str) -> Vec<Value> {
             vec![text("new"), number(5.0), text("key"), number(0.0), number(NOW), number(NOW), number(0.0), text("{}")]
         }
         "PUT_DELIVERY" => vec![text("new"), number(NOW), text("{}")],
-        "TOP_PRIORITY" => vec![number(0.0)],
-        "NEXT_KEY" => vec![number(0.0), number(5.0), text("")],
-        "OLDEST_OF_KEY" => vec![number(0.0), number(5.0), text("key")],
+        "TOP_PRIORITY" => vec![number(0.0), text("node-1"), number(NOW)],
+        "NEXT_KEY" => vec![number(0.0), number(5.0), text(""), text("node-1"), number(NOW)],
+        "OLDEST_OF_KEY" => vec![number(0.0), number(5.0), text("key"), text("node-1"), number(NOW)],
         "TASKS_LEASED" | "SETTINGS" | "EARLIEST" | "EARLIEST_REMOVAL" => vec![],
         "UPLOAD" | "DELETE_UPLOAD" => vec![text("outputs/ID00000050/result.mp4")],
         "UPLOADS_BETWEEN" => vec![text("outputs/ID00000050/"), text("outputs/ID000000500")],

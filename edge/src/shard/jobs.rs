@@ -9,6 +9,7 @@ use xora_shared::{
         JobState,
         lease::{Clock, Hold},
         machine::{self, Conflict, Event, Step, Then},
+        refusals::Refusals,
         view::{Attempt, AttemptEnd, JobRecord, JobView, Published},
         weight::Weight,
     },
@@ -248,6 +249,7 @@ impl JobShard {
                 self.end(job, task, step.state, ending, settings)
             }
             Then::Offer { after_ms } => {
+                task.refusals.was_tried();
                 self.offer_again(task, after_ms, failure.kind == FailureKind::NodeLost).map(|()| None)
             }
             Then::Lease | Then::Note | Then::Resume | Then::Restart => {
@@ -437,5 +439,6 @@ fn offer(job: &JobRow, now: UnixMs) -> TaskRow {
         attempts: job.record.attempts.clone(),
         spent: vec![],
         heavy: Weight::of(&job.record.request.wanted) == Weight::Heavy,
+        refusals: Refusals::default(),
     }
 }

@@ -8,10 +8,13 @@ use xora_shared::{
     job::{
         JobState,
         lease::{Clock, Hold},
-        machine::{self, Conflict, Event},
+        machine::{self, Conflict, Event, Then},
+        refusals::KNOWN_MS,
         view::{Attempt, AttemptEnd, JobRecord, Published},
     },
-    protocol::{Beat, Complete, Fail, Heartbeat, InputAt, Lease, LeaseRequest, Release, Word, name_for_header},
+    protocol::{
+        Beat, Complete, Fail, Heartbeat, InputAt, Lease, LeaseRequest, Release, ReleaseReason, Word, name_for_header,
+    },
     report::StrategyKind,
     request::{Headers, Input},
     sign::hex,
@@ -43,7 +46,7 @@ impl JobShard {
     pub(super) async fn lease(&self, request: &LeaseRequest, asked: &Asked) -> Result<Option<Lease>, ApiError> {
         let (now, origin) = (config::now(), asked.origin.as_str());
         self.note_node(&request.node, now)?;
-        let Some((mut task, job)) = self.next_task(request.light_only)? else { return Ok(None) };
+        let Some((mut task, job)) = self.next_task(request)? else { return Ok(None) };
         let Ok(step) = machine::step(task.state, Event::Leased, &task.spent) else { return Ok(None) };
         let staged = self.staged_of(task.job_id)?;
         let inputs = match self.inputs_of(&job.record, &staged, origin) {
@@ -133,7 +136,7 @@ impl JobShard {
     pub(super) fn peek(&self, request: &LeaseRequest) -> Result<Option<u8>, ApiError> {
         let now = config::now();
         self.note_node(&request.node, now)?;
-        self.top_priority(request.light_only)
+        self.top_priority(request)
     }
 
     /// Renews the leases of one node and answers a word for each, in order. What fails for one lease is unknown of that one
@@ -261,9 +264,12 @@ impl JobShard {
         Ok(step.state)
     }
 
-    /// Takes a task back from a node that is told to stop, or that has no room for what the plan says. The latter was
-    /// only a look, and leaves no attempt behind.
+    /// Takes a task back from a node that is told to stop, or that cannot do it. One that has no room for what the plan
+    /// says has only looked, and leaves no attempt behind.
     pub(super) async fn release(&self, release: &Release) -> Result<JobState, ApiError> {
+        if let Some(reason) = &release.reason {
+            return self.refuse(&release.hold, reason).await;
+        }
         let mut task = self.held(&release.hold)?;
         self.note_live(&mut task);
         let step = machine::step(task.state, Event::Released, &task.spent).map_err(|Conflict| stale(task.state))?;
@@ -278,6 +284,40 @@ impl JobShard {
         self.wake_nodes();
         Ok(step.state)
     }
+
+    /// Takes a task back from a node that cannot do it, and offers it to others; or ends its job, where there are none.
+    async fn refuse(&self, hold: &Hold, reason: &ReleaseReason) -> Result<JobState, ApiError> {
+        let settings = self.settings().await?;
+        let now = config::now();
+        let mut task = self.held(hold)?;
+        self.note_live(&mut task);
+        let known = self.nodes_since(now.0 - KNOWN_MS)?;
+        let Some(attempt) = task.attempts.last_mut() else { return Err(stale(task.state)) };
+        attempt.stage = reason.failure.stage;
+        let node = attempt.node.clone();
+        let refused = task.refusals.note(&node, reason, task.offered_ms, now, &known);
+        let step =
+            machine::step(task.state, Event::Refused(refused), &task.spent).map_err(|Conflict| stale(task.state))?;
+        // One attempt of each node that cannot do it says enough.
+        task.attempts.retain(|attempt| attempt.node != node || !matches!(attempt.end, Some(AttemptEnd::Refused(_))));
+        let delivery = if let Then::Offer { after_ms } = step.then {
+            end_attempt(&mut task, Some(AttemptEnd::Refused(reason.failure.clone())));
+            self.offer_again(task, after_ms, false)?;
+            None
+        } else {
+            let failure = if refused.by_all { reason.failure.clone() } else { unable(&node, &reason.failure) };
+            self.settle(task, step, failure, &settings)?
+        };
+        self.arm().await?;
+        self.dispatch(delivery.as_ref());
+        Ok(step.state)
+    }
+}
+
+/// Why a task was given up that no node could do for a day.
+fn unable(node: &str, last: &Failure) -> Failure {
+    let message = format!("no node could do this job within 24 hours; the node {node} said last: {}", last.message);
+    Failure { kind: FailureKind::Unclaimed, stage: last.stage, message }
 }
 
 /// A result that the edge does not publish.

@@ -61,6 +61,18 @@ impl JobShard {
         Ok(rows.collect())
     }
 
+    /// Names of the nodes that were heard of since `cutoff`.
+    pub(super) fn nodes_since(&self, cutoff: i64) -> Result<Vec<String>, ApiError> {
+        let mut names = Vec::new();
+        for row in self.nodes()? {
+            let seen_ms = self.memory.nodes.borrow().get(&row.info.name).map_or(row.seen_ms, |newer| newer.seen_ms);
+            if seen_ms.max(self.last_ping_ms(&row.info.name)) >= cutoff {
+                names.push(row.info.name);
+            }
+        }
+        Ok(names)
+    }
+
     /// Forgets nodes that were not heard of since `cutoff`.
     pub(super) fn forget_nodes(&self, cutoff: UnixMs) -> Result<(), ApiError> {
         for node in self.nodes_seen()?.into_iter().filter(|node| node.last_seen_ms < cutoff.0) {

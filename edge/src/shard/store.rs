@@ -26,6 +26,7 @@ use xora_shared::{
     job::{
         JobState,
         lease::Hold,
+        refusals::Refusals,
         view::{Attempt, JobRecord},
     },
     protocol::name_for_header,
@@ -97,6 +98,9 @@ pub(super) struct TaskRow {
     /// Whether it is known to encode moving pictures.
     #[serde(default)]
     pub heavy: bool,
+    /// Which nodes could not do it. `turns.rs` reads it in SQL.
+    #[serde(default, skip_serializing_if = "Refusals::is_empty")]
+    pub refusals: Refusals,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -95,13 +95,7 @@ type Written = *mut u8;
 type Seek = unsafe extern "C" fn(*mut c_void, i64, i32) -> i64;
 
 impl<T> Io<T> {
-    fn allocate(
-        target: T,
-        flag: i32,
-        read: Option<Read>,
-        write: Option<Write>,
-        seek: Option<Seek>,
-    ) -> Result<Self> {
+    fn allocate(target: T, flag: i32, read: Option<Read>, write: Option<Write>, seek: Option<Seek>) -> Result<Self> {
         let state = Box::into_raw(Box::new(State { position: 0, end: 0, failed: false, target }));
         // SAFETY: a fresh buffer of the length said; the state outlives the context (see `drop`), and each callback
         // casts the pointer back to the very type that was boxed.

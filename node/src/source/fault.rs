@@ -19,6 +19,9 @@ pub enum SourceFault {
     Unavailable(Trouble),
     /// The file at the origin is not the one that reading began with.
     Changed,
+    /// Two answers of the origin have different tags, and nothing else says which version of the file they are of: only
+    /// one answer with all of it is sure to be of one version.
+    Unsteady,
     /// The origin promised more bytes than it has.
     Truncated {
         /// Bytes that there are.
@@ -30,13 +33,18 @@ pub enum SourceFault {
     TooLarge {
         /// The limit.
         limit: u64,
+        /// Its size, where the origin says it.
+        size: Option<u64>,
     },
-    /// The origin cannot serve ranges and this node has no room to keep the whole.
+    /// The origin cannot serve ranges, and this node never has room to keep the whole.
     NoRoom {
         /// How much it keeps of such inputs together, in bytes.
         limit: u64,
     },
-    /// This node could not keep what it read.
+    /// The origin cannot serve ranges, and this node has no room to keep the whole just now: other jobs hold it, or the
+    /// disk is full.
+    Full,
+    /// This node cannot write where it keeps what it reads.
     Disk,
 }
 
@@ -69,9 +77,11 @@ impl SourceFault {
             | Self::Redirects
             | Self::Encoded
             | Self::Changed
+            | Self::Unsteady
             | Self::Truncated { .. }
             | Self::TooLarge { .. }
             | Self::NoRoom { .. }
+            | Self::Full
             | Self::Disk => None,
         }
     }

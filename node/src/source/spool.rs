@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io,
     os::unix::fs::FileExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -20,12 +20,15 @@ use tokio::{
 
 use super::{
     fault::{SourceFault, Trouble},
-    origin::{Answer, Extent, Origin, Version},
+    origin::{Agreement, Answer, Extent, Origin, Version},
     tries::Tries,
 };
 
 /// Bytes written at a time.
 const WRITE: usize = 256 << 10;
+
+/// The part of a disk that is left free: one of this many.
+const RESERVE: u64 = 20;
 
 /// The room for spooled inputs, shared by all tasks of a node.
 #[derive(Debug)]
@@ -33,18 +36,40 @@ pub struct Room {
     dir: PathBuf,
     limit: u64,
     used: AtomicU64,
+    disk: fn(&Path) -> Option<Disk>,
+}
+
+/// How full a file system is, in bytes.
+#[derive(Clone, Copy, Debug)]
+struct Disk {
+    size: u64,
+    free: u64,
+}
+
+impl Disk {
+    /// None where the system does not say.
+    fn of(dir: &Path) -> Option<Self> {
+        let found = rustix::fs::statvfs(dir).ok()?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        Some(Self { size: bytes(found.f_blocks), free: bytes(found.f_bavail) })
+    }
 }
 
 impl Room {
-    /// At most `limit` bytes in `dir`.
+    /// At most `limit` bytes in `dir`, and no more than leaves a twentieth of its disk free.
     pub fn new(dir: PathBuf, limit: u64) -> Self {
-        Self { dir, limit, used: AtomicU64::new(0) }
+        Self { dir, limit, used: AtomicU64::new(0), disk: Disk::of }
     }
 
     fn take(&self, bytes: u64) -> Result<(), SourceFault> {
         let more = |used: u64| used.checked_add(bytes).filter(|used| *used <= self.limit);
         let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        taken.map(drop).map_err(|_| SourceFault::NoRoom { limit: self.limit })
+        taken.map(drop).map_err(|_| SourceFault::Full)
+    }
+
+    /// Whether the disk keeps its reserve when this many bytes more are written. May wait for the disk.
+    fn leaves_reserve(&self, bytes: u64) -> bool {
+        (self.disk)(&self.dir).is_none_or(|disk| disk.free.saturating_sub(bytes) >= disk.size / RESERVE)
     }
 }
 
@@ -55,9 +80,15 @@ struct Share {
 }
 
 impl Share {
-    fn grow(&mut self, bytes: u64) -> Result<(), SourceFault> {
-        self.room.take(bytes)?;
-        self.bytes += bytes;
+    /// Makes it hold this many bytes at least. A file that is larger than all the room there is never fits; one that is not
+    /// may fit later.
+    fn reach(&mut self, bytes: u64) -> Result<(), SourceFault> {
+        if bytes > self.room.limit {
+            return Err(SourceFault::NoRoom { limit: self.room.limit });
+        }
+        let more = bytes.saturating_sub(self.bytes);
+        self.room.take(more)?;
+        self.bytes += more;
         Ok(())
     }
 }
@@ -73,6 +104,8 @@ pub struct Spool {
     file: Arc<File>,
     length: Option<u64>,
     come: watch::Receiver<Come>,
+    /// How far readers have asked to read.
+    wanted: watch::Sender<u64>,
     task: AbortHandle,
 }
 
@@ -95,6 +128,7 @@ struct Transfer {
     share: Share,
     received: Arc<AtomicU64>,
     come: watch::Sender<Come>,
+    wanted: watch::Receiver<u64>,
 }
 
 impl Spool {
@@ -107,17 +141,21 @@ impl Spool {
         limit: u64,
         received: Arc<AtomicU64>,
     ) -> Result<Self, SourceFault> {
-        if length.is_some_and(|length| length > room.limit) {
-            return Err(SourceFault::NoRoom { limit: room.limit });
+        // All of it at once, so that another job cannot take the room while this one is at work.
+        let mut share = Share { room: Arc::clone(room), bytes: 0 };
+        share.reach(length.unwrap_or(0))?;
+        if !room.leaves_reserve(length.unwrap_or(0)) {
+            return Err(SourceFault::Full);
         }
-        let file = Arc::new(tempfile::tempfile_in(&room.dir).map_err(|_| SourceFault::Disk)?);
+        let file = Arc::new(tempfile::tempfile_in(&room.dir).map_err(|error| unwritten(&error))?);
         let (sender, come) = watch::channel(Come::default());
-        let share = Share { room: Arc::clone(room), bytes: 0 };
         let version = answer.version.clone();
+        let (wanted, asked) = watch::channel(0);
+        let (kept, come_to) = (Arc::clone(&file), sender);
         let transfer =
-            Transfer { origin, version, length, limit, file: Arc::clone(&file), share, received, come: sender };
+            Transfer { origin, version, length, limit, file: kept, share, received, come: come_to, wanted: asked };
         let task = tokio::spawn(transfer.run(answer)).abort_handle();
-        Ok(Self { file, length, come, task })
+        Ok(Self { file, length, come, wanted, task })
     }
 
     /// Length of the input in bytes, when the origin says it.
@@ -128,6 +166,11 @@ impl Spool {
     /// The bytes of a range, fewer only at the end of the input.
     pub async fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, SourceFault> {
         let end = offset.saturating_add(length);
+        self.wanted.send_if_modified(|wanted| {
+            let is_more = end > *wanted;
+            *wanted = end.max(*wanted);
+            is_more
+        });
         let mut come = self.come.clone();
         let enough = |come: &Come| come.bytes >= end || come.end.is_some();
         let Come { bytes, end: ended } = come.wait_for(enough).await.map_err(|_| SourceFault::Disk)?.clone();
@@ -163,13 +206,21 @@ impl Transfer {
 
     async fn fill(&mut self, answer: Answer) -> Result<(), SourceFault> {
         let mut answer = Some(answer);
-        let mut tries = Tries::default();
+        let mut tries = Tries::patient();
         loop {
             let before = self.bytes();
             let Err(fault) = self.whole(answer.take()).await else { return Ok(()) };
             let at = self.bytes();
             // Everything comes again from the start: what is new in it earns no new tries.
-            sleep(tries.again(fault, (at - before).min(1), at, self.length)?).await;
+            match tries.again(fault, (at - before).min(1), at, self.length) {
+                Ok(wait) => sleep(wait).await,
+                // Nobody waits for more yet: the origin is asked again when somebody does.
+                Err(fault) if fault.trouble().is_some() && *self.wanted.borrow() <= at => {
+                    self.wanted.wait_for(|wanted| *wanted > at).await.map_err(|_| fault)?;
+                    tries = Tries::patient();
+                }
+                Err(fault) => return Err(fault),
+            }
         }
     }
 
@@ -199,7 +250,11 @@ impl Transfer {
 
     fn checked(&self, answer: Answer) -> Result<Answer, SourceFault> {
         match answer.extent {
-            Extent::Whole { length } if length == self.length && answer.version.agrees(&self.version) => Ok(answer),
+            Extent::Whole { length }
+                if length == self.length && answer.version.agrees(&self.version) == Agreement::Same =>
+            {
+                Ok(answer)
+            }
             Extent::Whole { .. } | Extent::Past { .. } => Err(SourceFault::Changed),
             Extent::Part { .. } => Err(SourceFault::Unavailable(Trouble::Odd)),
         }
@@ -216,11 +271,17 @@ impl Transfer {
         let at = self.bytes();
         let end = at + buffer.len() as u64;
         if end > self.limit {
-            return Err(SourceFault::TooLarge { limit: self.limit });
+            return Err(SourceFault::TooLarge { limit: self.limit, size: self.length });
         }
-        self.share.grow(buffer.len() as u64)?;
-        let (file, bytes) = (Arc::clone(&self.file), std::mem::take(buffer));
-        *buffer = blocking(move || file.write_all_at(&bytes, at).map(|()| bytes)).await?;
+        self.share.reach(end)?;
+        let (file, room, bytes) = (Arc::clone(&self.file), Arc::clone(&self.share.room), std::mem::take(buffer));
+        let write = move || {
+            if !room.leaves_reserve(bytes.len() as u64) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            file.write_all_at(&bytes, at).map(|()| bytes)
+        };
+        *buffer = blocking(write).await?;
         buffer.clear();
         self.come.send_modify(|come| come.bytes = end);
         Ok(())
@@ -234,6 +295,56 @@ impl Transfer {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, SourceFault> {
     match spawn_blocking(work).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(_)) | Err(_) => Err(SourceFault::Disk),
+        Ok(Err(error)) => Err(unwritten(&error)),
+        Err(_) => Err(SourceFault::Disk),
+    }
+}
+
+/// What an error of the file system means: that there is no room just now, or that this node is set up wrongly.
+fn unwritten(error: &io::Error) -> SourceFault {
+    use rustix::io::Errno;
+    let passes = [Errno::NOSPC, Errno::DQUOT, Errno::MFILE, Errno::NFILE, Errno::NOMEM];
+    let is_full = error.kind() == io::ErrorKind::StorageFull
+        || error.raw_os_error().is_some_and(|code| passes.iter().any(|errno| errno.raw_os_error() == code));
+    if is_full { SourceFault::Full } else { SourceFault::Disk }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room(disk: fn(&Path) -> Option<Disk>) -> Arc<Room> {
+        Arc::new(Room { disk, ..Room::new(std::env::temp_dir(), 100) })
+    }
+
+    #[test]
+    fn a_file_that_never_fits_is_told_from_one_that_does_not_fit_beside_others() {
+        let room = room(Disk::of);
+        let share = || Share { room: Arc::clone(&room), bytes: 0 };
+        let (mut one, mut other) = (share(), share());
+        assert_eq!(one.reach(101), Err(SourceFault::NoRoom { limit: 100 }));
+        assert_eq!(one.reach(60), Ok(()));
+        assert_eq!(other.reach(50), Err(SourceFault::Full));
+        assert_eq!(other.reach(40), Ok(()));
+        assert_eq!(other.reach(30), Ok(()), "it has them");
+        drop(one);
+        assert_eq!(other.reach(100), Ok(()));
+    }
+
+    #[test]
+    fn a_twentieth_of_the_disk_is_left_free() {
+        let room = room(|_| Some(Disk { size: 1000, free: 80 }));
+        assert!(room.leaves_reserve(30));
+        assert!(!room.leaves_reserve(31));
+        assert!(self::room(|_| None).leaves_reserve(u64::MAX), "where the system does not say");
+    }
+
+    #[test]
+    fn a_full_disk_passes_and_a_directory_that_is_not_there_does_not() {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("opens");
+        let error = full.write_all_at(b"x", 0).expect_err("is full");
+        assert_eq!(unwritten(&error), SourceFault::Full);
+        let error = tempfile::tempfile_in("/nowhere").expect_err("is not there");
+        assert_eq!(unwritten(&error), SourceFault::Disk);
     }
 }

@@ -9,6 +9,17 @@ pub const MAX_ATTEMPTS: usize = 3;
 /// How long a job waits before its second and third attempt, in milliseconds.
 const BACKOFF_MS: [i64; MAX_ATTEMPTS - 1] = [1_000, 5_000];
 
+/// The same after an outage of an origin or of storage. An attempt itself waits for less than a minute; together that is
+/// longer than most servers take to restart.
+const OUTAGE_MS: [i64; MAX_ATTEMPTS - 1] = [10_000, 60_000];
+
+/// How long a task waits after a node could not do it, in milliseconds: at first, and at most. The wait doubles each time
+/// that the same node refuses it.
+const REFUSED_MS: (i64, i64) = (5_000, 300_000);
+
+/// A task that nodes have refused for longer than this is given up, in milliseconds.
+const REFUSED_MOST_MS: i64 = 24 * 3600 * 1000;
+
 /// What happens to a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -22,6 +33,8 @@ pub enum Event {
     Failed(FailureKind),
     /// The node that has it is told to stop, and gives it back unharmed.
     Released,
+    /// The node that has it cannot do it, and gives it back for others.
+    Refused(Refused),
     /// The lease ran out unrenewed.
     Expired,
     /// The node whose lease ran out is heard of again, at this stage, before anyone else has the task.
@@ -32,6 +45,19 @@ pub enum Event {
     Retried,
     /// It waited for a node for a day.
     Unclaimed,
+}
+
+/// What is known when a node gives a task back because it cannot do it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// What the job ends with if no node can do it.
+    pub kind: FailureKind,
+    /// Whether no known node can do it, each for as long as it is configured as it is.
+    pub by_all: bool,
+    /// How often this node has refused the task before.
+    pub before: u32,
+    /// How long the task has been waiting for a node that can do it, in milliseconds.
+    pub waited_ms: i64,
 }
 
 /// What follows from an event.
@@ -83,12 +109,19 @@ pub fn step(state: JobState, event: Event, spent: &[FailureKind]) -> Result<Step
         (Probing | Planning | Transcoding | Merging, Event::Failed(kind)) => Ok(after_failure(kind, spent)),
         (Probing | Planning | Transcoding | Merging, Event::Expired) => Ok(after_failure(FailureKind::NodeLost, spent)),
         (Probing | Planning | Transcoding | Merging, Event::Released) => go(Queued, Then::Offer { after_ms: 0 }),
+        (Probing | Planning | Transcoding | Merging, Event::Refused(refused)) => Ok(after_refusal(refused)),
 
         (Failed | Cancelled, Event::Retried) => go(Queued, Then::Restart),
 
         (
             Queued,
-            Event::Entered(_) | Event::Completed | Event::Failed(_) | Event::Released | Event::Expired | Event::Retried,
+            Event::Entered(_)
+            | Event::Completed
+            | Event::Failed(_)
+            | Event::Released
+            | Event::Refused(_)
+            | Event::Expired
+            | Event::Retried,
         )
         | (
             Probing | Planning | Transcoding | Merging,
@@ -101,6 +134,7 @@ pub fn step(state: JobState, event: Event, spent: &[FailureKind]) -> Result<Step
             | Event::Completed
             | Event::Failed(_)
             | Event::Released
+            | Event::Refused(_)
             | Event::Expired
             | Event::Resumed(_)
             | Event::Cancelled
@@ -121,10 +155,25 @@ fn after_failure(kind: FailureKind, spent: &[FailureKind]) -> Step {
         TryAgain::Once => !spent.contains(&kind),
         TryAgain::WhileAttemptsLast => true,
     };
-    match BACKOFF_MS.get(spent.len()) {
+    let is_outage = matches!(kind, FailureKind::OriginUnavailable | FailureKind::Storage);
+    let backoff = if is_outage { OUTAGE_MS } else { BACKOFF_MS };
+    match backoff.get(spent.len()) {
         Some(&after_ms) if again => Step { state: JobState::Queued, then: Then::Offer { after_ms }, spent: Some(kind) },
         _ => give_up(kind),
     }
+}
+
+/// Ends the job where no node can do it, or none could for a day. Else the task waits, and no attempt is spent.
+fn after_refusal(Refused { kind, by_all, before, waited_ms }: Refused) -> Step {
+    if by_all {
+        return give_up(kind);
+    }
+    if waited_ms >= REFUSED_MOST_MS {
+        return give_up(FailureKind::Unclaimed);
+    }
+    let (first, most) = REFUSED_MS;
+    let after_ms = first.saturating_mul(1 << before.min(16)).min(most);
+    Step { state: JobState::Queued, then: Then::Offer { after_ms }, spent: None }
 }
 
 fn give_up(kind: FailureKind) -> Step {
@@ -140,7 +189,7 @@ mod tests {
         [Queued, Probing, Planning, Transcoding, Merging, Completed, Failed, Rejected, Cancelled];
 
     /// One row an event, one column a state: the state that follows, or `-` for a conflict.
-    const TABLE: [(Event, [&str; 9]); 11] = [
+    const TABLE: [(Event, [&str; 9]); 13] = [
         //                                 queued     probing    planning   transcod.  merging    compl. failed rej. canc.
         (Event::Leased, ["probing", "-", "-", "-", "-", "-", "-", "-", "-"]),
         (
@@ -151,12 +200,18 @@ mod tests {
         (Event::Failed(FailureKind::Transcode), ["-", "failed", "failed", "failed", "failed", "-", "-", "-", "-"]),
         (Event::Failed(FailureKind::Storage), ["-", "queued", "queued", "queued", "queued", "-", "-", "-", "-"]),
         (Event::Released, ["-", "queued", "queued", "queued", "queued", "-", "-", "-", "-"]),
+        (refused(false, 0, 0), ["-", "queued", "queued", "queued", "queued", "-", "-", "-", "-"]),
+        (refused(true, 0, 0), ["-", "rejected", "rejected", "rejected", "rejected", "-", "-", "-", "-"]),
         (Event::Expired, ["-", "queued", "queued", "queued", "queued", "-", "-", "-", "-"]),
         (Event::Cancelled, ["cancelled", "cancelled", "cancelled", "cancelled", "cancelled", "-", "-", "-", "-"]),
         (Event::Retried, ["-", "-", "-", "-", "-", "-", "queued", "-", "queued"]),
         (Event::Resumed(Stage::Verify), ["transcoding", "-", "-", "-", "-", "-", "-", "-", "-"]),
         (Event::Unclaimed, ["failed", "-", "-", "-", "-", "-", "-", "-", "-"]),
     ];
+
+    const fn refused(by_all: bool, before: u32, waited_ms: i64) -> Event {
+        Event::Refused(Refused { kind: FailureKind::InputTooLarge, by_all, before, waited_ms })
+    }
 
     fn name(state: JobState) -> String {
         serde_json::to_value(state).ok().and_then(|name| name.as_str().map(str::to_owned)).expect("a name")
@@ -198,11 +253,37 @@ mod tests {
 
     #[test]
     fn the_wait_grows_with_each_attempt() {
-        let waits: Vec<_> = [&[][..], &[FailureKind::NodeLost]]
-            .into_iter()
-            .map(|spent| step(Probing, Event::Expired, spent).expect("applies").then)
+        let outage = |kind| (Event::Failed(kind), [10_000, 60_000]);
+        for (event, expected) in
+            [(Event::Expired, [1_000, 5_000]), outage(FailureKind::OriginUnavailable), outage(FailureKind::Storage)]
+        {
+            let waits =
+                [&[][..], &[FailureKind::NodeLost]].map(|spent| step(Probing, event, spent).expect("applies").then);
+            assert_eq!(waits, expected.map(|after_ms| Then::Offer { after_ms }), "{event:?}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_cannot_do_a_task_costs_no_attempt_and_waits_longer_each_time() {
+        let spent = [FailureKind::NodeLost; MAX_ATTEMPTS - 1];
+        let waits: Vec<_> = (0..9)
+            .map(|before| step(Probing, refused(false, before, 0), &spent).expect("applies"))
+            .map(|step| match step {
+                Step { state: Queued, then: Then::Offer { after_ms }, spent: None } => after_ms,
+                other => panic!("{other:?}"),
+            })
             .collect();
-        assert_eq!(waits, [Then::Offer { after_ms: 1_000 }, Then::Offer { after_ms: 5_000 }]);
+        assert_eq!(waits, [5_000, 10_000, 20_000, 40_000, 80_000, 160_000, 300_000, 300_000, 300_000]);
+        assert_eq!(step(Probing, refused(false, u32::MAX, 0), &[]).map(|step| step.state), Ok(Queued));
+    }
+
+    #[test]
+    fn a_task_that_no_node_can_do_ends_at_once_and_one_that_none_could_for_a_day_ends_then() {
+        let end = |event| step(Planning, event, &[]).map(|step| (step.state, step.then, step.spent));
+        assert_eq!(end(refused(true, 0, 0)), Ok((Rejected, Then::End, Some(FailureKind::InputTooLarge))));
+        let day = 24 * 3600 * 1000;
+        assert_eq!(end(refused(false, 9, day)), Ok((Failed, Then::End, Some(FailureKind::Unclaimed))));
+        assert_eq!(end(refused(false, 9, day - 1)).map(|(state, ..)| state), Ok(Queued));
     }
 
     #[test]

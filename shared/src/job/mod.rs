@@ -2,6 +2,7 @@
 
 pub mod lease;
 pub mod machine;
+pub mod refusals;
 pub mod turns;
 pub mod version;
 pub mod view;

@@ -88,6 +88,8 @@ pub enum AttemptEnd {
     Failed(Failure),
     /// The node was told to stop and gave it back.
     Released,
+    /// The node could not do it, for this reason, and gave it back.
+    Refused(Failure),
     /// The caller cancelled the job.
     Cancelled,
 }
@@ -251,7 +253,7 @@ struct AttemptView {
     /// How it ended, unless it completed or still runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<AttemptOutcome>,
-    /// Why it failed.
+    /// Why it failed, or why its node could not do it.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<JobError>,
 }
@@ -263,7 +265,7 @@ struct AttemptView {
 enum AttemptOutcome {
     /// It failed: see `error`.
     Failed,
-    /// Its node was told to stop and gave the work back.
+    /// Its node gave the work back: it was told to stop, or cannot do it; then `error` says why.
     Released,
     /// The caller cancelled the job.
     Cancelled,
@@ -419,6 +421,7 @@ impl AttemptView {
             None => (None, None),
             Some(AttemptEnd::Failed(failure)) => (Some(AttemptOutcome::Failed), Some(JobError::of(failure))),
             Some(AttemptEnd::Released) => (Some(AttemptOutcome::Released), None),
+            Some(AttemptEnd::Refused(failure)) => (Some(AttemptOutcome::Released), Some(JobError::of(failure))),
             Some(AttemptEnd::Cancelled) => (Some(AttemptOutcome::Cancelled), None),
         };
         Self {

@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use bytes::Bytes;
 use serde_json::json;
-use xora_tests::{Edge, Node, NodeOptions, Origin, Served, clip};
+use xora_tests::{Edge, Node, NodeOptions, Origin, Served, clip, wait_for};
 
 use crate::{PATIENCE, compress, job, long_clip, own_edge, short_clip, thumbnail};
 
@@ -124,6 +124,94 @@ async fn a_hardware_encoder_that_does_not_open_leaves_its_work_to_software_and_a
     let in_hardware = works.to_string().contains("h264_nvenc");
     assert!(note.contains(if in_hardware { "in hardware by h264_nvenc" } else { "h264_nvenc did not open" }), "{job}");
     Ok(())
+}
+
+#[tokio::test]
+async fn a_limit_of_the_only_node_rejects_the_job_at_once_with_the_limit_and_the_value() -> Result<()> {
+    let edge = own_edge().await?;
+    let origin = Origin::start().await?;
+    let short = origin.file(&short_clip()?)?;
+    let table: [(&[&str], bool, &str, &[&str]); 3] = [
+        (
+            &["--max-duration-seconds=1"],
+            true,
+            "INPUT_TOO_LARGE",
+            &["2 seconds long", "1 second", "--max-duration-seconds"],
+        ),
+        (&["--max-input-bytes=1000"], true, "INPUT_TOO_LARGE", &["1000 bytes", "--max-input-bytes"]),
+        (&[], false, "INPUT_UNREACHABLE", &["policy", "--allow-loopback"]),
+    ];
+    for (flags, allow_loopback, code, words) in table {
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let _node = Node::start(&edge, NodeOptions { flags, allow_loopback, ..NodeOptions::default() }).await?;
+        let job = edge.client().run(&compress(&short), PATIENCE).await?;
+        assert_eq!((&job["state"], &job["error"]["code"]), (&json!("rejected"), &json!(code)), "{job}");
+        assert_eq!(job["attempts"].as_array().map(Vec::len), Some(1), "{job}");
+        for word in words {
+            assert!(job["error"]["message"].as_str().is_some_and(|message| message.contains(word)), "{word}: {job}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_job_that_one_node_may_not_do_is_done_by_another() -> Result<()> {
+    let edge = own_edge().await?;
+    let (client, origin) = (edge.client(), Origin::start().await?);
+    // The edge has heard of another node, so that the strict one is not the only one.
+    let other = client.with_key(&client.mint("other", &["node"]).await?);
+    other.post("/v1/node/lease", &json!({"node": node_info("lax")})).await?.expect(200)?;
+    let strict = NodeOptions { name: "strict".to_owned(), allow_loopback: false, ..NodeOptions::default() };
+    let _strict = Node::start(&edge, strict).await?;
+    let id = client.create(&thumbnail(&origin.file(&short_clip()?)?)).await?;
+    let given_back = client.when(&id, PATIENCE, |job| job["attempts"][0]["outcome"] == "released").await?;
+    assert_eq!(given_back["state"], "queued", "{given_back}");
+    assert_eq!(given_back["attempts"][0]["error"]["code"], "INPUT_UNREACHABLE", "{given_back}");
+    let _lax = Node::start(&edge, NodeOptions { name: "lax".to_owned(), ..NodeOptions::default() }).await?;
+    let done = client.finished(&id, PATIENCE).await?;
+    assert_eq!(done["state"], "completed", "{done}");
+    let nodes: Vec<_> = done["attempts"].as_array().into_iter().flatten().map(|attempt| &attempt["node"]).collect();
+    assert_eq!(nodes, ["strict", "lax"], "{done}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_task_is_not_offered_again_soon_to_the_node_that_could_not_do_it() -> Result<()> {
+    let edge = own_edge().await?;
+    let client = edge.client();
+    let node = client.with_key(&client.mint("nodes", &["node"]).await?);
+    let lease = async |name: &str| {
+        let answer = node.post("/v1/node/lease", &json!({"node": node_info(name)})).await?.expect(200)?;
+        anyhow::Ok(Some(answer["lease"].clone()).filter(|lease| lease.is_object()))
+    };
+    let give_back = async |lease: &serde_json::Value, lasting: bool| {
+        let failure = json!({"kind": "no_encoder", "stage": "plan", "message": "no libx264"});
+        let reason = json!({"lack": "encoder", "lasting": lasting, "failure": failure});
+        node.post("/v1/node/release", &json!({"hold": lease["hold"], "reason": reason})).await?.expect(200)
+    };
+    assert!(lease("b").await?.is_none());
+    let id = client.create(&thumbnail("https://example.com/film.mp4")).await?;
+    let first = lease("a").await?.context("a lease")?;
+    give_back(&first, true).await?;
+    let stale = node.post("/v1/node/release", &json!({"hold": first["hold"]})).await?;
+    assert_eq!((stale.status, stale.code()), (409, "CONFLICT"), "given back once only");
+    // From its second offer on it is ready, but not for the first node.
+    let second = wait_for("another offer", PATIENCE, async || {
+        assert!(lease("a").await?.is_none());
+        lease("b").await
+    });
+    // Nothing that passes ends a job, whoever else cannot do it.
+    give_back(&second.await?, false).await?;
+    let waiting = client.job(&id).await?;
+    assert_eq!(waiting["state"], "queued", "{waiting}");
+    let third = wait_for("a third offer", PATIENCE, async || lease("c").await);
+    give_back(&third.await?, true).await?;
+    assert_eq!(client.job(&id).await?["state"], "queued", "one of three may do it later");
+    Ok(())
+}
+
+fn node_info(name: &str) -> serde_json::Value {
+    json!({"name": name, "version": "0", "encoders": []})
 }
 
 /// Encodes a file on a node with these flags, sees it fail as the contract says, and answers the message.
