@@ -250,6 +250,17 @@ impl Held {
         lock(&self.live).quiet = quiet;
     }
 
+    /// Waits for a call that has a limit of its own, and in which nothing can advance.
+    pub async fn outlast<T>(&self, call: impl Future<Output = T>) -> T {
+        let mut call = std::pin::pin!(call);
+        loop {
+            match tokio::time::timeout(Duration::from_secs(1), &mut call).await {
+                Ok(answer) => return answer,
+                Err(_) => self.advance(),
+            }
+        }
+    }
+
     /// Sets how long the attempt may take in all, waiting for the input left out: how fast an origin is, its clock of
     /// standing still judges.
     pub fn limit(&self, limit: Duration) {
@@ -401,6 +412,23 @@ mod tests {
             }
         };
         tokio::select! { halt = holding.halted() => panic!("{halt:?}"), () = reading => {} }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_takes_minutes_is_not_a_job_that_stands_still() {
+        let (_board, holding) = holding();
+        let beating = async {
+            loop {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                holding.hear(Word::Continue, Instant::now());
+            }
+        };
+        let call = holding.outlast(tokio::time::sleep(Duration::from_mins(5)));
+        tokio::select! {
+            () = call => {}
+            halt = holding.halted() => panic!("{halt:?}"),
+            () = beating => unreachable!("endless"),
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -26,7 +26,7 @@ pub use http::{Ending, Line, Reply, Request, Server};
 pub use jobs::{PATIENCE, bytes, compress, faint_clip, job, long_clip, short_clip, thumbnail, with};
 pub use media::{Probe, clip, ffmpeg, probe, sample};
 pub use node::{Node, NodeOptions};
-pub use origin::{Origin, Served};
+pub use origin::{Origin, Resets, Served};
 pub use process::{Group, Guard, end_with_parent, free_port};
 pub use queue::{ODD, Producer, Queue};
 pub use receiver::{Hook, Receiver};

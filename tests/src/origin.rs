@@ -29,8 +29,8 @@ pub enum Served {
     Slowly(Bytes, usize),
     /// Well, but from far away.
     Far(Bytes, Line),
-    /// Well up to this offset; whoever asks for what lies behind is reset there.
-    ResetAt(Bytes, usize),
+    /// Well up to this offset; whoever asks for what lies behind is reset there, this often.
+    ResetAt(Bytes, usize, Resets),
     /// Claims this much more than there is, and then hangs up.
     Overstated(Bytes, usize),
     /// Well, from a file of any size, of which at most 16 MiB are sent at a time.
@@ -39,8 +39,25 @@ pub enum Served {
     Dropping(Bytes, usize),
     /// Well, but as another version of the file each time.
     Changing(Bytes),
+    /// Well, but with another `ETag` each time, and nothing else that tells a version.
+    Tagged(Bytes),
     /// Always this.
     Always(Reply),
+}
+
+/// How many resets are left.
+#[derive(Clone, Debug)]
+pub struct Resets(Arc<AtomicU64>);
+
+impl Resets {
+    /// This many.
+    pub fn new(count: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(count)))
+    }
+
+    fn one_more(&self) -> bool {
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
 }
 
 /// The origin. Dropping it closes the port.
@@ -103,9 +120,9 @@ fn answer(served: Served, request: &Request) -> Reply {
         Served::Far(bytes, line) => Reply { line: Some(line), ..ranged(&bytes, request).0 },
         Served::WithoutRanges(bytes) => whole(bytes),
         Served::Slowly(bytes, pace) => Reply { pace: Some(pace), ..ranged(&bytes, request).0 },
-        Served::ResetAt(bytes, at) => {
+        Served::ResetAt(bytes, at, resets) => {
             let (reply, range) = ranged(&bytes, request);
-            if range.end <= at {
+            if range.end <= at || !resets.one_more() {
                 return reply;
             }
             let claimed = Some(reply.body.len());
@@ -127,7 +144,13 @@ fn answer(served: Served, request: &Request) -> Reply {
             let (mut reply, _) = ranged(&bytes, request);
             reply.headers.retain(|(name, _)| name != "ETag");
             let version = VERSION.fetch_add(1, Ordering::Relaxed);
-            reply.header("ETag", &format!("\"{version}\""))
+            let time = format!("Mon, 01 Jan 2024 {:02}:{:02}:00 GMT", version / 60 % 24, version % 60);
+            reply.header("ETag", &format!("\"{version}\"")).header("Last-Modified", &time)
+        }
+        Served::Tagged(bytes) => {
+            let (mut reply, _) = ranged(&bytes, request);
+            reply.headers.retain(|(name, _)| name != "ETag");
+            reply.header("ETag", &format!("\"{}\"", VERSION.fetch_add(1, Ordering::Relaxed)))
         }
         Served::Always(reply) => reply,
     }

@@ -54,7 +54,7 @@ impl Source {
     /// Asks the origin for the `head` first bytes, [`HEAD`] or more, and finds out how it can be read.
     pub async fn open(origin: Origin, room: &Arc<Room>, limit: u64, head: u64) -> Result<Self, SourceFault> {
         let received = Arc::new(AtomicU64::new(0));
-        let first = ask(&origin, Some(0..head)).await?;
+        let first = ask_first(&origin, head).await?;
         let size = match first.extent {
             Extent::Part { start: 0, total: Some(total) } => Some(total),
             Extent::Whole { length } => length,
@@ -64,7 +64,7 @@ impl Source {
             Extent::Past { .. } | Extent::Part { .. } => None,
         };
         if size.is_some_and(|size| size > limit) {
-            return Err(SourceFault::TooLarge { limit });
+            return Err(SourceFault::TooLarge { limit, size });
         }
         let way = match (first.extent, size) {
             (_, Some(0)) => Way::Empty,
@@ -79,6 +79,13 @@ impl Source {
         let source = Self { way, received, followed: AtomicU64::new(0) };
         source.fetch_index().await?;
         Ok(source)
+    }
+
+    /// Fetches all of it with one request, from an origin whose answers to several do not agree.
+    pub async fn open_whole(origin: Origin, room: &Arc<Room>, limit: u64) -> Result<Self, SourceFault> {
+        let received = Arc::new(AtomicU64::new(0));
+        let way = Self::spool_anew(origin, room, limit, &received).await?;
+        Ok(Self { way, received, followed: AtomicU64::new(0) })
     }
 
     /// Length in bytes, when the origin says it.
@@ -170,7 +177,7 @@ impl Source {
             return Err(SourceFault::Unavailable(Trouble::Odd));
         };
         if length.is_some_and(|length| length > limit) {
-            return Err(SourceFault::TooLarge { limit });
+            return Err(SourceFault::TooLarge { limit, size: length });
         }
         Ok(Way::Spooled(Spool::new(origin, answer, length, room, limit, Arc::clone(received))?))
     }
@@ -183,6 +190,37 @@ impl Source {
             reader.expect(place);
         }
         Ok(())
+    }
+}
+
+/// Asks for the first bytes. An origin that refuses a range, rather than to ignore it, is asked for all of the file.
+async fn ask_first(origin: &Origin, head: u64) -> Result<Answer, SourceFault> {
+    let range = Some(0..head);
+    let refused = match origin.get(range.clone()).await {
+        Ok(answer) => return Ok(answer),
+        Err(fault) => fault,
+    };
+    let may_be_the_range = match &refused {
+        SourceFault::Status(status) | SourceFault::Unavailable(Trouble::Status(status)) => {
+            [400, 403, 405, 406, 501].contains(status)
+        }
+        SourceFault::Unavailable(trouble) => *trouble == Trouble::Odd,
+        SourceFault::Refused(_)
+        | SourceFault::Redirects
+        | SourceFault::Encoded
+        | SourceFault::Changed
+        | SourceFault::Unsteady
+        | SourceFault::Truncated { .. }
+        | SourceFault::TooLarge { .. }
+        | SourceFault::NoRoom { .. }
+        | SourceFault::Full
+        | SourceFault::Disk => false,
+    };
+    let whole = if may_be_the_range { origin.get(None).await.ok() } else { None };
+    match whole.filter(|answer| matches!(answer.extent, Extent::Whole { .. })) {
+        Some(whole) => Ok(whole),
+        None if refused.trouble().is_some() => ask(origin, range).await,
+        None => Err(refused),
     }
 }
 

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use reqwest::{
     Client, Response, StatusCode,
     header::{
-        ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, HeaderValue,
-        LAST_MODIFIED, LOCATION, RANGE,
+        ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_RANGE, COOKIE, ETAG, HeaderMap, HeaderName, HeaderValue,
+        LAST_MODIFIED, LOCATION, RANGE, SET_COOKIE,
     },
 };
 use tokio::time::timeout;
@@ -21,6 +21,8 @@ use super::fault::{SourceFault, Trouble};
 
 /// Most redirects followed for one request.
 const REDIRECTS: usize = 5;
+/// Most cookies that are kept of one input's origins.
+const COOKIES: usize = 50;
 /// How long an origin may say nothing.
 pub const IDLE: Duration = Duration::from_secs(20);
 
@@ -33,6 +35,15 @@ pub struct Origin {
     headers: HeaderMap,
     /// Where the last redirects led.
     current: Mutex<Url>,
+    /// What the origins on the way have set, by the origin that did: some redirect in circles to who does not show it.
+    cookies: Mutex<Vec<Cookie>>,
+}
+
+/// A cookie. Sent to the very origin that set it, and forgotten with the job.
+struct Cookie {
+    origin: url::Origin,
+    name: String,
+    value: String,
 }
 
 /// An answer with a body to come.
@@ -74,14 +85,28 @@ pub struct Version {
     modified: Option<String>,
 }
 
+/// Whether two answers are of the same version of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Agreement {
+    /// As far as they say.
+    Same,
+    /// They are not.
+    Different,
+    /// Their tags differ, and they say nothing else.
+    Unknown,
+}
+
 impl Version {
-    /// Whether both may be the same version. The tag decides where both have one, as in RFC 9110, section 13.2.2: the
-    /// hosts behind one name often have times of their own.
-    pub fn agrees(&self, other: &Self) -> bool {
-        let differ = |a: &Option<String>, b: &Option<String>| a.is_some() && b.is_some() && a != b;
-        match (&self.etag, &other.etag) {
-            (Some(one), Some(other)) => one == other,
-            (None, _) | (_, None) => !differ(&self.modified, &other.modified),
+    /// Whether both may be the same version. Equal tags decide, as in RFC 9110, section 13.2.2. Different ones do not: the
+    /// hosts of a CDN may make tags of their own for one file, and then the time of its last change decides. Whoever asks
+    /// compares the length.
+    pub fn agrees(&self, other: &Self) -> Agreement {
+        let same_time = self.modified.as_ref().zip(other.modified.as_ref()).map(|(one, other)| one == other);
+        let same_tag = self.etag.as_ref().zip(other.etag.as_ref()).map(|(one, other)| one == other);
+        match (same_tag, same_time) {
+            (Some(true), _) | (_, Some(true)) | (None, None) => Agreement::Same,
+            (_, Some(false)) => Agreement::Different,
+            (Some(false), None) => Agreement::Unknown,
         }
     }
 
@@ -114,7 +139,8 @@ impl Origin {
     }
 
     fn new(client: Client, policy: Option<Policy>, url: Url, headers: HeaderMap) -> Self {
-        Self { client, policy, current: Mutex::new(url.clone()), first: url, headers }
+        let (current, cookies) = (Mutex::new(url.clone()), Mutex::default());
+        Self { client, policy, current, first: url, headers, cookies }
     }
 
     /// Asks for a range, or for everything. One try.
@@ -136,6 +162,7 @@ impl Origin {
     async fn follow(&self, mut url: Url, range: Option<&Range<u64>>) -> Result<Answer, SourceFault> {
         for _ in 0..=REDIRECTS {
             let response = self.send(&url, range).await?;
+            self.keep_cookies(&url, response.headers());
             if !response.status().is_redirection() || response.status() == StatusCode::NOT_MODIFIED {
                 *lock(&self.current) = url;
                 return answer(response);
@@ -162,6 +189,9 @@ impl Origin {
         if !self.headers.contains_key(ACCEPT) {
             request = request.header(ACCEPT, "*/*");
         }
+        if let Some(cookies) = self.cookies_for(url).filter(|_| !self.headers.contains_key(COOKIE)) {
+            request = request.header(COOKIE, cookies);
+        }
         if let Some(range) = range {
             request = request.header(RANGE, format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
         }
@@ -169,6 +199,27 @@ impl Origin {
             Ok(answered) => Ok(answered?),
             Err(_) => Err(SourceFault::Unavailable(Trouble::Timeout)),
         }
+    }
+}
+
+impl Origin {
+    fn keep_cookies(&self, url: &Url, headers: &HeaderMap) {
+        for set in headers.get_all(SET_COOKIE).iter().filter_map(|value| value.to_str().ok()) {
+            let pair = set.split(';').next().and_then(|pair| pair.split_once('='));
+            let Some((name, value)) = pair.map(|(name, value)| (name.trim(), value.trim())) else { continue };
+            let mut cookies = lock(&self.cookies);
+            cookies.retain(|cookie| cookie.origin != url.origin() || cookie.name != name);
+            if cookies.len() < COOKIES {
+                cookies.push(Cookie { origin: url.origin(), name: name.to_owned(), value: value.to_owned() });
+            }
+        }
+    }
+
+    fn cookies_for(&self, url: &Url) -> Option<HeaderValue> {
+        let cookies = lock(&self.cookies);
+        let ours = cookies.iter().filter(|cookie| cookie.origin == url.origin());
+        let all: Vec<String> = ours.map(|Cookie { name, value, .. }| format!("{name}={value}")).collect();
+        HeaderValue::try_from(all.join("; ")).ok().filter(|_| !all.is_empty())
     }
 }
 
@@ -184,7 +235,8 @@ impl Answer {
 
 fn answer(response: Response) -> Result<Answer, SourceFault> {
     let headers = response.headers();
-    let coding = headers.get(CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or("identity");
+    let codings = headers.get_all(CONTENT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let coding = codings.collect::<Vec<_>>().join(",").to_ascii_lowercase();
     let said = headers.get(CONTENT_RANGE).and_then(|value| value.to_str().ok()).and_then(content_range);
     let extent = match (response.status().as_u16(), said) {
         (206, Some((Some(start), total))) => Extent::Part { start, total },
@@ -211,8 +263,21 @@ fn content_range(text: &str) -> Option<(Option<u64>, Option<u64>)> {
 }
 
 fn target(url: &Url, response: &Response) -> Result<Url, SourceFault> {
-    let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-    location.and_then(|location| url.join(location).ok()).ok_or(SourceFault::Redirects)
+    let location = response.headers().get(LOCATION).map(|value| escaped(value.as_bytes()));
+    location.and_then(|location| url.join(&location).ok()).ok_or(SourceFault::Redirects)
+}
+
+/// A `Location` with its bytes above 0x7f percent-encoded, as browsers follow one (RFC 3987, section 3.1).
+fn escaped(location: &[u8]) -> String {
+    use std::fmt::Write;
+    location.iter().fold(String::new(), |mut text, byte| {
+        if byte.is_ascii() {
+            text.push(char::from(*byte));
+        } else {
+            let _ = write!(text, "%{byte:02X}");
+        }
+        text
+    })
 }
 
 /// A caller's header, unless it would change what is asked of the connection or of the body.
@@ -253,6 +318,16 @@ mod tests {
         assert_eq!(content_range("bytes */1000"), Some((None, Some(1000))));
         assert_eq!(content_range("items 0-1/2"), None);
         assert_eq!(content_range("bytes x-1/2"), None);
+    }
+
+    #[test]
+    fn a_location_is_read_as_browsers_do() {
+        let base = Url::parse("https://media.example/a/b?c").expect("a URL");
+        let to = |location: &[u8]| base.join(&escaped(location)).expect("a URL").to_string();
+        assert_eq!(to("/filme/für dich.mp4".as_bytes()), "https://media.example/filme/f%C3%BCr%20dich.mp4");
+        assert_eq!(to(b"/f\xfcr.mp4"), "https://media.example/f%FCr.mp4", "Latin-1");
+        assert_eq!(to("https://other.example/?q=ä".as_bytes()), "https://other.example/?q=%C3%A4");
+        assert_eq!(to(b"/a%20b"), "https://media.example/a%20b");
     }
 
     #[test]

@@ -11,18 +11,22 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
-use tokio::{sync::Notify, task::AbortHandle, time::sleep};
+use tokio::{
+    sync::Notify,
+    task::AbortHandle,
+    time::{Instant, sleep},
+};
 
 use super::{
     cache::Cache,
     fault::{SourceFault, Trouble},
     join::joined,
-    origin::{Answer, Extent, Origin, Version},
-    tries::Tries,
+    origin::{Agreement, Answer, Extent, Origin, Version},
+    tries::{PATIENCE, Tries},
 };
 
 /// Bytes kept of one input.
@@ -80,7 +84,8 @@ struct Flight {
     /// The next byte to come.
     at: u64,
     end: u64,
-    /// Why nothing more will come. Kept until someone needs these bytes.
+    /// Why nothing more will come. Kept until someone needs these bytes: who has waited for them is told, and for anyone
+    /// else they are asked for again.
     fault: Option<SourceFault>,
     task: Option<AbortHandle>,
 }
@@ -92,7 +97,8 @@ struct Cursor {
 
 enum Look {
     Ready(Vec<u8>),
-    Wait,
+    /// For the flight of this number.
+    Wait(u64),
     Fetch(Range<u64>),
     Failed(SourceFault),
 }
@@ -147,6 +153,8 @@ impl RangeReader {
         }
         let range = offset..end;
         let ahead = if leads { self.inner.lock().follow(&range) } else { 0 };
+        let begun = Instant::now();
+        let mut awaited = None;
         loop {
             let moved = self.inner.moved.notified();
             tokio::pin!(moved);
@@ -154,24 +162,28 @@ impl RangeReader {
             // The lock must be gone before anything is awaited.
             let look = {
                 let mut state = self.inner.lock();
-                let look = state.look(&range);
+                let look = state.look(&range, awaited, begun.elapsed() < PATIENCE / 2);
                 match &look {
-                    Look::Ready(_) | Look::Wait if leads && state.is_in_places(offset) => {
+                    Look::Ready(_) | Look::Wait(_) if leads && state.is_in_places(offset) => {
                         self.keep_places_ahead(&mut state, offset);
                     }
                     Look::Ready(_) => self.keep_ahead(&mut state, end, ahead),
                     Look::Fetch(gap) => {
                         let to = if gap.end == end { end.saturating_add(ahead).min(self.inner.size) } else { gap.end };
-                        self.fly(&mut state, gap.start..to, None);
+                        awaited = Some(self.fly(&mut state, gap.start..to, None));
                     }
-                    Look::Wait | Look::Failed(_) => {}
+                    Look::Wait(_) | Look::Failed(_) => {}
+                }
+                // Whatever else was to be done about it.
+                if let Look::Wait(number) = &look {
+                    awaited = Some(*number);
                 }
                 look
             };
             match look {
                 Look::Ready(bytes) => return Ok(bytes),
                 Look::Failed(fault) => return Err(fault),
-                Look::Wait | Look::Fetch(_) => moved.await,
+                Look::Wait(_) | Look::Fetch(_) => moved.await,
             }
         }
     }
@@ -214,7 +226,8 @@ impl RangeReader {
         }
     }
 
-    fn fly(&self, state: &mut State, range: Range<u64>, answer: Option<Answer>) {
+    /// Sends a flight off, and answers its number.
+    fn fly(&self, state: &mut State, range: Range<u64>, answer: Option<Answer>) -> u64 {
         let number = state.next_flight;
         state.next_flight += 1;
         state.flights.push(Flight { number, at: range.start, end: range.end, fault: None, task: None });
@@ -226,6 +239,7 @@ impl RangeReader {
         if let Some(flight) = state.flights.last_mut() {
             flight.task = Some(task.abort_handle());
         }
+        number
     }
 }
 
@@ -265,17 +279,23 @@ impl State {
         if run > AHEAD_AFTER { run.clamp(least, most) } else { least }
     }
 
-    fn look(&mut self, range: &Range<u64>) -> Look {
-        let Some(gap) = self.cache.gap(range.clone()) else { return Look::Ready(self.cache.copy(range.clone())) };
-        let coming = self.flights.iter().position(|flight| flight.at <= gap.start && gap.start < flight.end);
-        let Some(index) = coming else {
-            let next = self.flights.iter().map(|flight| flight.at).filter(|at| gap.contains(at)).min();
-            return Look::Fetch(gap.start..next.unwrap_or(gap.end));
-        };
-        if self.flights[index].fault.is_none() {
-            return Look::Wait;
+    /// What there is of a range. `awaited` is the flight that its reader has waited for; a reader that `waits_on` has the
+    /// origin asked again where the trouble may pass.
+    fn look(&mut self, range: &Range<u64>, awaited: Option<u64>, waits_on: bool) -> Look {
+        loop {
+            let Some(gap) = self.cache.gap(range.clone()) else { return Look::Ready(self.cache.copy(range.clone())) };
+            let coming = self.flights.iter().position(|flight| flight.at <= gap.start && gap.start < flight.end);
+            let Some(index) = coming else {
+                let next = self.flights.iter().map(|flight| flight.at).filter(|at| gap.contains(at)).min();
+                return Look::Fetch(gap.start..next.unwrap_or(gap.end));
+            };
+            let Flight { number, fault, .. } = &self.flights[index];
+            let (number, Some(fault)) = (*number, fault.clone()) else { return Look::Wait(*number) };
+            self.flights.remove(index);
+            if awaited == Some(number) && !(waits_on && fault.trouble().is_some()) {
+                return Look::Failed(fault);
+            }
         }
-        self.flights.remove(index).fault.map_or(Look::Wait, Look::Failed)
     }
 
     /// How far the bytes from `from` on are there or on their way.
@@ -300,7 +320,7 @@ impl Inner {
     /// Brings a range into the cache, asking again where the origin breaks off.
     async fn bring(&self, number: u64, range: Range<u64>, mut answer: Option<Answer>) -> Result<(), SourceFault> {
         let mut at = range.start;
-        let mut tries = Tries::default();
+        let mut tries = Tries::patient();
         while at < range.end {
             let before = at;
             if let Err(fault) = self.stretch(number, &mut at, range.end, answer.take()).await {
@@ -352,14 +372,15 @@ impl Inner {
     /// Whether an answer belongs to the file that reading began with, and begins where it should.
     fn checked(&self, answer: Answer, at: u64) -> Result<Answer, SourceFault> {
         let mut state = self.lock();
-        let same = answer.version.agrees(&state.version);
+        let agreement = answer.version.agrees(&state.version);
         state.version.learn(&answer.version);
         drop(state);
         match answer.extent {
-            _ if !same => Err(SourceFault::Changed),
+            _ if agreement == Agreement::Different => Err(SourceFault::Changed),
             Extent::Part { total: Some(total), .. } if total != self.size => Err(SourceFault::Changed),
             Extent::Whole { length: Some(length) } if length != self.size => Err(SourceFault::Changed),
             Extent::Past { .. } => Err(SourceFault::Changed),
+            _ if agreement == Agreement::Unknown => Err(SourceFault::Unsteady),
             Extent::Part { start, .. } if start == at => Ok(answer),
             Extent::Whole { .. } if at == 0 => Ok(answer),
             Extent::Part { .. } | Extent::Whole { .. } => Err(SourceFault::Unavailable(Trouble::Odd)),

@@ -2,10 +2,18 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::fault::{SourceFault, Trouble};
 
-/// Waits before the second, third and fourth try.
-const WAITS: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];
+/// Waits before the second and further tries; the last again and again.
+const WAITS: [Duration; 4] =
+    [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(5)];
+/// Tries after which an origin is believed that it has no more bytes, or cannot answer.
+const TRIES: usize = 4;
+/// How long an origin may be in trouble while a job reads it: an outage of 50 seconds is survived. Less than a job may stand
+/// still, so that it ends with the origin's trouble as its reason.
+pub const PATIENCE: Duration = Duration::from_secs(50);
 /// Breaks in all that one stretch may have while hardly anything comes between them.
 const BREAKS: u32 = 20;
 /// Bytes between two breaks with which an origin goes on well enough to have all its tries again.
@@ -13,9 +21,14 @@ const ENOUGH: u64 = 16 << 10;
 /// The origin allows no more requests just now. If it stays so, it is final as every 4xx.
 const BUSY: Trouble = Trouble::Status(429);
 
-/// Counts the tries of one stretch of bytes. Progress earns new ones.
+/// Counts the tries of one stretch of bytes. Progress earns new ones. By default for an origin that has never answered:
+/// [`TRIES`] in all.
 #[derive(Default)]
 pub struct Tries {
+    /// How long trouble that may pass is waited out.
+    patience: Duration,
+    /// When the first fruitless one ended.
+    since: Option<Instant>,
     /// In a row without a byte.
     fruitless: usize,
     /// Since one that brought enough.
@@ -25,8 +38,13 @@ pub struct Tries {
 }
 
 impl Tries {
+    /// For an origin that has answered before: its trouble is waited out for [`PATIENCE`].
+    pub fn patient() -> Self {
+        Self { patience: PATIENCE, ..Self::default() }
+    }
+
     /// After a try that came to byte `at` and brought `came` bytes: how long to wait before the next one, or what to
-    /// make of it all. The first break at a place is not yet fruitless: the bytes before it came.
+    /// make of it all. The first failure at an offset does not count: the bytes before it arrived.
     pub fn again(
         &mut self,
         fault: SourceFault,
@@ -37,17 +55,23 @@ impl Tries {
         let Some(trouble) = fault.trouble() else { return Err(fault) };
         self.breaks = if came < ENOUGH { self.breaks + 1 } else { 1 };
         if came > 0 {
-            (self.fruitless, self.ended) = (0, 0);
+            (self.fruitless, self.ended, self.since) = (0, 0, None);
         }
-        self.ended += usize::from(trouble == Trouble::Ended);
-        let wait = WAITS.get(self.fruitless).filter(|_| self.breaks <= BREAKS);
+        let wait = WAITS[self.fruitless.min(WAITS.len() - 1)];
         self.fruitless += 1;
-        match wait {
-            Some(wait) => Ok(wait.mul_f64(0.75 + fastrand::f64() / 2.0)),
-            None if self.ended == self.fruitless => Err(SourceFault::Truncated { at, promised }),
-            None if trouble == BUSY => Err(SourceFault::Status(429)),
-            None => Err(fault),
+        self.ended += usize::from(trouble == Trouble::Ended);
+        let is_cut = self.ended == self.fruitless;
+        let outlasts = self.since.get_or_insert_with(Instant::now).elapsed() + wait <= self.patience;
+        // A file that is cut does not grow, and an origin that answers nonsense has no outage.
+        let may_pass = outlasts && !is_cut && trouble != Trouble::Odd;
+        if self.breaks <= BREAKS && (self.fruitless < TRIES || may_pass) {
+            return Ok(wait.mul_f64(0.75 + fastrand::f64() / 2.0));
         }
+        Err(match trouble {
+            _ if is_cut => SourceFault::Truncated { at, promised },
+            BUSY => SourceFault::Status(429),
+            _ => fault,
+        })
     }
 }
 
@@ -81,6 +105,26 @@ mod tests {
     fn an_origin_that_breaks_off_for_ever_but_brings_enough_each_time_is_read_to_the_end() {
         let mut tries = Tries::default();
         assert!((1..1000).all(|_| tries.again(RESET, ENOUGH, 0, None).is_ok()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_in_mid_job_is_waited_out_and_one_that_goes_on_is_not() {
+        for trouble in [Trouble::Status(503), Trouble::Connect, Trouble::Reset, Trouble::Name, BUSY] {
+            let (mut tries, started) = (Tries::patient(), Instant::now());
+            let mut tried = 0;
+            while let Ok(wait) = tries.again(SourceFault::Unavailable(trouble), 0, 0, None) {
+                tried += 1;
+                tokio::time::sleep(wait).await;
+            }
+            let took = started.elapsed();
+            assert!((40..=PATIENCE.as_secs() + 2).contains(&took.as_secs()), "{trouble:?}: {took:?}");
+            assert!(tried < 20, "{trouble:?}: {tried} tries");
+        }
+        let mut tries = Tries::patient();
+        let nonsense = SourceFault::Unavailable(Trouble::Odd);
+        assert_eq!((1..9).find(|_| tries.again(nonsense.clone(), 0, 0, None).is_err()), Some(TRIES));
+        let mut tries = Tries::patient();
+        assert_eq!((1..9).find(|_| tries.again(ENDED, 0, 0, None).is_err()), Some(TRIES));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use xora_tests::{Node, NodeOptions, Origin, Served, ffmpeg, sample};
 
-use crate::{PATIENCE, bytes, compress, edge, job, long_clip, own_edge, short_clip, with};
+use crate::{PATIENCE, bytes, compress, edge, job, long_clip, own_edge, short_clip, thumbnail, with};
 
 #[tokio::test]
 async fn twenty_gigabytes_with_their_index_at_the_end_are_read_where_it_says() -> Result<()> {
@@ -73,9 +73,24 @@ async fn a_file_that_changes_while_it_is_read_fails_with_that_reason() -> Result
     let client = edge().await?.client();
     let origin = Origin::start().await?;
     let url = origin.serve("changing.mp4", Served::Changing(bytes(&sample("trailer.mp4")?)?));
-    let done = client.run(&compress(&url), PATIENCE).await?;
-    assert_eq!((&done["state"], &done["error"]["code"]), (&json!("failed"), &json!("INPUT_UNREACHABLE")), "{done}");
-    assert!(done["error"]["message"].to_string().contains("changed while it was read"), "{done}");
+    let id = client.create(&compress(&url)).await?;
+    // The next attempt is not soon: whoever writes the file may need a while.
+    let job = client.when(&id, PATIENCE, |job| job["attempts"][0]["outcome"] == "failed").await?;
+    client.cancel(&id).await?.expect(200)?;
+    let error = &job["attempts"][0]["error"];
+    assert_eq!((&error["code"], &error["retryable"]), (&json!("INPUT_UNREACHABLE"), &json!(true)), "{job}");
+    assert!(error["message"].to_string().contains("changed while it was read"), "{job}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_file_whose_tag_is_another_in_each_answer_is_read_whole() -> Result<()> {
+    let client = edge().await?.client();
+    let origin = Origin::start().await?;
+    let url = origin.serve("tagged.mp4", Served::Tagged(bytes(&sample("trailer.mp4")?)?));
+    let done = client.run(&thumbnail(&url), PATIENCE).await?;
+    assert_eq!(done["state"], "completed", "{done}");
+    assert_eq!(done["attempts"].as_array().map(Vec::len), Some(1), "{done}");
     Ok(())
 }
 
