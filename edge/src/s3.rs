@@ -4,10 +4,10 @@ use std::{fmt, time::Duration};
 
 use worker::Env;
 use xora_shared::{
-    net::check_url,
+    net::{Policy, check_url},
     protocol::PartDone,
     provider::Provider,
-    s3::{Bucket, Call, Keys, NotAUrl, ONCE, complete_body, element},
+    s3::{Bucket, Call, Keys, NotAUrl, ONCE, Said, Verdict, complete_body, element},
 };
 
 use crate::{
@@ -21,6 +21,8 @@ const QUICK: Duration = Duration::from_secs(8);
 /// How long it may take to put a large object together: with [`QUICK`] for its size, less than the two minutes that a node
 /// waits for that.
 const SLOW: Duration = Duration::from_secs(100);
+/// Most redirects that are followed, each with a signature of its own.
+const REDIRECTS: usize = 2;
 /// Most bytes of an answer that are read.
 const ANSWER_BYTES: usize = 64 << 10;
 
@@ -28,20 +30,16 @@ const ANSWER_BYTES: usize = 64 << 10;
 pub struct Opened {
     bucket: Bucket,
     keys: Keys,
+    policy: Policy,
 }
 
 /// Why a bucket did not do as it was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trouble {
     /// It says no.
-    Refused {
-        /// HTTP status.
-        status: u16,
-        /// What S3 calls it, or nothing.
-        code: String,
-    },
-    /// It does not answer, or cannot just now.
-    Unavailable,
+    Refused(Said),
+    /// It does not answer, or says that it cannot just now.
+    Unavailable(Option<Said>),
     /// It does not give back what it took.
     Differs,
     /// Our policy does not permit its URL.
@@ -51,8 +49,9 @@ pub enum Trouble {
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused { status, code } => write!(f, "the bucket answers {status} {code}"),
-            Self::Unavailable => f.write_str("the bucket does not answer; try again"),
+            Self::Refused(said) => write!(f, "the bucket answers {said}"),
+            Self::Unavailable(Some(said)) => write!(f, "the bucket answers {said}; try again"),
+            Self::Unavailable(None) => f.write_str("the bucket does not answer; try again"),
             Self::Differs => f.write_str("the bucket does not keep what is written"),
             Self::Policy => f.write_str("the bucket's endpoint is not allowed here"),
         }
@@ -72,13 +71,13 @@ impl Opened {
             let message = "what opens this storage provider was sealed with another CREDENTIALS_SECRET; add it again";
             ApiError::new(Code::Internal, message)
         })?;
-        Ok(Self { bucket: provider.bucket.clone(), keys })
+        Ok(Self { bucket: provider.bucket.clone(), keys, policy: config::policy(env) })
     }
 
     /// The managed bucket, where the deployment says how to reach it past the Worker.
     pub fn managed(env: &Env) -> Option<Self> {
         let (bucket, keys) = config::managed_s3(env)?;
-        Some(Self { bucket, keys })
+        Some(Self { bucket, keys, policy: config::policy(env) })
     }
 
     /// A URL that does one call, for a number of seconds.
@@ -92,11 +91,18 @@ impl Opened {
         Ok((self.bucket.presign_once(&self.keys, call, seconds, config::now())?, ONCE))
     }
 
+    /// The same bucket where its service said, in a 307, that it is for now.
+    pub fn moved(&self, location: &str) -> Result<Self, Trouble> {
+        let bucket = self.bucket.moved(location).ok_or(Trouble::Policy)?;
+        check_url(&bucket.url("")?, self.policy).map_err(|_| Trouble::Policy)?;
+        Ok(Self { bucket, keys: self.keys.clone(), policy: self.policy })
+    }
+
     /// Opens a multipart upload. Answers its id.
     pub async fn create(&self, key: &str, content_type: &str) -> Result<String, Trouble> {
         let call = Call { method: "POST", key, query: &[("uploads", "")] };
         let answer = self.call(call, &[("content-type", content_type)], "", QUICK).await?;
-        element(&answer.text, "UploadId").filter(|id| !id.is_empty()).ok_or(Trouble::Unavailable)
+        element(&answer.text, "UploadId").filter(|id| !id.is_empty()).ok_or(Trouble::Unavailable(None))
     }
 
     /// Puts an object together.
@@ -105,7 +111,7 @@ impl Opened {
         let answer = self.call(call, &[("content-type", "application/xml")], &complete_body(parts), SLOW).await?;
         // S3 may find out that it fails after it has begun to answer 200.
         match element(&answer.text, "Code") {
-            Some(_) => Err(Trouble::Unavailable),
+            Some(_) => Err(Trouble::Unavailable(Some(Said::of(answer.status, &answer.text, None)))),
             None => Ok(()),
         }
     }
@@ -129,7 +135,7 @@ impl Opened {
                 let range = answer.headers.get("Content-Range").ok().flatten();
                 Ok(range.and_then(|range| range.rsplit_once('/')?.1.parse().ok()))
             }
-            Err(Trouble::Refused { status: 404, .. }) => Ok(None),
+            Err(Trouble::Refused(said)) if is_gone(&said) => Ok(None),
             Err(trouble) => Err(trouble),
         }
     }
@@ -147,7 +153,8 @@ impl Opened {
 
     async fn gone(&self, call: Call<'_>) -> Result<(), Trouble> {
         match self.call(call, &[], "", QUICK).await {
-            Ok(_) | Err(Trouble::Refused { status: 404, .. }) => Ok(()),
+            Ok(_) => Ok(()),
+            Err(Trouble::Refused(said)) if is_gone(&said) => Ok(()),
             Err(trouble) => Err(trouble),
         }
     }
@@ -159,26 +166,37 @@ impl Opened {
         body: &str,
         within: Duration,
     ) -> Result<Answer, Trouble> {
-        let signed = self.bucket.sign(&self.keys, call, extra, body.as_bytes(), config::now())?;
-        let outgoing = Outgoing { method: call.method, url: &signed.url, headers: &signed.headers, body };
-        let answer = exchange(outgoing, within, ANSWER_BYTES).await.map_err(|_| Trouble::Unavailable)?;
-        match answer.status {
-            _ if answer.cut => Err(Trouble::Unavailable),
-            200..300 => Ok(answer),
-            408 | 429 | 500.. => Err(Trouble::Unavailable),
-            status => Err(Trouble::Refused { status, code: word(&answer.text) }),
+        let mut elsewhere = None;
+        for _ in 0..=REDIRECTS {
+            let at: &Self = elsewhere.as_ref().unwrap_or(self);
+            let signed = at.bucket.sign(&at.keys, call, extra, body.as_bytes(), config::now())?;
+            let outgoing = Outgoing { method: call.method, url: &signed.url, headers: &signed.headers, body };
+            let answer = exchange(outgoing, within, ANSWER_BYTES).await.map_err(|_| Trouble::Unavailable(None))?;
+            let header = |name| answer.headers.get(name).ok().flatten();
+            match (answer.status, header("Location")) {
+                (200..300, _) if !answer.cut => return Ok(answer),
+                (200..300, _) => return Err(Trouble::Unavailable(None)),
+                (307, Some(location)) => elsewhere = Some(self.moved(&location)?),
+                (status, _) => {
+                    let said = Said::of(status, &answer.text, header("x-amz-bucket-region").as_deref());
+                    return Err(match said.verdict() {
+                        Verdict::Passes => Trouble::Unavailable(Some(said)),
+                        Verdict::Broken | Verdict::Permanent => Trouble::Refused(said),
+                    });
+                }
+            }
         }
+        Err(Trouble::Refused(Said { status: 307, ..Said::default() }))
     }
 
     /// Refuses what the policy does not permit: it may have changed since the provider was added.
-    pub fn judge(&self, env: &Env) -> Result<(), Trouble> {
+    pub fn judge(&self) -> Result<(), Trouble> {
         let url = self.bucket.url("")?;
-        check_url(&url, config::policy(env)).map(drop).map_err(|_| Trouble::Policy)
+        check_url(&url, self.policy).map(drop).map_err(|_| Trouble::Policy)
     }
 }
 
-/// What S3 calls the trouble: one word, whatever a server sends.
-fn word(xml: &str) -> String {
-    let code = element(xml, "Code").unwrap_or_default();
-    code.chars().filter(char::is_ascii_alphanumeric).take(64).collect()
+/// Whether an object or an upload is not there, while its bucket is.
+fn is_gone(said: &Said) -> bool {
+    said.status == 404 && said.code != "NoSuchBucket"
 }

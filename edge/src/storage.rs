@@ -5,7 +5,7 @@ use xora_shared::{
     job::view::OwnBucket,
     protocol::{PartDone, PartTarget},
     request::Headers,
-    s3::Call,
+    s3::{Call, Verdict},
 };
 
 use crate::{
@@ -63,6 +63,16 @@ impl Storage {
         }
     }
 
+    /// The same storage where it said, in a 307 to a node, that it is for now.
+    pub fn moved(self, location: &str) -> Result<Self, ApiError> {
+        Ok(match self {
+            Self::Managed { bucket, direct } => {
+                Self::Managed { bucket, direct: direct.map(|opened| opened.moved(location)).transpose()? }
+            }
+            Self::Own(own, opened) => Self::Own(own, opened.moved(location)?),
+        })
+    }
+
     /// Where a node puts one part.
     pub fn target(&self, signer: &Signer, upload: &Upload, number: u32) -> Result<PartTarget, ApiError> {
         match self {
@@ -106,7 +116,7 @@ impl Storage {
                 Err(trouble) => {
                     console_error!("complete {key}: {trouble}");
                     let size = opened.size(key).await?;
-                    if size.is_some() || trouble != Trouble::Unavailable { Ok(size) } else { Err(trouble.into()) }
+                    if size.is_some() { Ok(size) } else { Err(trouble.into()) }
                 }
             },
         }
@@ -166,7 +176,11 @@ fn uploaded(part: &PartDone) -> Result<UploadedPart, ApiError> {
 
 impl From<Trouble> for ApiError {
     fn from(trouble: Trouble) -> Self {
-        let code = if trouble == Trouble::Unavailable { Code::Unavailable } else { Code::ValidationError };
+        let code = match &trouble {
+            Trouble::Unavailable(_) => Code::Unavailable,
+            Trouble::Refused(said) if said.verdict() == Verdict::Permanent => Code::StorageRefused,
+            Trouble::Refused(_) | Trouble::Differs | Trouble::Policy => Code::ValidationError,
+        };
         Self::new(code, trouble.to_string())
     }
 }

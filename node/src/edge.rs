@@ -75,6 +75,21 @@ pub enum CallError {
     Unreachable,
 }
 
+/// Why a call about an output did not succeed, and what the edge said of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What to decide by.
+    pub error: CallError,
+    /// For people. Empty where the edge said nothing.
+    pub message: String,
+}
+
+impl From<CallError> for Refusal {
+    fn from(error: CallError) -> Self {
+        Self { error, message: String::new() }
+    }
+}
+
 impl Edge {
     /// An edge at a URL that ends in a slash.
     pub fn new(http: Client, base: Url, token: Secret, node: NodeInfo) -> Self {
@@ -92,28 +107,28 @@ impl Edge {
     }
 
     /// `POST /v1/node/outputs/begin`
-    pub async fn begin(&self, begin: &OutputBegin) -> Result<OutputBegun, CallError> {
-        self.post(OUTPUT_BEGIN, begin, QUICK).await
+    pub async fn begin(&self, begin: &OutputBegin) -> Result<OutputBegun, Refusal> {
+        self.ask(OUTPUT_BEGIN, begin, QUICK).await
     }
 
     /// `POST /v1/node/outputs/targets`
-    pub async fn targets(&self, targets: &OutputTargets) -> Result<OutputBegun, CallError> {
-        self.post(OUTPUT_TARGETS, targets, QUICK).await
+    pub async fn targets(&self, targets: &OutputTargets) -> Result<OutputBegun, Refusal> {
+        self.ask(OUTPUT_TARGETS, targets, QUICK).await
     }
 
     /// `POST /v1/node/outputs/finish`
-    pub async fn finish(&self, finish: &OutputFinish) -> Result<OutputFinished, CallError> {
-        self.post(OUTPUT_FINISH, finish, SLOW).await
+    pub async fn finish(&self, finish: &OutputFinish) -> Result<OutputFinished, Refusal> {
+        self.ask(OUTPUT_FINISH, finish, SLOW).await
     }
 
     /// `POST /v1/node/inputs/begin`
-    pub async fn begin_input(&self, begin: &InputBegin) -> Result<InputBegun, CallError> {
-        self.post(INPUT_BEGIN, begin, QUICK).await
+    pub async fn begin_input(&self, begin: &InputBegin) -> Result<InputBegun, Refusal> {
+        self.ask(INPUT_BEGIN, begin, QUICK).await
     }
 
     /// `POST /v1/node/inputs/finish`
-    pub async fn finish_input(&self, finish: &InputFinish) -> Result<(), CallError> {
-        self.post::<serde_json::Value>(INPUT_FINISH, finish, SLOW).await.map(drop)
+    pub async fn finish_input(&self, finish: &InputFinish) -> Result<(), Refusal> {
+        self.ask::<serde_json::Value>(INPUT_FINISH, finish, SLOW).await.map(drop)
     }
 
     /// `POST /v1/node/complete`
@@ -177,24 +192,35 @@ impl Edge {
         body: &impl Serialize,
         within: Duration,
     ) -> Result<T, CallError> {
+        self.ask(path, body, within).await.map_err(|refusal| refusal.error)
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        within: Duration,
+    ) -> Result<T, Refusal> {
         let (url, authorization) = self.address(path).ok_or(CallError::Unreachable)?;
         let request = self.http.post(url).header(AUTHORIZATION, authorization).timeout(within).json(body);
         let request = request.header(NODE_NAME, name_for_header(&self.node.name));
         let answer = async {
-            let response = request.send().await.map_err(|error| (CallError::Unreachable, why(&error)))?;
+            let response = request.send().await.map_err(|error| (CallError::Unreachable, why(&error), String::new()))?;
             let status = response.status();
             if status.is_success() {
-                return response.json().await.map_err(|error| (CallError::Unreachable, why(&error)));
+                return response.json().await.map_err(|error| (CallError::Unreachable, why(&error), String::new()));
             }
-            Err((of_status(status), format!("it answers {status}")))
+            let said: serde_json::Value = response.json().await.unwrap_or_default();
+            let message = said["error"]["message"].as_str().unwrap_or_default().to_owned();
+            Err((of_status(status), format!("it answers {status}"), message))
         };
         let answer = answer.await;
         self.note(match &answer {
-            Ok(_) | Err((CallError::Stale | CallError::Refused(_), _)) => None,
-            Err((CallError::Key, _)) => Some(Trouble::Key),
-            Err((CallError::Unreachable, why)) => Some(Trouble::Silent(why.clone())),
+            Ok(_) | Err((CallError::Stale | CallError::Refused(_), ..)) => None,
+            Err((CallError::Key, ..)) => Some(Trouble::Key),
+            Err((CallError::Unreachable, why, _)) => Some(Trouble::Silent(why.clone())),
         });
-        answer.map_err(|(error, _)| error)
+        answer.map_err(|(error, _, message)| Refusal { error, message })
     }
 }
 

@@ -15,20 +15,22 @@ use reqwest::{
 use tokio::{
     sync::{Mutex, OwnedMutexGuard},
     task::{JoinSet, spawn_blocking},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use xora_shared::{
     job::lease::Hold,
     media::Format,
     net::{Policy, check_url},
     protocol::{MAX_PART, OutputBegin, OutputBegun, OutputFinish, OutputTargets, PartDone, PartTarget},
+    refusal::Code,
+    s3::{Said, Verdict},
 };
 
 use crate::{
     board::Held,
     conversation::Breach,
     digest::{Digest, Sum},
-    edge::{CallError, Edge},
+    edge::{CallError, Edge, Refusal},
     source::SourceFault,
 };
 
@@ -44,17 +46,51 @@ const FIRST: usize = 64 << 10;
 pub const LAST: usize = 256 << 10;
 /// Bytes that a connection takes at a time; each is a sign of life.
 const CHUNK: usize = 256 << 10;
-/// Waits between tries.
+/// Waits between tries; the last again and again.
 const WAITS: [Duration; 4] =
     [Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(6)];
+/// Most redirects of one part that are followed.
+const REDIRECTS: usize = 2;
+/// A target that is younger than this has not expired, however clocks differ.
+const FRESH: Duration = Duration::from_mins(1);
+/// Most bytes of an answer that is no success that are read.
+const ANSWER: usize = 64 << 10;
+/// How long storage or the edge may be out of reach in mid-job: an outage of 50 seconds is survived. Less than a job may
+/// stand still, so that it ends with the true reason.
+const PATIENCE: Duration = Duration::from_secs(50);
+/// How long the edge may take in all, tries included, until storage has put an output together. S3 takes minutes for
+/// thousands of parts.
+const FINISH: Duration = Duration::from_mins(10);
+
+/// Counts the tries of one call.
+#[derive(Default)]
+struct Tries {
+    /// When the first one failed.
+    since: Option<Instant>,
+    failed: usize,
+}
+
+impl Tries {
+    /// After a try that failed: how long to wait before the next one. None when that has been going on for [`PATIENCE`].
+    fn again(&mut self) -> Option<Duration> {
+        let wait = WAITS[self.failed.min(WAITS.len() - 1)];
+        self.failed += 1;
+        let since = self.since.get_or_insert_with(Instant::now);
+        Some(wait).filter(|_| since.elapsed() + wait <= PATIENCE)
+    }
+}
 
 /// Why storage does not have the output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StorageFault {
     /// The lease is over: nobody waits for it.
     Stale,
     /// Storage or the edge refuses with this status.
     Refused(u16),
+    /// The bucket refuses, and goes on to until someone changes it, its rights or the key: in these words.
+    Denied(String),
+    /// The bucket is at this `Location` for now.
+    Moved(String),
     /// The bucket is where this node must not go.
     Address,
     /// The edge knows no bucket for it any more.
@@ -68,7 +104,7 @@ pub enum StorageFault {
 }
 
 /// Why a part was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotTaken {
     /// The job process broke the rules.
     Breach(Breach),
@@ -213,7 +249,8 @@ impl Output {
         self.done.sort_by_key(|part| part.number);
         let parts = std::mem::take(&mut self.done);
         let finish = OutputFinish { hold: self.sender.held.hold.clone(), bytes, parts };
-        let finished = retry(|| self.sender.edge.finish(&finish)).await?;
+        let finishing = timeout(FINISH, retry(|| self.sender.edge.finish(&finish)));
+        let finished = self.sender.held.outlast(finishing).await.map_err(|_| StorageFault::Unavailable)??;
         let sum = self.digest.map_or(Sum::ReadBack, Digest::finish);
         Ok(Stored { bytes, sum, ends, read_url: finished.read_url, foreign: finished.foreign })
     }
@@ -312,7 +349,7 @@ impl Targets {
         let single = read_url.is_some();
         (self.read_url, self.foreign) = (read_url, foreign);
         let until = asked + Duration::from_secs(good_for_seconds).mul_f64(0.9);
-        self.parts.extend(targets.into_iter().map(|to| (to.number, Target { to, foreign, single, until })));
+        self.parts.extend(targets.into_iter().map(|to| (to.number, Target { to, foreign, single, asked, until })));
     }
 }
 
@@ -323,6 +360,7 @@ struct Target {
     foreign: bool,
     /// Whether it takes the whole output.
     single: bool,
+    asked: Instant,
     until: Instant,
 }
 
@@ -337,16 +375,16 @@ impl Sender {
     }
 
     async fn send(&self, number: u32, bytes: Bytes) -> Result<PartDone, StorageFault> {
-        let mut waits = WAITS.iter();
+        let mut tries = Tries::default();
+        let (mut moved, mut redirects) = (None, 0);
         loop {
-            let target = self.target(number).await?;
+            let target = self.target(number, moved.take()).await?;
             let fault = match self.put(&target, &bytes).await {
                 Ok(etag) => return Ok(PartDone { number, etag }),
                 // As a rule an earlier try of ours, whose answer was lost. What stands is read back and compared anyway.
                 Err(StorageFault::Stands) => return Ok(PartDone { number, etag: String::new() }),
                 Err(fault) => fault,
             };
-            let Some(wait) = waits.next() else { return Err(fault) };
             match fault {
                 StorageFault::Unavailable => {}
                 // A multipart upload needs no condition: once it is complete it takes no more parts.
@@ -355,26 +393,41 @@ impl Sender {
                     self.open(Arc::clone(&self.targets).lock_owned().await, begin).await?;
                     continue;
                 }
-                // Clocks may differ: the next target is fresh.
+                // With a target for where it is now.
+                StorageFault::Moved(location) if redirects < REDIRECTS => {
+                    redirects += 1;
+                    moved = Some(location);
+                    continue;
+                }
+                StorageFault::Moved(_) => {
+                    return Err(StorageFault::Denied("it answers 307 TemporaryRedirect again and again".into()));
+                }
+                // An old target may have expired before its time, where clocks differ: the next one is fresh.
+                StorageFault::Denied(_) if target.asked.elapsed() > FRESH => {
+                    self.targets.lock().await.parts.remove(&number);
+                }
                 StorageFault::Refused(403) => drop(self.targets.lock().await.parts.remove(&number)),
                 StorageFault::Refused(_)
+                | StorageFault::Denied(_)
                 | StorageFault::Address
                 | StorageFault::Gone
                 | StorageFault::Stale
                 | StorageFault::Stands => return Err(fault),
             }
-            sleep(*wait).await;
+            sleep(tries.again().ok_or(fault)?).await;
         }
     }
 
     /// A target that is still good: others are asked for before they are used.
-    async fn target(&self, number: u32) -> Result<Target, StorageFault> {
+    /// One that is for a bucket that `moved` there is always asked for.
+    async fn target(&self, number: u32, moved: Option<String>) -> Result<Target, StorageFault> {
         let mut targets = self.targets.lock().await;
         let asked = Instant::now();
-        if let Some(target) = targets.parts.get(&number).filter(|target| asked < target.until) {
+        let known = targets.parts.get(&number).filter(|target| moved.is_none() && asked < target.until);
+        if let Some(target) = known {
             return Ok(target.clone());
         }
-        let wanted = OutputTargets { hold: self.hold(), from: number };
+        let wanted = OutputTargets { hold: self.hold(), from: number, moved };
         targets.told(retry(|| self.edge.targets(&wanted)).await?, asked);
         targets.parts.get(&number).cloned().ok_or(StorageFault::Unavailable)
     }
@@ -397,15 +450,21 @@ impl Sender {
         // A whole output is written once. The edge sees to that itself and answers 409; a bucket is told by a header.
         let is_conditional = *single && !to.headers.is_empty();
         match response.status() {
+            status if status.is_success() => etag(&response).ok_or(StorageFault::Unavailable),
             StatusCode::PRECONDITION_FAILED if is_conditional => Err(StorageFault::Stands),
             // Another write of the same object is on its way.
             StatusCode::CONFLICT if is_conditional => Err(StorageFault::Unavailable),
-            StatusCode::NOT_IMPLEMENTED | StatusCode::BAD_REQUEST if is_conditional => Err(StorageFault::Unconditional),
+            StatusCode::NOT_IMPLEMENTED if is_conditional => Err(StorageFault::Unconditional),
             StatusCode::CONFLICT if *single => Err(StorageFault::Stands),
-            status if status.is_success() => etag(&response).ok_or(StorageFault::Unavailable),
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Err(StorageFault::Unavailable),
-            status if status.is_server_error() => Err(StorageFault::Unavailable),
-            status => Err(StorageFault::Refused(status.as_u16())),
+            status => Err(match refusal(response).await {
+                // But not if it only asks for the part again.
+                StorageFault::Refused(_) | StorageFault::Denied(_)
+                    if is_conditional && status == StatusCode::BAD_REQUEST =>
+                {
+                    StorageFault::Unconditional
+                }
+                other => other,
+            }),
         }
     }
 
@@ -432,10 +491,39 @@ fn unsent(error: reqwest::Error) -> StorageFault {
         | SourceFault::Encoded
         | SourceFault::Unavailable(_)
         | SourceFault::Changed
+        | SourceFault::Unsteady
         | SourceFault::Truncated { .. }
         | SourceFault::TooLarge { .. }
         | SourceFault::NoRoom { .. }
+        | SourceFault::Full
         | SourceFault::Disk => StorageFault::Unavailable,
+    }
+}
+
+/// What an answer of storage that is no success means.
+async fn refusal(mut response: Response) -> StorageFault {
+    let status = response.status();
+    let header = |name: &str| response.headers().get(name)?.to_str().ok().map(str::to_owned);
+    let (location, region) = (header("location"), header("x-amz-bucket-region"));
+    if let (StatusCode::TEMPORARY_REDIRECT, Some(location)) = (status, location) {
+        return StorageFault::Moved(location);
+    }
+    let mut body = Vec::new();
+    let reading = async {
+        while let Ok(Some(chunk)) = response.chunk().await {
+            body.extend_from_slice(&chunk);
+            if body.len() >= ANSWER {
+                return;
+            }
+        }
+    };
+    // A status that came in time stands, however the rest goes.
+    let _ = timeout(Duration::from_secs(5), reading).await;
+    let said = Said::of(status.as_u16(), &String::from_utf8_lossy(&body), region.as_deref());
+    match said.verdict() {
+        Verdict::Passes => StorageFault::Unavailable,
+        Verdict::Broken => StorageFault::Refused(said.status),
+        Verdict::Permanent => StorageFault::Denied(format!("it answers {said}")),
     }
 }
 
@@ -444,17 +532,22 @@ pub fn etag(response: &Response) -> Option<String> {
 }
 
 /// Asks the edge until it answers or there is no hope.
-pub async fn retry<T, F: Future<Output = Result<T, CallError>>>(call: impl Fn() -> F) -> Result<T, StorageFault> {
-    let mut waits = WAITS.iter();
+pub async fn retry<T, F: Future<Output = Result<T, Refusal>>>(call: impl Fn() -> F) -> Result<T, StorageFault> {
+    let mut tries = Tries::default();
     loop {
-        match (call().await, waits.next()) {
-            (Ok(answer), _) => return Ok(answer),
-            (Err(CallError::Stale), _) => return Err(StorageFault::Stale),
-            (Err(CallError::Key), _) => return Err(StorageFault::Refused(403)),
-            (Err(CallError::Refused(404)), _) => return Err(StorageFault::Gone),
-            (Err(CallError::Refused(status)), _) => return Err(StorageFault::Refused(status)),
-            (Err(CallError::Unreachable), None) => return Err(StorageFault::Unavailable),
-            (Err(CallError::Unreachable), Some(wait)) => sleep(*wait).await,
+        let Refusal { error, message } = match call().await {
+            Ok(answer) => return Ok(answer),
+            Err(refusal) => refusal,
+        };
+        match error {
+            CallError::Stale => return Err(StorageFault::Stale),
+            CallError::Key => return Err(StorageFault::Refused(403)),
+            CallError::Refused(404) => return Err(StorageFault::Gone),
+            CallError::Refused(status) if status == Code::StorageRefused.status() => {
+                return Err(StorageFault::Denied(message));
+            }
+            CallError::Refused(status) => return Err(StorageFault::Refused(status)),
+            CallError::Unreachable => sleep(tries.again().ok_or(StorageFault::Unavailable)?).await,
         }
     }
 }
@@ -462,6 +555,21 @@ pub async fn retry<T, F: Future<Output = Result<T, CallError>>>(call: impl Fn() 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_edge_that_is_gone_for_50_seconds_is_asked_again_until_it_is_back() {
+        let started = Instant::now();
+        let call = async |back: Duration| {
+            retry(|| async move {
+                if started.elapsed() < back { Err(CallError::Unreachable.into()) } else { Ok(started.elapsed()) }
+            })
+            .await
+        };
+        let answered = call(Duration::from_secs(45)).await.expect("it came back");
+        assert!(answered < PATIENCE, "{answered:?}");
+        assert_eq!(call(Duration::from_hours(1)).await, Err(StorageFault::Unavailable));
+        assert!(started.elapsed() < Duration::from_secs(100));
+    }
 
     const BREACH: NotTaken = NotTaken::Breach(Breach::Part);
     const SIZE: u64 = 8 << 20;

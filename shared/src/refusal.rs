@@ -29,6 +29,8 @@ pub enum Code {
     IdempotencyMismatch,
     /// The key asks too often.
     RateLimited,
+    /// A bucket of the caller's refuses, and will go on to. Only nodes get this.
+    StorageRefused,
     /// Cannot be answered just now.
     Unavailable,
     /// Our fault.
@@ -49,6 +51,7 @@ impl Code {
             Self::UnsupportedMediaType => 415,
             Self::RangeNotSatisfiable => 416,
             Self::IdempotencyMismatch => 422,
+            Self::StorageRefused => 424,
             Self::RateLimited => 429,
             Self::Unavailable => 503,
             Self::Internal => 500,
@@ -71,6 +74,7 @@ impl Code {
             | Self::UnsupportedMediaType
             | Self::RangeNotSatisfiable
             | Self::IdempotencyMismatch
+            | Self::StorageRefused
             | Self::Internal => None,
         }
     }
@@ -88,7 +92,8 @@ impl Code {
             | Self::PayloadTooLarge
             | Self::UnsupportedMediaType
             | Self::RangeNotSatisfiable
-            | Self::IdempotencyMismatch => false,
+            | Self::IdempotencyMismatch
+            | Self::StorageRefused => false,
         }
     }
 }

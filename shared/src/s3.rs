@@ -81,6 +81,23 @@ pub struct Signed {
 pub struct NotAUrl;
 
 impl Bucket {
+    /// The same bucket as it is reached for now, by the `Location` of a 307 that its service answered: at another host, in
+    /// the path or in the host's name. None where that names another bucket, or would give up https.
+    pub fn moved(&self, location: &str) -> Option<Self> {
+        let to = Url::parse(location).ok()?;
+        let is_as_safe = to.scheme() == "https" || self.endpoint.starts_with("http://") && to.scheme() == "http";
+        let host = to.host_str().filter(|_| is_as_safe)?;
+        let port = to.port().map_or_else(String::new, |port| format!(":{port}"));
+        let in_host = host.strip_prefix(&self.bucket).and_then(|rest| rest.strip_prefix('.'));
+        let in_path = to.path().starts_with(&format!("/{}/", encode(&self.bucket, false)));
+        let (host, path_style) = match in_host {
+            Some(rest) => (rest, false),
+            None if in_path => (host, true),
+            None => return None,
+        };
+        Some(Self { endpoint: format!("{}://{host}{port}", to.scheme()), path_style, ..self.clone() })
+    }
+
     /// The URL of an object, without a signature.
     pub fn url(&self, key: &str) -> Result<String, NotAUrl> {
         let Place { scheme, host, path } = self.place(key)?;
@@ -228,6 +245,70 @@ pub fn complete_body(parts: &[PartDone]) -> String {
     format!("<CompleteMultipartUpload>{}</CompleteMultipartUpload>", parts.concat())
 }
 
+/// What a service said when it did not do as it was asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// HTTP status.
+    pub status: u16,
+    /// What S3 calls the trouble, such as `AccessDenied`; empty where it does not say.
+    pub code: String,
+    /// The region that the bucket is in, where the service says that it is another than the one asked for.
+    pub region: Option<String>,
+}
+
+/// What follows from what a service said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The same call may succeed in a moment.
+    Passes,
+    /// The same call never succeeds, while another upload of the object may.
+    Broken,
+    /// Nothing succeeds until someone changes the bucket, its rights or the key.
+    Permanent,
+}
+
+impl Said {
+    /// Reads an answer that is no success. `region` is its header `x-amz-bucket-region`. A server may send anything, so that
+    /// of names only letters, digits and dashes are kept.
+    pub fn of(status: u16, body: &str, region: Option<&str>) -> Self {
+        let word = |text: &str| -> String {
+            text.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(64).collect()
+        };
+        let code = word(&element(body, "Code").unwrap_or_default());
+        let region = region.map(str::to_owned).or_else(|| element(body, "Region")).map(|region| word(&region));
+        let is_elsewhere = matches!(status, 301 | 400);
+        Self { status, code, region: region.filter(|region| is_elsewhere && !region.is_empty()) }
+    }
+
+    /// What follows. The codes are those of the S3 API reference, "Error responses", and of Ceph and `MinIO`.
+    pub fn verdict(&self) -> Verdict {
+        match (self.status, self.code.as_str()) {
+            (408 | 425 | 429 | 500.., _)
+            | (
+                _,
+                "RequestTimeout" | "SlowDown" | "ServiceUnavailable" | "InternalError" | "OperationAborted"
+                | "IncompleteBody" | "BadDigest" | "TooManyRequests",
+            ) => Verdict::Passes,
+            (_, "" | "NoSuchUpload" | "NoSuchKey" | "InvalidPart" | "InvalidPartOrder" | "EntityTooSmall") => {
+                Verdict::Broken
+            }
+            _ => Verdict::Permanent,
+        }
+    }
+}
+
+/// `403 AccessDenied`
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { status, code, region } = self;
+        write!(f, "{status}")?;
+        if !code.is_empty() {
+            write!(f, " {code}")?;
+        }
+        region.as_ref().map_or(Ok(()), |region| write!(f, " (the bucket is in the region {region})"))
+    }
+}
+
 /// The text of an element, which holds no other, in an answer of S3.
 pub fn element(xml: &str, name: &str) -> Option<String> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
@@ -364,6 +445,54 @@ mod tests {
             "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>&quot;a&amp;b&quot;</ETag></Part>\
              </CompleteMultipartUpload>"
         );
+    }
+
+    #[test]
+    fn what_a_service_says_is_told_apart_by_whether_it_passes() {
+        use Verdict::{Broken, Passes, Permanent};
+        let body = |code: &str| format!("<Error><Code>{code}</Code><Message>hush</Message></Error>");
+        for (status, code, expected) in [
+            (400, "RequestTimeout", Passes),
+            (503, "SlowDown", Passes),
+            (503, "", Passes),
+            (429, "", Passes),
+            (507, "", Passes),
+            (409, "OperationAborted", Passes),
+            (403, "AccessDenied", Permanent),
+            (403, "QuotaExceeded", Permanent),
+            (403, "RequestTimeTooSkewed", Permanent),
+            (403, "SignatureDoesNotMatch", Permanent),
+            (404, "NoSuchBucket", Permanent),
+            (301, "PermanentRedirect", Permanent),
+            (404, "NoSuchUpload", Broken),
+            (400, "", Broken),
+        ] {
+            assert_eq!(Said::of(status, &body(code), None).verdict(), expected, "{status} {code}");
+        }
+        let said = Said::of(403, &body("Access<b>Denied"), None);
+        assert_eq!(said.to_string(), "403 AccessbDenied");
+        let moved = Said::of(301, &body("PermanentRedirect"), Some("eu-west-1"));
+        assert_eq!(moved.to_string(), "301 PermanentRedirect (the bucket is in the region eu-west-1)");
+        let wrong = "<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-2</Region></Error>";
+        assert!(Said::of(400, wrong, None).to_string().contains("region eu-west-2"));
+        assert_eq!(Said::of(403, &body("AccessDenied"), Some("eu-west-1")).region, None, "that is not the trouble");
+    }
+
+    #[test]
+    fn a_bucket_that_is_elsewhere_for_now_is_followed_only_if_it_is_the_same() {
+        let moved = |bucket: &Bucket, to: &str| bucket.moved(to).map(|bucket| bucket.url("x").expect("a URL"));
+        let in_host = bucket();
+        let to = "https://examplebucket.s3-eu-west-1.amazonaws.com/x?partNumber=1";
+        assert_eq!(moved(&in_host, to).as_deref(), Some("https://examplebucket.s3-eu-west-1.amazonaws.com/x"));
+        let to = "https://s3.eu-west-1.amazonaws.com:8443/examplebucket/x";
+        assert_eq!(moved(&in_host, to).as_deref(), Some("https://s3.eu-west-1.amazonaws.com:8443/examplebucket/x"));
+        for to in ["https://elsewhere.example/x", "http://examplebucket.s3.amazonaws.com/x", "/x", "https://other/b/x"]
+        {
+            assert_eq!(moved(&in_host, to), None, "{to}");
+        }
+        let local = Bucket { endpoint: "http://127.0.0.1:9000".into(), path_style: true, ..bucket() };
+        let to = "http://127.0.0.1:9001/examplebucket/x";
+        assert_eq!(moved(&local, to).as_deref(), Some("http://127.0.0.1:9001/examplebucket/x"));
     }
 
     #[test]

@@ -57,12 +57,12 @@ pub async fn test(ask: &Ask) -> Result<Reply, ApiError> {
     ask.needs(Scope::Settings)?;
     let opened = Opened::of(&ask.site.env, &find(ask).await?)?;
     let text = hex(&config::random::<16>()?);
-    let tried = try_out(&opened, ask, &text).await;
+    let tried = try_out(&opened, &text).await;
     Reply::of(200, &ProviderTest { ok: tried.is_ok(), error: tried.err().map(|(step, trouble)| why(step, &trouble)) })
 }
 
-async fn try_out(opened: &Opened, ask: &Ask, text: &str) -> Result<(), (&'static str, Trouble)> {
-    opened.judge(&ask.site.env).map_err(|trouble| ("write", trouble))?;
+async fn try_out(opened: &Opened, text: &str) -> Result<(), (&'static str, Trouble)> {
+    opened.judge().map_err(|trouble| ("write", trouble))?;
     let key = format!("xora-test-{text}");
     opened.put(&key, text).await.map_err(|trouble| ("write", trouble))?;
     let read = opened.get(&key).await;
@@ -78,11 +78,16 @@ async fn try_out(opened: &Opened, ask: &Ask, text: &str) -> Result<(), (&'static
 
 fn why(step: &'static str, trouble: &Trouble) -> BucketTrouble {
     let (code, message) = match trouble {
-        Trouble::Refused { status, code } => {
+        Trouble::Refused(said) => {
             let hint = "check the bucket's name, the region, and what the key may do";
-            ("refused", format!("to {step} a small object, the bucket answered {status} {code}; {hint}"))
+            ("refused", format!("to {step} a small object, the bucket answered {said}; {hint}"))
         }
-        Trouble::Unavailable => ("unavailable", format!("to {step} a small object: no answer; check the endpoint")),
+        Trouble::Unavailable(Some(said)) => {
+            ("unavailable", format!("to {step} a small object, the bucket answered {said}; try again later"))
+        }
+        Trouble::Unavailable(None) => {
+            ("unavailable", format!("to {step} a small object: no answer; check the endpoint"))
+        }
         Trouble::Differs => ("differs", "what was read is not what was written; another service answers there".into()),
         Trouble::Policy => ("refused_by_policy", "the endpoint is not allowed here; add another provider".into()),
     };

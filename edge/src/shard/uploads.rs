@@ -92,17 +92,24 @@ impl JobShard {
             Some(earlier) => self.state.wait_until(async move { storage.abort(&Upload::of(earlier)).await }),
             None => {}
         }
-        self.targets_of(row, 1, origin)
+        self.targets_of(row, 1, None, origin)
     }
 
     /// Targets of further parts.
     pub(super) fn targets(&self, wanted: &OutputTargets, origin: &str) -> Result<OutputBegun, ApiError> {
-        self.targets_of(self.row_of(&wanted.hold)?, wanted.from.max(1), origin)
+        self.targets_of(self.row_of(&wanted.hold)?, wanted.from.max(1), wanted.moved.as_deref(), origin)
     }
 
-    fn targets_of(&self, row: UploadRow, from: u32, origin: &str) -> Result<OutputBegun, ApiError> {
+    fn targets_of(
+        &self,
+        row: UploadRow,
+        from: u32,
+        moved: Option<&str>,
+        origin: &str,
+    ) -> Result<OutputBegun, ApiError> {
         let signer = files::Signer::new(&self.env, origin)?;
         let storage = self.storage(row.provider)?;
+        let storage = if let Some(location) = moved { storage.moved(location)? } else { storage };
         let single = row.is_single();
         let read_url = if single { Some(storage.read_url(&signer, &row.key)?) } else { None };
         let (upload, count) = (Upload::of(row), if single { 1 } else { TARGETS });
@@ -163,7 +170,7 @@ impl JobShard {
         let gone = || ApiError::not_found("storage provider; it was deleted");
         let provider = self.provider(id)?.ok_or_else(gone)?;
         let opened = Opened::of(&self.env, &provider)?;
-        opened.judge(&self.env)?;
+        opened.judge()?;
         Ok(Storage::Own(OwnBucket { provider: id, bucket: provider.bucket }, opened))
     }
 

@@ -185,6 +185,7 @@ const fn usual_reason(code: Code) -> &'static str {
         Code::UnsupportedMediaType => "the body is said to be something else than JSON",
         Code::RangeNotSatisfiable => "the range starts past the end",
         Code::IdempotencyMismatch => "the same idempotency key came with another body",
+        Code::StorageRefused => "the bucket refuses",
         Code::RateLimited => {
             "this key asks too often, or too many unknown keys came from this address; `Retry-After` says when to try again"
         }

@@ -121,6 +121,19 @@ async fn what_is_wrong_with_a_bucket_is_said() -> Result<()> {
     let told = test(&client, &id).await?;
     let message = told["error"]["message"].as_str().unwrap_or_default();
     assert!(message.contains("404 NoSuchBucket") && !message.contains("hush"), "{told}");
+    for (reply, words) in [
+        (Reply::status(503).body("<Error><Code>SlowDown</Code></Error>"), "503 SlowDown"),
+        (
+            Reply::status(301)
+                .header("x-amz-bucket-region", "eu-west-1")
+                .body("<Error><Code>PermanentRedirect</Code></Error>"),
+            "301 PermanentRedirect (the bucket is in the region eu-west-1)",
+        ),
+    ] {
+        bucket.fail("PUT", "xora-test-", 1, reply);
+        let told = test(&client, &id).await?;
+        assert!(told["error"]["message"].as_str().is_some_and(|message| message.contains(words)), "{told}");
+    }
     bucket.fail("GET", "xora-test-", 1, Reply::status(200).body("something else"));
     assert_eq!(test(&client, &id).await?["error"]["code"], "differs");
     assert_eq!(bucket.left()?, [""; 0], "nothing is left behind");
@@ -379,22 +392,76 @@ async fn a_bucket_that_fails_in_the_middle_gets_its_parts_again() -> Result<()> 
 }
 
 #[tokio::test]
-async fn a_bucket_that_takes_nothing_fails_the_job_and_every_upload_is_aborted() -> Result<()> {
+async fn a_bucket_that_takes_nothing_fails_the_attempt_and_every_upload_is_aborted() -> Result<()> {
     let (client, origin, bucket) = (edge().await?.client(), Origin::start().await?, Bucket::start().await?);
     let id = add(&client, &bucket.provider()).await?;
     bucket.fail("PUT", "/outputs/", usize::MAX, Reply::status(400));
     let small = with(thumbnail(&origin.file(&short_clip()?)?), "storageProviderId", id.as_str());
     for body in [small, large(&origin.file(&noise_clip()?)?, &id)] {
-        let job = client.run(&body, PATIENCE).await?;
-        assert_eq!((&job["state"], &job["error"]["code"]), (&json!("failed"), &json!("STORAGE_ERROR")), "{job}");
-        assert_eq!(
-            (&job["error"]["retryable"], job["attempts"].as_array().map(Vec::len)),
-            (&json!(true), Some(3)),
-            "{job}"
-        );
+        let job = client.create(&body).await?;
+        // The next attempt is not soon.
+        let failed = client.when(&job, PATIENCE, |job| job["attempts"][0]["outcome"] == "failed").await?;
+        client.cancel(&job).await?.expect(200)?;
+        let error = &failed["attempts"][0]["error"];
+        assert_eq!((&error["code"], &error["retryable"]), (&json!("STORAGE_ERROR"), &json!(true)), "{failed}");
     }
     let clean = wait_for("the uploads to be aborted", PATIENCE, async || Ok(bucket.left()?.is_empty().then_some(())));
     clean.await.with_context(|| format!("{:?}", bucket.left()))
+}
+
+#[tokio::test]
+async fn what_a_bucket_refuses_for_good_fails_the_job_at_once_in_its_words() -> Result<()> {
+    let (client, origin, bucket) = (edge().await?.client(), Origin::start().await?, Bucket::start().await?);
+    let id = add(&client, &bucket.provider()).await?;
+    let body = large(&origin.file(&noise_clip()?)?, &id);
+    let table = [
+        // Of the node's calls, and of the edge's.
+        ("PUT", "partNumber=", 403, "AccessDenied"),
+        ("PUT", "partNumber=", 403, "QuotaExceeded"),
+        ("PUT", "partNumber=", 403, "RequestTimeTooSkewed"),
+        ("POST", "uploads=", 404, "NoSuchBucket"),
+        ("POST", "uploadId=", 403, "AccessDenied"),
+    ];
+    for (method, target, status, code) in table {
+        let said = format!("<Error><Code>{code}</Code><Message>hush</Message></Error>");
+        bucket.fail(method, target, 1, Reply::status(status).body(said));
+        let job = client.run(&body, PATIENCE).await?;
+        let error = &job["error"];
+        assert_eq!((&error["code"], &error["retryable"]), (&json!("CONFIG_ERROR"), &json!(false)), "{job}");
+        assert_eq!(job["attempts"].as_array().map(Vec::len), Some(1), "{job}");
+        let message = error["message"].as_str().unwrap_or_default();
+        assert!(message.contains(&format!("{status} {code}")) && !message.contains("hush"), "{job}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_bucket_that_asks_for_patience_or_is_elsewhere_for_now_gets_its_parts() -> Result<()> {
+    let (client, origin, bucket) = (edge().await?.client(), Origin::start().await?, Bucket::start().await?);
+    let id = add(&client, &bucket.provider()).await?;
+    let slow = "<Error><Code>RequestTimeout</Code></Error>";
+    bucket.fail("PUT", "partNumber=1", 1, Reply::status(400).body(slow));
+    bucket.fail("PUT", "partNumber=2", 1, Reply::status(507));
+    // The same server by another name: whoever goes there needs a signature for that name.
+    let elsewhere = bucket.endpoint().replace("127.0.0.1", "localhost");
+    let moved = |method, target| {
+        let to = format!("{elsewhere}/media/made/anything?{target}");
+        bucket.fail(method, target, 1, Reply::status(307).header("Location", &to));
+    };
+    moved("POST", "uploads=");
+    moved("PUT", "partNumber=2");
+    moved("POST", "uploadId=");
+    let job = client.run(&large(&origin.file(&noise_clip()?)?, &id), PATIENCE).await?;
+    assert_eq!(job["state"], "completed", "{job}");
+    assert_eq!(job["attempts"].as_array().map(Vec::len), Some(1), "{job}");
+    let seen = bucket.seen();
+    let followed =
+        seen.iter().filter(|seen| seen.request.header("host").is_some_and(|host| host.starts_with("localhost")));
+    // The targets that came with it are for there as well.
+    let mut followed: Vec<_> = followed.map(|seen| (seen.request.method.as_str(), seen.status)).collect();
+    followed.dedup();
+    assert_eq!(followed, [("POST", 200), ("PUT", 200), ("POST", 200)]);
+    Ok(())
 }
 
 #[tokio::test]
