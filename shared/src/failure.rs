@@ -125,7 +125,7 @@ impl FailureKind {
             Self::AddressRefused => (Rejected, JobCode::InputUnreachable, false, Never),
             Self::OriginRefused => (Failed, JobCode::InputUnreachable, false, Never),
             Self::OriginUnavailable => (Failed, JobCode::InputUnreachable, true, WhileAttemptsLast),
-            Self::InputUnsupported => (Rejected, JobCode::InputUnsupported, false, Never),
+            Self::InputUnsupported | Self::NoDecoder => (Rejected, JobCode::InputUnsupported, false, Never),
             Self::InputTooLarge => (Rejected, JobCode::InputTooLarge, false, Never),
             Self::InputTruncated => (Failed, JobCode::InputTruncated, false, Never),
             Self::CommandRefused => (Rejected, JobCode::UnsupportedCommand, false, Never),
@@ -137,7 +137,6 @@ impl FailureKind {
             Self::NodeLost => (Failed, JobCode::NodeLost, true, WhileAttemptsLast),
             Self::Unclaimed => (Failed, JobCode::EngineInvokeFailed, true, Never),
             Self::Misconfigured | Self::NoEncoder | Self::NoFilter => (Failed, JobCode::ConfigError, false, Never),
-            Self::NoDecoder => (Rejected, JobCode::InputUnsupported, false, Never),
         };
         Verdict { state, code, retryable, again }
     }

@@ -50,17 +50,13 @@ impl Refusals {
         now: UnixMs,
         known: &[String],
     ) -> Refused {
-        let before = match self.by.iter_mut().find(|refusal| refusal.node == node) {
-            Some(refusal) => {
-                let before = refusal.times;
-                (refusal.at_ms, refusal.times) = (now.0, before.saturating_add(1));
-                refusal.lasting = reason.lasting;
-                before
-            }
-            None => {
-                self.by.push(Refusal { node: node.to_owned(), at_ms: now.0, times: 1, lasting: reason.lasting });
-                0
-            }
+        let before = if let Some(refusal) = self.by.iter_mut().find(|refusal| refusal.node == node) {
+            let before = refusal.times;
+            (refusal.at_ms, refusal.times, refusal.lasting) = (now.0, before.saturating_add(1), reason.lasting);
+            before
+        } else {
+            self.by.push(Refusal { node: node.to_owned(), at_ms: now.0, times: 1, lasting: reason.lasting });
+            0
         };
         // One that is not known any more says nothing about those that are, and names must not pile up.
         self.by.retain(|refusal| refusal.node == node || known.contains(&refusal.node));
