@@ -177,6 +177,8 @@ pub fn lack(cause: &Cause) -> Option<(Lack, bool)> {
             | StorageFault::Denied(_)
             | StorageFault::Moved(_)
             | StorageFault::Gone
+            | StorageFault::Stands
+            | StorageFault::Unconditional
             | StorageFault::Unavailable,
         )
         | Cause::Unreadable(_)
@@ -220,6 +222,7 @@ fn lack_of_job(kind: FailureKind) -> Option<(Lack, bool)> {
         | FailureKind::OutputInvalid
         | FailureKind::Storage
         | FailureKind::ProcessDied
+        | FailureKind::SandboxKilled
         | FailureKind::NodeLost
         | FailureKind::Unclaimed
         | FailureKind::Misconfigured => None,

@@ -205,7 +205,8 @@ impl Edge {
         let request = self.http.post(url).header(AUTHORIZATION, authorization).timeout(within).json(body);
         let request = request.header(NODE_NAME, name_for_header(&self.node.name));
         let answer = async {
-            let response = request.send().await.map_err(|error| (CallError::Unreachable, why(&error), String::new()))?;
+            let response =
+                request.send().await.map_err(|error| (CallError::Unreachable, why(&error), String::new()))?;
             let status = response.status();
             if status.is_success() {
                 return response.json().await.map_err(|error| (CallError::Unreachable, why(&error), String::new()));
