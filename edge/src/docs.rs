@@ -20,20 +20,23 @@ pub fn docs<T: DeserializeOwned>(
     Ok(docs)
 }
 
+/// The key of a row, and its document or why that cannot be read.
+pub type Keyed<T> = (String, Result<T, ApiError>);
+
 /// Reads the documents that a query selects as `doc`, each with what it selects as `key`. One that cannot be read is an
 /// error of its own.
 pub fn keyed<T: DeserializeOwned>(
     sql: &SqlStorage,
     query: &str,
     values: Vec<SqlStorageValue>,
-) -> Result<Vec<(String, Result<T, ApiError>)>, ApiError> {
+) -> Result<Vec<Keyed<T>>, ApiError> {
     #[derive(Deserialize)]
-    struct Keyed {
+    struct WithKey {
         key: String,
         doc: String,
     }
-    let rows: Vec<Keyed> = sql.exec(query, values)?.to_array()?;
-    Ok(rows.into_iter().map(|Keyed { key, doc }| (key, json::from_str(&doc).map_err(ApiError::from))).collect())
+    let rows: Vec<WithKey> = sql.exec(query, values)?.to_array()?;
+    Ok(rows.into_iter().map(|WithKey { key, doc }| (key, json::from_str(&doc).map_err(ApiError::from))).collect())
 }
 
 #[derive(Deserialize)]

@@ -126,14 +126,13 @@ fn values(name: &str) -> Vec<Value> {
         "PUT_TASK" => {
             vec![text("new"), number(5.0), text("key"), number(0.0), number(NOW), number(NOW), number(0.0), text("{}")]
         }
-        "PUT_DELIVERY" => vec![text("new"), number(NOW), text("{}")],
         "TOP_PRIORITY" => vec![number(0.0), text("node-1"), number(NOW)],
         "NEXT_KEY" => vec![number(0.0), number(5.0), text(""), text("node-1"), number(NOW)],
         "OLDEST_OF_KEY" => vec![number(0.0), number(5.0), text("key"), text("node-1"), number(NOW)],
         "TASKS_LEASED" | "SETTINGS" | "EARLIEST" | "EARLIEST_REMOVAL" => vec![],
         "UPLOAD" | "DELETE_UPLOAD" => vec![text("outputs/ID00000050/result.mp4")],
         "UPLOADS_BETWEEN" => vec![text("outputs/ID00000050/"), text("outputs/ID000000500")],
-        "PUT_UPLOAD" => vec![text("new"), number(NOW), text("{}")],
+        "PUT_DELIVERY" | "PUT_UPLOAD" | "PUT_REPEAT" => vec![text("new"), number(NOW), text("{}")],
         "PUT_OFF_UPLOAD" => vec![number(NOW), text("outputs/ID00000050/result.mp4")],
         "RECEIVED_UNUSED" => vec![text("key")],
         "PUT_RECEIVED" => vec![text("new"), text("key"), number(0.0), number(NOW), text("{}")],
@@ -142,7 +141,6 @@ fn values(name: &str) -> Vec<Value> {
         "PUT_RECEIVED_USER" => vec![text("new"), text("new")],
         "DELETE_RECEIVED_USER" => vec![id(), id()],
         "REPEAT" => vec![text("repeatID00000050"), number(NOW - 1e9)],
-        "PUT_REPEAT" => vec![text("new"), number(NOW), text("{}")],
         "FORGET_REPEATS" => vec![number(NOW - 1e9)],
         "PUT_SETTINGS" => vec![number(1.0), text("{}")],
         "NODE" | "DELETE_NODE" => vec![text("node")],

@@ -27,7 +27,7 @@ impl JobShard {
                 values.push(state.name().into());
                 LIST_OVER
             }
-            Some(state) => return self.running(state, before, limit),
+            Some(state) => return Ok(self.running(state, before, limit)),
         };
         // `~` is above every id.
         values.push(before.map_or_else(|| "~".into(), text));
@@ -37,7 +37,7 @@ impl JobShard {
     }
 
     /// Rows do not follow every stage, memory does. It knows every lease, and there are as many as nodes have slots.
-    fn running(&self, state: JobState, before: Option<Id>, limit: u32) -> Result<Vec<(Id, JobView)>, ApiError> {
+    fn running(&self, state: JobState, before: Option<Id>, limit: u32) -> Vec<(Id, JobView)> {
         let live = self.memory.live.borrow();
         let here = live.iter().filter(|(_, live)| live.stage.job_state() == state).map(|(id, _)| *id);
         let mut ids: Vec<_> = here.filter(|id| before.is_none_or(|before| *id < before)).collect();
@@ -45,7 +45,7 @@ impl JobShard {
         ids.sort_unstable_by(|a, b| b.cmp(a));
         ids.truncate(limit.try_into().unwrap_or(usize::MAX));
         let listed = |id| Ok::<_, ApiError>((id, self.view(self.job(id)?, self.task(id)?)?));
-        Ok(ids.into_iter().filter_map(|id| listed(id).inspect_err(unreadable).ok()).collect())
+        ids.into_iter().filter_map(|id| listed(id).inspect_err(unreadable).ok()).collect()
     }
 
     fn listed(&self, Listed { doc, task }: Listed) -> Result<(Id, JobView), ApiError> {

@@ -38,14 +38,12 @@ pub async fn shard_map(env: &Env) -> Result<ShardMap, ApiError> {
 }
 
 async fn asked_within(env: &Env, ms: i64) -> Result<ShardMap, ApiError> {
-    match by_kv(env, ms).await {
-        Some(map) => Ok(map),
-        None => {
-            let map = copy(env).await.ok_or_else(unusable)?;
-            KEPT.set(Some(Kept { map: map.clone(), asked: config::now() }));
-            Ok(map)
-        }
+    if let Some(map) = by_kv(env, ms).await {
+        return Ok(map);
     }
+    let map = copy(env).await.ok_or_else(unusable)?;
+    KEPT.set(Some(Kept { map: map.clone(), asked: config::now() }));
+    Ok(map)
 }
 
 /// The map without help of the record: as KV had it within the last `ms` milliseconds or has it now, else as it was last

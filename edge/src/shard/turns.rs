@@ -9,7 +9,11 @@ use super::{
     JobShard,
     store::{JobRow, TaskRow, UNREADABLE_MS, integer},
 };
-use crate::{config, docs::keyed, error::ApiError};
+use crate::{
+    config,
+    docs::{Keyed, keyed},
+    error::ApiError,
+};
 
 /// Most tasks whose rows cannot be read that one look puts off.
 const PUT_OFF: usize = 20;
@@ -51,11 +55,11 @@ impl JobShard {
         Ok(None)
     }
 
-    fn next_row(&self, asked: &LeaseRequest) -> Result<Option<(String, Result<TaskRow, ApiError>)>, ApiError> {
+    fn next_row(&self, asked: &LeaseRequest) -> Result<Option<Keyed<TaskRow>>, ApiError> {
         let Some(priority) = self.top_priority(asked)? else { return Ok(None) };
         let mut waiting = Vec::new();
         for heavy in weights(asked.light_only) {
-            self.waiting_keys(asked, heavy, priority, &mut waiting)?;
+            self.waiting_keys(asked, &heavy, priority, &mut waiting)?;
         }
         let turns = self.memory.turns.borrow();
         let Some(token) = turns.next(waiting.iter().map(|Waiting { token, id }| (token.as_str(), *id))) else {
@@ -77,7 +81,7 @@ impl JobShard {
     fn waiting_keys(
         &self,
         asked: &LeaseRequest,
-        heavy: SqlStorageValue,
+        heavy: &SqlStorageValue,
         priority: u8,
         keys: &mut Vec<Waiting>,
     ) -> Result<(), ApiError> {
