@@ -576,7 +576,9 @@ impl Attempt<'_> {
             Halt::Stalled { reading: false } if self.storing.load(Ordering::Relaxed) => {
                 Cause::Storage(StorageFault::Unavailable)
             }
-            other => Cause::Halted(other),
+            other @ (Halt::Cancelled | Halt::Lost | Halt::Stalled { .. } | Halt::Late { .. } | Halt::Drained) => {
+                Cause::Halted(other)
+            }
         }
     }
 
@@ -638,9 +640,9 @@ fn read_back(cause: Cause) -> Cause {
     match cause {
         Cause::Source(fault) => Cause::Unreadable(fault),
         // Of the node, not of the object.
-        Cause::Job { kind: FailureKind::NoDecoder, .. } => cause,
-        Cause::Job { message, .. } => Cause::Problems(vec![message]),
-        Cause::Confused
+        Cause::Job { kind, message } if kind != FailureKind::NoDecoder => Cause::Problems(vec![message]),
+        Cause::Job { .. }
+        | Cause::Confused
         | Cause::Died { .. }
         | Cause::Breach(_)
         | Cause::Memory { .. }

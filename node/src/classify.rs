@@ -190,8 +190,9 @@ pub fn lack(cause: &Cause) -> Option<(Lack, bool)> {
 fn lack_of_source(fault: &SourceFault) -> Option<(Lack, bool)> {
     match fault {
         // The policies of nodes differ in these only.
-        SourceFault::Refused(Refused::Private | Refused::LocalName) => Some((Lack::Policy, true)),
-        SourceFault::TooLarge { .. } => Some((Lack::Policy, true)),
+        SourceFault::Refused(Refused::Private | Refused::LocalName) | SourceFault::TooLarge { .. } => {
+            Some((Lack::Policy, true))
+        }
         SourceFault::NoRoom { .. } | SourceFault::Disk => Some((Lack::Disk, true)),
         SourceFault::Full => Some((Lack::Disk, false)),
         SourceFault::Refused(Refused::NotAUrl | Refused::NotHttps | Refused::Credentials | Refused::Literal)

@@ -281,7 +281,7 @@ impl Config {
             cpu_factor: max_cpu_factor,
             open: Duration::from_secs(max_open_seconds),
             grace: Duration::from_secs(grace_seconds),
-            spool_dir: spool_dir.unwrap_or_else(|| on_disk([std::env::temp_dir(), "/var/tmp".into()], is_in_memory)),
+            spool_dir: spool_dir.unwrap_or_else(|| on_disk(&[std::env::temp_dir(), "/var/tmp".into()], is_in_memory)),
             spool_bytes,
             drain: Duration::from_secs(drain_seconds),
         })
@@ -297,7 +297,7 @@ fn default_name() -> String {
 }
 
 /// The first of these directories that is there and not kept in memory, else the first.
-fn on_disk(dirs: [PathBuf; 2], is_in_memory: fn(&Path) -> Option<bool>) -> PathBuf {
+fn on_disk(dirs: &[PathBuf; 2], is_in_memory: fn(&Path) -> Option<bool>) -> PathBuf {
     let found = dirs.iter().find(|dir| is_in_memory(dir) == Some(false));
     found.unwrap_or(&dirs[0]).clone()
 }
@@ -353,10 +353,10 @@ mod tests {
     #[test]
     fn large_inputs_are_not_kept_in_memory_where_there_is_a_disk() {
         let dirs = || ["/tmp".into(), "/var/tmp".into()];
-        assert_eq!(on_disk(dirs(), |dir| Some(dir == Path::new("/tmp"))), Path::new("/var/tmp"));
-        assert_eq!(on_disk(dirs(), |_| Some(false)), Path::new("/tmp"));
-        assert_eq!(on_disk(dirs(), |_| Some(true)), Path::new("/tmp"));
-        assert_eq!(on_disk(dirs(), |dir| (dir == Path::new("/tmp")).then_some(true)), Path::new("/tmp"));
+        assert_eq!(on_disk(&dirs(), |dir| Some(dir == Path::new("/tmp"))), Path::new("/var/tmp"));
+        assert_eq!(on_disk(&dirs(), |_| Some(false)), Path::new("/tmp"));
+        assert_eq!(on_disk(&dirs(), |_| Some(true)), Path::new("/tmp"));
+        assert_eq!(on_disk(&dirs(), |dir| (dir == Path::new("/tmp")).then_some(true)), Path::new("/tmp"));
         assert_eq!(is_in_memory(Path::new("/nowhere")), None);
         if Path::new("/dev/shm").exists() {
             assert_eq!(is_in_memory(Path::new("/dev/shm")), Some(true));

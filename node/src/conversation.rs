@@ -252,6 +252,7 @@ impl Conversation {
     }
 }
 
+#[allow(clippy::unnecessary_box_returns, reason = "it comes in a box, and is handed on in it")]
 fn bounded<T: Bounded>(mut report: Box<T>) -> Box<T> {
     report.bound();
     report

@@ -111,8 +111,8 @@ mod tests {
 
     const GIB: u64 = 1 << 30;
 
-    fn memory(bytes: u64) -> Option<Memory> {
-        Some(Memory { bytes, by_cgroup: false })
+    fn memory(bytes: u64) -> Memory {
+        Memory { bytes, by_cgroup: false }
     }
 
     #[test]
@@ -126,9 +126,9 @@ mod tests {
             (16, 64, 8, 36, 896),
         ] {
             let found = memory(gib * GIB);
-            let capacity = Capacity::of(found, cores, encodes, None, None);
+            let capacity = Capacity::of(Some(found), cores, encodes, None, None);
             assert_eq!(capacity, Capacity { slots, encodes, job: job_mib << 20 }, "{gib} GiB, {cores} cores");
-            assert!(!capacity.exceeds(found.expect("some")), "{capacity:?}");
+            assert!(!capacity.exceeds(found), "{capacity:?}");
             let all = encodes as u64 * capacity.job + (slots - encodes) as u64 * LIGHT;
             assert!(all <= gib * GIB, "{capacity:?}");
         }
@@ -137,10 +137,10 @@ mod tests {
 
     #[test]
     fn what_the_operator_chose_holds_and_is_known_to_be_too_much() {
-        let capacity = Capacity::of(memory(4 * GIB), 2, 2, Some(3), Some(3 * GIB));
+        let capacity = Capacity::of(Some(memory(4 * GIB)), 2, 2, Some(3), Some(3 * GIB));
         assert_eq!(capacity, Capacity { slots: 3, encodes: 2, job: 3 * GIB });
         assert!(capacity.exceeds(Memory { bytes: 4 * GIB, by_cgroup: false }));
-        assert_eq!(Capacity::of(memory(4 * GIB), 2, 2, Some(2), None).job, 1792 << 20);
+        assert_eq!(Capacity::of(Some(memory(4 * GIB)), 2, 2, Some(2), None).job, 1792 << 20);
     }
 
     #[test]

@@ -463,7 +463,15 @@ impl Sender {
                 {
                     StorageFault::Unconditional
                 }
-                other => other,
+                other @ (StorageFault::Refused(_)
+                | StorageFault::Denied(_)
+                | StorageFault::Stale
+                | StorageFault::Moved(_)
+                | StorageFault::Address
+                | StorageFault::Gone
+                | StorageFault::Unavailable
+                | StorageFault::Stands
+                | StorageFault::Unconditional) => other,
             }),
         }
     }

@@ -24,7 +24,7 @@ impl Refused {
     /// failed.
     pub fn heeds(&self, task: Id) -> bool {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, at| at.elapsed() < millis(APART_MS) - EARLY);
+        all.retain(|_, at| at.elapsed() + EARLY < millis(APART_MS));
         all.insert(task, Instant::now()).is_none()
     }
 }

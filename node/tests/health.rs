@@ -40,7 +40,7 @@ impl Node {
         });
         let mut node = Self { process, listen: String::new(), log };
         let listening = node.line("listening on ");
-        node.listen = listening.rsplit(' ').next().expect("an address").trim().to_owned();
+        listening.rsplit(' ').next().expect("an address").trim().clone_into(&mut node.listen);
         node
     }
 

@@ -152,8 +152,11 @@ const REFUSED: &[Attempt] = &[
     ("a_call_by_its_x32_number", || unsafe { libc::syscall(0x4000_0000 | libc::SYS_getpid) }, Unlisted),
 ];
 
+/// A name, and a call that must succeed.
+type Need = (&'static str, fn() -> c_long);
+
 /// What libraries need, and must be able to do.
-const ALLOWED: &[(&str, fn() -> c_long)] = &[
+const ALLOWED: &[Need] = &[
     ("signal_itself", || kill(own())),
     ("signal_itself_with_garbage", || kill(own() | GARBAGE)),
     ("signal_its_thread", || unsafe { libc::syscall(libc::SYS_tgkill, own(), libc::gettid(), 0) }),

@@ -235,7 +235,7 @@ mod tests {
             height: 64,
             format: "yuv420p".into(),
             aspect: Rational(1, 1),
-            color: Color::default(),
+            color: Color { range: 0, primaries: 2, transfer: 2, matrix: 2 },
             time_base: Rational(1, 25),
             frame_rate: Rational(25, 1),
         };

@@ -60,7 +60,7 @@ fn movie(source: &mut dyn ReadAt) -> io::Result<Option<Range<u64>>> {
 
 fn read_track(source: &mut dyn ReadAt, id: u64, table: Range<u64>) -> io::Result<Track> {
     let entries = entries(source, table.clone())?;
-    let encrypted = entries.iter().map(|entry| entry.kind).find(is_encrypted);
+    let encrypted = entries.iter().map(|entry| entry.kind).find(|kind| is_encrypted(*kind));
     let used = if entries.len() > 1 { used(source, table, entries.len())? } else { Vec::new() };
     let mut used = used.into_iter().map(|number| &entries[number]);
     let first = used.next();
@@ -153,9 +153,9 @@ pub fn scrambled(source: &mut dyn ReadAt) -> io::Result<Vec<i32>> {
 
 /// Codes of protected entries: of Common Encryption (ISO 23001-7) and its kin in ISO 14496-12 section 8.12, of FairPlay,
 /// and of Audible.
-fn is_encrypted(kind: &[u8; 4]) -> bool {
-    matches!(kind, b"encv" | b"enca" | b"enct" | b"encs" | b"encm" | b"enc3" | b"drmi" | b"drms" | b"drmt" | b"p608")
-        || matches!(kind, b"aavd" | b"aax ")
+fn is_encrypted(kind: [u8; 4]) -> bool {
+    matches!(&kind, b"encv" | b"enca" | b"enct" | b"encs" | b"encm" | b"enc3" | b"drmi" | b"drms" | b"drmt" | b"p608")
+        || matches!(&kind, b"aavd" | b"aax ")
 }
 
 /// Whether one decoder takes both. Cameras mix the kinds of ProRes and of DV within one track.

@@ -171,10 +171,7 @@ impl Filters {
         let lethal = filter(numbers(LETHAL), SeccompAction::Allow, SeccompAction::KillProcess)?;
         let absent = filter(numbers(ABSENT), SeccompAction::Allow, errno(libc::ENOSYS))?;
         let refused = filter(refused()?, SeccompAction::Allow, errno(libc::EACCES))?;
-        Ok(Self {
-            first: [lethal, absent, refused],
-            last: filter(known()?, SeccompAction::Trap, SeccompAction::Allow)?,
-        })
+        Ok(Self { first: [lethal, absent, refused], last: filter(known(), SeccompAction::Trap, SeccompAction::Allow)? })
     }
 
     /// Installs the filters, and one more that knows the number of this process.
@@ -247,12 +244,12 @@ fn others(own: u32) -> Built<Rules> {
 }
 
 /// All that has an answer: what decoding and encoding were seen to need, and what other filters name.
-fn known() -> Built<Rules> {
+fn known() -> Rules {
     let mut rules = numbers(CALLS);
     for calls in [LETHAL, ABSENT, FILE_CALLS, SOCKET_CALLS, PROCESS_CALLS, SCHEDULING_CALLS] {
         rules.extend(numbers(calls));
     }
-    Ok(rules)
+    rules
 }
 
 /// Flags of `clone` as glibc makes threads, and as musl does.

@@ -261,18 +261,18 @@ fn open_ends(mut source: RemoteInput, open: impl Fn(Box<dyn ReadAt>) -> Done<Inp
     Ok(sparse.and_then(|sparse| open(sparse).ok()))
 }
 
-impl Probe {
-    /// Refuses video that nothing here can show in its colours.
-    pub fn check_colors(&self, stream: &Stream) -> Done<()> {
-        if !stream.is_dolby_only {
-            return Ok(());
-        }
-        Err(Fault::unsupported(
-            "the video is Dolby Vision without a picture for other players (profile 5), whose colours would come out wrong; \
-             export it as SDR, HDR10 or Dolby Vision profile 8",
-        ))
+/// Refuses video that nothing here can show in its colours.
+pub fn check_colors(stream: &Stream) -> Done<()> {
+    if !stream.is_dolby_only {
+        return Ok(());
     }
+    Err(Fault::unsupported(
+        "the video is Dolby Vision without a picture for other players (profile 5), whose colours would come out wrong; \
+         export it as SDR, HDR10 or Dolby Vision profile 8",
+    ))
+}
 
+impl Probe {
     /// What the container says of the length of the tracks that are used, in microseconds; 0 where it says nothing
     /// reliable.
     pub fn declared_us(&self, uses: impl Fn(usize) -> bool) -> i64 {

@@ -329,13 +329,13 @@ fn a_damaged_count_of_frames_in_an_mp3_is_not_believed() {
 
 #[test]
 fn frames_that_nobody_counted_are_not_reported() {
+    // A `Void` at the end of the segment makes it too large to be read through.
+    const VOID: u64 = 256 << 20;
     let made = make(
         &synth("timing-count.mp4", &format!("{PICTURES} {X264} -an")),
         wanted(Recipe::Compress(Compress { rate: RateControl::Crf(40), codec: VideoCodec::Vp9 }), Format::Webm),
     );
     assert_eq!(made.receipt.frames, Some(50));
-    // A `Void` at the end of the segment makes it too large to be read through.
-    const VOID: u64 = 256 << 20;
     let mut file = made.told.output;
     let segment = file.windows(4).position(|id| id == [0x18, 0x53, 0x80, 0x67]).expect("a segment") + 4;
     let length = u64::from_be_bytes(*file[segment..].first_chunk().expect("a length"));

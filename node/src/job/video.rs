@@ -259,7 +259,7 @@ fn show(
 pub fn first_picture(picture: &Picture, frame: &Frame) -> Picture {
     let deinterlace = picture.deinterlace || frame.field_order() != FieldOrder::Progressive;
     let orientation = frame.orientation().unwrap_or(picture.orientation);
-    Picture { deinterlace, orientation, ..picture.clone() }
+    Picture { orientation, deinterlace, ..picture.clone() }
 }
 
 impl Filter {

@@ -738,12 +738,12 @@ async fn a_spool_that_nobody_waits_for_takes_up_its_transfer_when_somebody_does(
     // Until it has given up, by the answers that it got.
     let given_up = async {
         while started.elapsed() < Duration::from_secs(50) {
-            tokio::task::yield_now().await
+            tokio::task::yield_now().await;
         }
     };
     while_time_passes(&mut server, given_up).await;
     tokio::time::pause();
-    tokio::time::advance(Duration::from_secs(60)).await;
+    tokio::time::advance(Duration::from_mins(1)).await;
     tokio::time::resume();
     assert!(within(source.read(399_000, 1000)).await.as_deref() == Ok(&all[399_000..]));
 }

@@ -67,11 +67,10 @@ impl Tries {
         if self.breaks <= BREAKS && (self.fruitless < TRIES || may_pass) {
             return Ok(wait.mul_f64(0.75 + fastrand::f64() / 2.0));
         }
-        Err(match trouble {
-            _ if is_cut => SourceFault::Truncated { at, promised },
-            BUSY => SourceFault::Status(429),
-            _ => fault,
-        })
+        if is_cut {
+            return Err(SourceFault::Truncated { at, promised });
+        }
+        Err(if trouble == BUSY { SourceFault::Status(429) } else { fault })
     }
 }
 

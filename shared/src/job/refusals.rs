@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn the_wait_is_counted_from_the_first_offer_and_anew_after_an_attempt() {
         let mut refusals = Refusals::default();
-        let mut waited = |refusals: &mut Refusals, offered, now| {
+        let waited = |refusals: &mut Refusals, offered, now| {
             refusals.note("a", &reason(false), offered, UnixMs(now), &known(&["a"])).waited_ms
         };
         assert_eq!(waited(&mut refusals, 10, 30), 20);

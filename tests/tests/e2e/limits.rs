@@ -182,7 +182,7 @@ async fn a_task_is_not_offered_again_soon_to_the_node_that_could_not_do_it() -> 
     let node = client.with_key(&client.mint("nodes", &["node"]).await?);
     let lease = async |name: &str| {
         let answer = node.post("/v1/node/lease", &json!({"node": node_info(name)})).await?.expect(200)?;
-        anyhow::Ok(Some(answer["lease"].clone()).filter(|lease| lease.is_object()))
+        anyhow::Ok(Some(answer["lease"].clone()).filter(serde_json::Value::is_object))
     };
     let give_back = async |lease: &serde_json::Value, lasting: bool| {
         let failure = json!({"kind": "no_encoder", "stage": "plan", "message": "no libx264"});

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::job::{
     fault::{Done, Fault},
-    probe::Probe,
+    probe::{Probe, check_colors},
     streams::{fates, pick_audio, pick_audio_of_film, pick_video},
 };
 
@@ -110,9 +110,7 @@ pub fn decide(inputs: &[Candidate], format: Format, abilities: Abilities) -> Don
     let video = if wish.is_some() { parts(picked(pick_video)) } else { Vec::new() };
     let audio = parts(picked(if video.is_empty() { pick_audio } else { pick_audio_of_film }));
     check_there(inputs, format, &video, &audio)?;
-    video
-        .iter()
-        .try_for_each(|part| part.probe.check_colors(part.stream).map_err(|fault| fault.of_input(part.input)))?;
+    video.iter().try_for_each(|part| check_colors(part.stream).map_err(|fault| fault.of_input(part.input)))?;
     let mut reasons = vec![format!("{} inputs are joined in their order", inputs.len())];
     let pictures =
         wish.filter(|_| !video.is_empty()).map(|wish| pictures(&video, &wish, format, abilities, &mut reasons));

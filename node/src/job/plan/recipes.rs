@@ -12,7 +12,7 @@ use super::{
 };
 use crate::job::{
     fault::{Done, Fault},
-    probe::Probe,
+    probe::{Probe, check_colors},
     streams::{belong_together, fates, first_audio, is_readable, pick_audio, pick_cover, pick_video},
 };
 
@@ -205,7 +205,7 @@ pub fn film(probe: &Probe, wish: &Wish, abilities: Abilities) -> Done<Plan> {
     let is_of_another = |stream: &&Stream| video.is_some_and(|video| !belong_together(video, stream));
     let audio = (wish.sound)(streams).filter(|stream| !is_of_another(stream));
     check_there(probe, wish, video, audio)?;
-    video.map_or(Ok(()), |video| probe.check_colors(video))?;
+    video.map_or(Ok(()), check_colors)?;
     let candidates: Vec<&Stream> = video.into_iter().chain(audio).collect();
     let first = candidates.iter().filter_map(|stream| stream.start_us()).min();
     // A part is a part of the file, whichever of its tracks are used; all of a track begins where it does.

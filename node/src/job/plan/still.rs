@@ -10,7 +10,7 @@ use xora_av::Stream;
 use super::{Abilities, Make, Plan, Still, describe_all, recipes::begins_us};
 use crate::job::{
     fault::{Done, Fault},
-    probe::Probe,
+    probe::{Probe, check_colors},
     shape::{Picture, Pixels, Size},
     streams::{fates, pick_cover, pick_video},
 };
@@ -28,7 +28,7 @@ pub fn still(probe: &Probe, thumbnail: &Thumbnail, format: Format, abilities: Ab
             describe_all(&probe.streams)
         ))
     })?;
-    probe.check_colors(stream)?;
+    check_colors(stream)?;
     let pixels = match format {
         Format::Jpg => Pixels::Jpeg,
         Format::Png => Pixels::Rgb,
