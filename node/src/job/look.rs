@@ -125,6 +125,13 @@ pub fn is_whole(source: &mut dyn ReadAt, appearance: Look) -> io::Result<bool> {
     })
 }
 
+/// Whether an MP3 is a piece of a longer one, by the bytes that its first frame counts. More than a hundred times what is there is
+/// a damaged count, not a cut file.
+pub fn is_cut_mp3(source: &mut dyn ReadAt) -> io::Result<bool> {
+    let Some(size) = source.size() else { return Ok(false) };
+    Ok(mp3_end(source)?.is_some_and(|end| end > size && end / 100 < size))
+}
+
 /// Where the segment of Matroska ends, which holds everything but its header; none where it does not say.
 fn segment_end(source: &mut dyn ReadAt) -> io::Result<Option<u64>> {
     const SEGMENT: [u8; 4] = [0x18, 0x53, 0x80, 0x67];

@@ -12,7 +12,7 @@ use crate::{
         fault::{Done, Fault},
         fragments::{self, Around, Sparse},
         link::Link,
-        look::{Boxes, Look, Mp4, canvas, is_whole, look},
+        look::{Boxes, Look, Mp4, canvas, is_cut_mp3, is_whole, look},
         places,
         source::RemoteInput,
         still::STEP_BACK_US,
@@ -107,7 +107,7 @@ fn open_for(
     if let Some(part) = part {
         places::note(&mut again(), &mut input, part.time.start).map_err(unreadable)?;
     }
-    let has_false_length = has_false_length(&input);
+    let has_false_length = has_false_length(&input) && !is_cut_mp3(&mut again()).map_err(unreadable)?;
     let probe = Probe {
         size: input.size(),
         container: input.format(),

@@ -153,7 +153,7 @@ fn encode_settings_change_the_size_but_scale_down_never_enlarges() {
     for (scale, expected) in [
         (only_down(None, None), "320,240"),
         (only_down(None, Some(120)), "160,120"),
-        (only_down(Some(100), Some(100)), "100,74"),
+        (only_down(Some(100), Some(100)), "100,76"),
         (only_down(Some(1000), None), "320,240"),
         (Scale { width: Some(640), ..Scale::default() }, "640,480"),
     ] {

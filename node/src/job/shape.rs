@@ -138,16 +138,16 @@ fn stored_size(shape: &PictureShape, want: &Picture) -> (u32, u32) {
     let step = if want.pixels == Pixels::Film { 2 } else { 1 };
     let turn = |(width, height)| if want.orientation.swaps_sides() { (height, width) } else { (width, height) };
     let (width, height) = turn(square_size(shape, step));
+    // An odd row or column is cut off, not squeezed, so every other pixel stays itself.
+    let whole = |side: u32| (side - side % step).max(step);
     let wanted = match want.size {
         Size::AsInput => (width, height),
-        Size::Width(wanted) => (wanted, proportion(height, wanted, width, step)),
-        Size::Height(wanted) => (proportion(width, wanted, height, step), wanted),
+        Size::Width(wanted) => (wanted, proportion(height, whole(wanted), width, step)),
+        Size::Height(wanted) => (proportion(width, whole(wanted), height, step), wanted),
         Size::AtMost(most_wide, most_high) => at_most((width, height), (most_wide, most_high), step),
         Size::Exactly(width, height) | Size::Within(width, height) => (width, height),
     };
     let (width, height) = turn(wanted);
-    // An odd row or column is cut off, not squeezed, so every other pixel stays itself.
-    let whole = |side: u32| (side - side % step).max(step);
     (whole(width), whole(height))
 }
 
