@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use crate::media::clip;
 
-/// Longest wait for anything that takes an encode of a short clip, on a busy machine.
-pub const PATIENCE: Duration = Duration::from_mins(1);
+/// Longest wait for anything that takes an encode of a short clip, on a machine that also compiles.
+pub const PATIENCE: Duration = Duration::from_mins(3);
 
 /// A job of the recipe mode.
 pub fn job(url: &str, format: &str, recipe: &Value) -> Value {

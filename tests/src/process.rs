@@ -94,8 +94,11 @@ impl Guard {
     /// Deletes `file` when we end. If `link` leads there, it then leads to the file of the same name of another instance, in a
     /// directory beside ours, or is deleted if there is none.
     pub fn delete_linked(file: &Path, link: &Path) -> Result<Self> {
-        const SCRIPT: &str = r#"ours=; [ "$1" -ef "$2" ] && ours=yes; rm -f "$1"; [ "$ours" ] || exit 0; rm -f "$2"
-            for other in "${1%/*/*}"/*/"${1##*/}"; do [ -f "$other" ] && ln -s "$other" "$2" && exit 0; done"#;
+        const SCRIPT: &str = r#"if [ "$1" -ef "$2" ]; then
+                next=; for other in "${1%/*/*}"/*/"${1##*/}"; do [ "$other" = "$1" ] || [ ! -f "$other" ] || next=$other; done
+                if [ "$next" ]; then ln -sfn "$next" "$2"; else rm -f "$2"; fi
+            fi
+            rm -f "$1""#;
         Self::start(SCRIPT, [file, link])
     }
 
