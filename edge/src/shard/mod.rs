@@ -132,7 +132,7 @@ pub enum Op {
     HangUp,
     /// `VersionedSettings`, to be used from now on unless newer ones are known. Answers nothing.
     Settings,
-    /// [`Removals`]: removes what the alarm found due. Answers nothing.
+    /// `Removals`: removes what the alarm found due. Answers nothing.
     Remove,
     /// Looks at what is due, as the alarm does. Comes with `Option<VersionedSettings>`, as [`Self::Settings`]. Answers
     /// nothing.

@@ -242,7 +242,7 @@ mod tests {
         let kind = |chain: &str| Graph::pictures(&shape, chain, 1).map(drop).map_err(|error| error.kind);
         assert_eq!(kind("scale=32:32:flags=bicubic,format=yuv420p"), Ok(()));
         assert_eq!(kind("null,scale_of_tomorrow=32:32"), Err(ErrorKind::NoFilter));
-        assert!(kind("scale=32:32:flags=of_tomorrow").is_err_and(|kind| kind != ErrorKind::NoFilter));
+        assert!(kind("scale=32:32:option_of_tomorrow=1").is_err_and(|kind| kind != ErrorKind::NoFilter));
         assert_eq!(missing_filters("scale=1:2,wobble,setsar=1,shake=a=b"), ["wobble", "shake"]);
     }
 }
