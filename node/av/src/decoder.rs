@@ -21,7 +21,7 @@ pub struct Decoder {
     /// Width over height of a pixel as the container says, which counts more than what the pictures say; 0 where it is
     /// silent.
     aspect: ffi::AVRational,
-    /// How pictures must be turned since one of them has said so.
+    /// Orientation of frames, since one of them carried it.
     orientation: Option<Matrix>,
 }
 
